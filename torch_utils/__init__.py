@@ -1,0 +1,1 @@
+"""Torch helpers that know nothing about GANs: persistence, checkpoints, statistics, distribution, custom ops."""

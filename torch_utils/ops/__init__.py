@@ -1,0 +1,1 @@
+"""Low-level image operations, one file per op."""

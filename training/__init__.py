@@ -1,0 +1,1 @@
+"""StyleGAN2-ADA: networks, losses, data and the training loop."""
