@@ -1,0 +1,109 @@
+"""2-D convolution with optional up- and downsampling, all padding done once at the start."""
+import torch
+import torch.nn.functional as F
+
+from .upfirdn2d import Padding, _get_filter_size, _parse_padding, upfirdn2d
+
+
+def conv2d_resample(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    f: torch.Tensor | None = None,
+    up: int = 1,
+    down: int = 1,
+    padding: Padding = 0,
+    groups: int = 1,
+    flip_weight: bool = True,
+    flip_filter: bool = False,
+) -> torch.Tensor:
+    """Upsamples (zeros and filter, gain up²), convolves, low-passes and decimates.
+
+    Args:
+        x: images [N, C, H, W].
+        w: weights [O, C // groups, kh, kw], x's dtype.
+        f: low-pass filter of `upfirdn2d.setup_filter`; used twice if both factors exceed 1. None is the identity.
+        up, down: integer factors ≥ 1.
+        padding: int, pair or four values, relative to the upsampled image; may be negative.
+        groups: channel groups of the convolution.
+        flip_weight: True correlates (torch's convention), False convolves.
+        flip_filter: passed on to upfirdn2d.
+
+    Returns:
+        [N, O, (H*up + pad - kh) // down + 1, ...], x's dtype. Differentiable in x and w to any order.
+    """
+    if x.ndim != 4 or w.ndim != 4 or w.dtype != x.dtype:
+        raise ValueError(f"conv2d_resample: expected x [N, C, H, W] and w [O, I, kh, kw] of one dtype, "
+                         f"got {tuple(x.shape)} {x.dtype} and {tuple(w.shape)} {w.dtype}")
+    if up < 1 or down < 1:
+        raise ValueError(f"conv2d_resample: up and down are integers ≥ 1, got {up} and {down}")
+    kh, kw = int(w.shape[2]), int(w.shape[3])
+    px0, px1, py0, py1 = _resampled_padding(f, up, down, padding)
+    pad = (px0, px1, py0, py1)
+
+    if up > 1 and not (kh == kw == 1 and down == 1):
+        x = _transposed(x, w, f, up, pad, groups, flip_weight, flip_filter)
+        return x if down == 1 else upfirdn2d(x, f, down=down, flip_filter=flip_filter)
+    if kh == kw == 1 and up > 1:  # a pointwise convolution is cheapest at the small size
+        return upfirdn2d(_conv(x, w, groups=groups), f, up=up, padding=pad, flip_filter=flip_filter, gain=up**2)
+    if kh == kw == 1 and down > 1:
+        return _conv(upfirdn2d(x, f, down=down, padding=pad, flip_filter=flip_filter), w, groups=groups)
+    if down > 1:
+        x = upfirdn2d(x, f, padding=pad, flip_filter=flip_filter)
+        return _conv(x, w, stride=down, groups=groups, flip_weight=flip_weight)
+    if px0 == px1 >= 0 and py0 == py1 >= 0:
+        return _conv(x, w, padding=(py0, px0), groups=groups, flip_weight=flip_weight)
+    return _conv(upfirdn2d(x, None, padding=pad), w, groups=groups, flip_weight=flip_weight)
+
+
+def _resampled_padding(f: torch.Tensor | None, up: int, down: int, padding: Padding) -> tuple[int, int, int, int]:
+    """The user's padding plus what centres the filter for each factor in use."""
+    pads = list(_parse_padding(padding))
+    for axis, taps in enumerate(_get_filter_size(f)):
+        if up > 1:
+            pads[2 * axis] += (taps + up - 1) // 2
+            pads[2 * axis + 1] += (taps - up) // 2
+        if down > 1:
+            pads[2 * axis] += (taps - down + 1) // 2
+            pads[2 * axis + 1] += (taps - down) // 2
+    return pads[0], pads[1], pads[2], pads[3]
+
+
+def _conv(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    stride: int = 1,
+    padding: tuple[int, int] = (0, 0),
+    groups: int = 1,
+    flip_weight: bool = True,
+) -> torch.Tensor:
+    pointwise = w.shape[2] == w.shape[3] == 1
+    return F.conv2d(x, w if flip_weight or pointwise else w.flip([2, 3]), None, stride, padding, 1, groups)
+
+
+def _transposed(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    f: torch.Tensor | None,
+    up: int,
+    pad: tuple[int, int, int, int],
+    groups: int,
+    flip_weight: bool,
+    flip_filter: bool,
+) -> torch.Tensor:
+    """Zero-stuffing and convolution as one transposed convolution, then the filter.
+
+    A transposed convolution yields every partial overlap of kernel and image, so its rim already holds kernel-1
+    samples before and kernel-up after; the padding shrinks by that, and what is negative on both sides is left out
+    by the transposed convolution itself.
+    """
+    channels = x.shape[1]
+    out, kh, kw = w.shape[0], w.shape[2], w.shape[3]
+    px0, px1, py0, py1 = pad[0] - (kw - 1), pad[1] - (kw - up), pad[2] - (kh - 1), pad[3] - (kh - up)
+    cut_x, cut_y = max(min(-px0, -px1), 0), max(min(-py0, -py1), 0)
+    if flip_weight:
+        w = w.flip([2, 3])
+    w = w.reshape(groups, out // groups, channels // groups, kh, kw).transpose(1, 2)
+    w = w.reshape(channels, out // groups, kh, kw)
+    x = F.conv_transpose2d(x, w, None, up, (cut_y, cut_x), 0, groups)
+    rest = (px0 + cut_x, px1 + cut_x, py0 + cut_y, py1 + cut_y)
+    return upfirdn2d(x, f, padding=rest, flip_filter=flip_filter, gain=up**2)
