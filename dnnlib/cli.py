@@ -1,0 +1,122 @@
+"""What the command lines share: one-line errors, and the option types that several of them use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, TypeVar
+
+import click
+
+from dnnlib.errors import UserError
+
+_AnyCallable = TypeVar("_AnyCallable", bound=Callable[..., Any])
+
+_MAX_SEED = 2**32 - 1  # what numpy.random.RandomState takes
+
+
+class _OneLineErrors:
+    """Turns a UserError into "Error: message" on stderr and exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)  # type: ignore[misc]
+        except UserError as error:
+            raise click.ClickException(str(error)) from error
+
+
+class Command(_OneLineErrors, click.Command):
+    """A command for which a user's mistake is one line, not a traceback: `@click.command(cls=Command)`."""
+
+
+class Group(_OneLineErrors, click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Reads a list of seeds such as "1,3,5-8" (gives 1, 3, 5, 6, 7, 8); the order and repetitions are kept.
+
+    Raises:
+        ValueError: an entry is neither a number from 0 to 2^32-1 nor a range a-b with a <= b.
+    """
+    seeds: list[int] = []
+    for item in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]+)\s*(?:-\s*([0-9]+)\s*)?", item)
+        if match is None:
+            raise ValueError(f"expected numbers and ranges such as 1,3,5-8, found {item!r}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last > _MAX_SEED:
+            raise ValueError(f"seeds go from 0 to {_MAX_SEED}, found {last}")
+        if last < first:
+            raise ValueError(f"a range goes upwards, found {item.strip()!r}")
+        seeds.extend(range(first, last + 1))
+    return seeds
+
+
+class SeedList(click.ParamType):
+    """Option type: "1,3,5-8" becomes a list of ints; see `parse_seeds`."""
+
+    name = "list"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        if isinstance(value, list):
+            return value
+        try:
+            return parse_seeds(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class CommaList(click.ParamType):
+    """Option type: "a,b" becomes ["a", "b"]; "none" in any case, or nothing, becomes an empty list."""
+
+    name = "list"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        if isinstance(value, list):
+            return value
+        items = [item.strip() for item in value.split(",")]
+        if len(items) == 1 and items[0].lower() in ("", "none"):
+            return []
+        if "" in items:
+            self.fail(f"expected names with commas between them, found an empty one in {value!r}", param, ctx)
+        return items
+
+
+class Fraction01(click.ParamType):
+    """Option type: an exact `fractions.Fraction` above 0 and up to 1, written as 0.57 or 2/3."""
+
+    name = "fraction"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+        try:
+            text = re.fullmatch(r"[0-9]*\.?[0-9]*|[0-9]+/[0-9]+", str(value).strip())
+            fraction = Fraction(text.group() if text else "")
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"expected a fraction such as 0.5 or 2/3, found {value!r}", param, ctx)
+        if not 0 < fraction <= 1:
+            self.fail(f"expected a fraction above 0 and up to 1, found {value}", param, ctx)
+        return fraction
+
+
+def device_option(command: _AnyCallable) -> _AnyCallable:
+    """Adds --device=auto|cpu|cuda|mps, which reaches the command as the string `device`."""
+    return click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+        default="auto",
+        show_default=True,
+        help="Where to compute; auto takes a GPU if there is one.",
+    )(command)
+
+
+def trust_pickle_option(command: _AnyCallable) -> _AnyCallable:
+    """Adds the flag --trust-pickle, which reaches the command as the bool `trust_pickle`."""
+    return click.option(
+        "--trust-pickle",
+        is_flag=True,
+        help="Run the code that a network file carries. Only for files whose origin you trust.",
+    )(command)

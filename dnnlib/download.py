@@ -1,0 +1,188 @@
+"""Fetches one http(s) URL: attempts, check of length and hash, Google Drive's interposed pages, readable errors."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+import urllib.parse
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from html.parser import HTMLParser
+from typing import IO, TYPE_CHECKING
+
+from dnnlib.errors import UrlError
+from dnnlib.progress import Progress
+
+if TYPE_CHECKING:
+    import requests
+
+_BLOCK = 1 << 20  # bytes
+_CONNECT_SEC, _READ_SEC = 10, 60
+_MAX_CONNECT_ATTEMPTS = 3  # without any connection, ten tries only make an offline user wait
+_MAX_PAGE = 1 << 16  # bytes; Google Drive's interposed pages have a few kB
+_MAX_HOPS = 3
+_RETRY_STATUS = {408, 425, 429}  # and all from 500 on
+
+OpenSink = Callable[[str], AbstractContextManager[IO[bytes]]]
+
+
+class _AttemptFailed(Exception):
+    """This attempt failed; `max_attempts` says after how many of its kind to give up."""
+
+    def __init__(self, reason: str, max_attempts: int):
+        super().__init__(reason)
+        self.max_attempts = max_attempts
+
+
+def unreadable(url: str, reason: str) -> UrlError:
+    """The error for a URL that cannot be had."""
+    return UrlError(f"URL {url} could not be read: {reason}; download it and pass the local path")
+
+
+def download(url: str, open_sink: OpenSink, num_attempts: int, verbose: bool, sha256: str | None = None) -> None:
+    """Downloads a URL into what `open_sink` opens.
+
+    Args:
+        url: http or https.
+        open_sink: called once per attempt with the content's own name (from Content-Disposition, else the URL); gives
+            a context with a binary file. It is left by an exception unless the content is complete and right.
+        num_attempts: tries for anything that may pass (5xx, broken transfer); a plain refusal such as 404 ends at once.
+        verbose: show progress on stderr.
+        sha256: what the content must hash to.
+
+    Raises:
+        UrlError: it could not be read, or has another hash (which is not tried again).
+    """
+    for attempt in range(1, num_attempts + 1):
+        try:
+            return _attempt(url, open_sink, verbose, sha256)
+        except _AttemptFailed as failure:
+            if attempt >= min(num_attempts, failure.max_attempts):
+                raise unreadable(url, str(failure)) from failure
+            time.sleep(min(0.2 * 2 ** (attempt - 1), 5))
+
+
+def _attempt(url: str, open_sink: OpenSink, verbose: bool, sha256: str | None) -> None:
+    import requests
+
+    host = urllib.parse.urlsplit(url).netloc
+    try:
+        with requests.Session() as session:
+            _fetch(session, url, open_sink, verbose, sha256)
+    except requests.exceptions.SSLError as error:
+        raise _AttemptFailed(f"no secure connection to {host} ({_innermost(error)})", _MAX_CONNECT_ATTEMPTS) from error
+    except requests.exceptions.Timeout as error:
+        raise _AttemptFailed(f"no answer from {host} in time", _MAX_CONNECT_ATTEMPTS) from error
+    except requests.exceptions.ConnectionError as error:
+        raise _AttemptFailed(f"no connection to {host} ({_innermost(error)})", _MAX_CONNECT_ATTEMPTS) from error
+    except requests.exceptions.ChunkedEncodingError as error:
+        raise _AttemptFailed("the connection broke during the transfer", 1 << 30) from error
+    except requests.exceptions.RequestException as error:
+        raise unreadable(url, str(error)) from error
+
+
+def _innermost(error: BaseException) -> str:
+    """The operating system's words for a failed connection, out of the wrappings around them."""
+    while inner := (error.__cause__ or error.__context__):
+        error = inner
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _fetch(session: requests.Session, url: str, open_sink: OpenSink, verbose: bool, sha256: str | None) -> None:
+    address = url
+    for _ in range(_MAX_HOPS):
+        response = session.get(
+            address, stream=True, timeout=(_CONNECT_SEC, _READ_SEC), headers={"Accept-Encoding": "identity"}
+        )
+        with response:
+            _check_status(url, response)
+            page = _small_page(response)
+            onward = _drive_link(url, page) if page else None
+            if onward is None:
+                return _save(url, response, page, open_sink, verbose, sha256)
+            address = urllib.parse.urljoin(response.url, onward)
+    raise unreadable(url, "Google Drive keeps answering with a page instead of the file")
+
+
+def _check_status(url: str, response: requests.Response) -> None:
+    if response.status_code >= 400:
+        reason = f"HTTP {response.status_code} {response.reason}".rstrip()
+        if response.status_code >= 500 or response.status_code in _RETRY_STATUS:
+            raise _AttemptFailed(reason, 1 << 30)
+        raise unreadable(url, reason)
+
+
+def _small_page(response: requests.Response) -> bytes:
+    """The whole body if it is a short HTML page, else nothing (and nothing is read)."""
+    length = response.headers.get("Content-Length", "0")
+    is_html = response.headers.get("Content-Type", "").startswith("text/html")
+    return response.content if is_html and length.isdigit() and int(length) <= _MAX_PAGE else b""
+
+
+class _DrivePage(HTMLParser):
+    """Finds the way on from a Google Drive page: the download form with its hidden fields, or a confirming link."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action: str | None = None
+        self.fields: dict[str, str] = {}
+        self.link: str | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attr = {name: value or "" for name, value in attrs}
+        if tag == "form" and attr.get("id") in ("download-form", "downloadForm"):
+            self.action = attr.get("action")
+        elif tag == "input" and self.action is not None and attr.get("name"):
+            self.fields[attr["name"]] = attr.get("value", "")
+        elif tag == "a" and "confirm=" in attr.get("href", ""):
+            self.link = attr["href"]
+
+    def onward(self) -> str | None:
+        if self.action is None:
+            return self.link
+        return self.action + ("&" if "?" in self.action else "?") + urllib.parse.urlencode(self.fields)
+
+
+def _drive_link(url: str, page: bytes) -> str | None:
+    """Where a page of Google Drive's virus scan leads to; None for any other content."""
+    text = page.decode("utf-8", errors="replace")
+    if "Google Drive" not in text:
+        return None
+    if re.search(r"quota exceeded|too many users have (viewed|downloaded)", text, re.IGNORECASE):
+        raise unreadable(url, "Google Drive's quota for this file is used up for now")
+    parser = _DrivePage()
+    parser.feed(text)
+    return parser.onward()
+
+
+def _content_name(url: str, response: requests.Response) -> str:
+    match = re.search(r'filename="([^"]+)"', response.headers.get("Content-Disposition", ""))
+    return match.group(1) if match else url
+
+
+def _save(
+    url: str, response: requests.Response, page: bytes, open_sink: OpenSink, verbose: bool, sha256: str | None
+) -> None:
+    length = response.headers.get("Content-Length", "")
+    expected = int(length) if length.isdigit() else None
+    digest, size = hashlib.sha256(), 0
+    blocks = [page] if page else response.iter_content(_BLOCK)
+    bar = Progress(expected and expected / 1e6, f"Downloading {url}", unit="MB", enabled=None if verbose else False)
+    with open_sink(_content_name(url, response)) as out, bar:
+        for block in blocks:
+            out.write(block)
+            digest.update(block)
+            size += len(block)
+            bar.update(len(block) / 1e6)
+        if size == 0:
+            raise _AttemptFailed("the answer is empty", 1 << 30)
+        if expected is not None and size != expected and "Content-Encoding" not in response.headers:
+            raise _AttemptFailed(f"expected {expected} bytes, got {size}", 1 << 30)
+        check_sha256(url, digest.hexdigest(), sha256)
+
+
+def check_sha256(source: str, found: str, expected: str | None) -> None:
+    """Raises an error naming both hashes if an expected one is given and differs."""
+    if expected is not None and found != expected.lower():
+        raise UrlError(f"{source}: expected content with sha256 {expected.lower()}, found {found}")

@@ -1,0 +1,183 @@
+"""Writes files so that a reader never sees half of one: temporary name in the same folder, flush, rename."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from dnnlib.errors import FileError
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+PathLike = str | os.PathLike[str]
+
+
+def _temp_name(path: Path) -> Path:
+    # Begins with a dot: neither a glob for results nor the search for cached downloads picks up an unfinished file.
+    return path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename survive a power cut, where the system can do so."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        except OSError as error:  # some network file systems cannot sync a folder
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+        finally:
+            os.close(handle)
+
+
+def _cannot_write(path: PathLike, error: OSError) -> FileError:
+    return FileError(f"{os.fspath(path)}: cannot be written: {error.strerror or error}")
+
+
+@contextmanager
+def open_atomic(path: PathLike, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Opens a file for writing that appears under its name only once it is complete.
+
+    An older file of that name stays as it was until then, and for good if the body raises. A link is written through.
+
+    Args:
+        path: where the file shall be; its folder must exist.
+        mode: "wb" or "w" (UTF-8).
+
+    Raises:
+        FileError: the folder is missing or closed to us, the path is a folder or a device, or the disk is full.
+    """
+    assert mode in ("wb", "w"), mode
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise FileError(f"{os.fspath(path)}: cannot be written: not a regular file")
+    temp = _temp_name(target)
+    try:
+        file = open(temp, mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8")
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temp, target)
+        _sync_folder(target.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            temp.unlink()
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            raise _cannot_write(path, error) from error
+        raise
+
+
+@contextmanager
+def atomic_dir(path: PathLike) -> Iterator[Path]:
+    """Gives an empty folder to fill, which takes the name `path` only once the body is through.
+
+    Files that must survive a power cut are to be synced by whoever writes them (`open_atomic` does).
+
+    Args:
+        path: must not exist; its parent folder must.
+
+    Raises:
+        FileError: the path exists, or its parent is missing or closed to us.
+    """
+    target = Path(path)
+    if target.exists():
+        raise FileError(f"{target}: already exists")
+    temp = _temp_name(target)
+    try:
+        temp.mkdir()
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        yield temp
+        os.rename(temp, target)
+        _sync_folder(target.parent)
+    except BaseException:
+        shutil.rmtree(temp, ignore_errors=True)
+        raise
+
+
+def write_json_atomic(path: PathLike, obj: Any) -> None:
+    """Writes an object as indented JSON with a newline at the end; see `open_atomic`."""
+    text = json.dumps(obj, indent=2) + "\n"  # before the file is touched: an object JSON cannot express leaves no trace
+    with open_atomic(path, "w") as file:
+        file.write(text)
+
+
+def append_line(path: PathLike, text: str) -> None:
+    """Adds one line to a file, made if missing, in a single write.
+
+    A last line that a killed process left unfinished is ended first, so that only that one is lost.
+    """
+    assert "\n" not in text, "one line at a time"
+    try:
+        with open(path, "a+b", buffering=0) as file:
+            torn = False
+            if file.seek(0, os.SEEK_END) > 0:
+                file.seek(-1, os.SEEK_END)
+                torn = file.read(1) != b"\n"
+            file.write(("\n" * torn + text + "\n").encode())
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def next_run_dir(outdir: PathLike, desc: str) -> Path:
+    """The run folder that `new_run_dir` would make now: `outdir/00000-desc`, numbered past all folders in outdir."""
+    ids = [-1]
+    if os.path.isdir(outdir):
+        with os.scandir(outdir) as entries:
+            ids += [int(m.group()) for entry in entries if entry.is_dir() and (m := re.match(r"[0-9]+", entry.name))]
+    number = max(ids) + 1
+    while os.path.lexists(path := Path(outdir, f"{number:05d}-{desc}")):  # a file of that name is in the way
+        number += 1
+    return path
+
+
+def new_run_dir(outdir: PathLike, desc: str) -> Path:
+    """Makes and returns a run folder `outdir/00000-desc` (and outdir itself if need be).
+
+    The number is one more than the largest leading number of the folders in outdir; two runs started at once with
+    the same description get two folders.
+
+    Raises:
+        FileError: the folder cannot be made.
+    """
+    try:
+        os.makedirs(outdir, exist_ok=True)
+        while True:
+            path = next_run_dir(outdir, desc)
+            with suppress(FileExistsError):  # another process was faster: take the next number
+                path.mkdir()
+                return path
+    except OSError as error:
+        raise FileError(f"{os.fspath(outdir)}: cannot make a run folder: {error.strerror or error}") from error
+
+
+def check_writable_dir(path: PathLike, flag: str) -> None:
+    """Checks, by writing a nameless file, that a folder can be written, or made if it does not exist. Leaves no trace.
+
+    Raises:
+        FileError: names the flag, the path and the reason.
+    """
+    place = Path(path).absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{place} is not a folder")
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise FileError(f"{flag}: cannot write to {os.fspath(path)!r}: {error.strerror or error}") from error
