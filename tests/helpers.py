@@ -1,8 +1,13 @@
 """What several test files share."""
 import functools
+import io
+import json
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import PIL.Image
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -12,3 +17,42 @@ def golden(name: str) -> dict[str, np.ndarray]:
     """The reference arrays of tests/golden/<name>.npz."""
     with np.load(GOLDEN / f"{name}.npz") as data:
         return dict(data)
+
+
+def random_images(num: int, side: int = 8, num_channels: int = 3, first: int = 0, seed: int = 0) -> dict[str, Any]:
+    """Image name → random uint8 [side, side, num_channels]; the names are 0.png, 1.png, ... from `first` on."""
+    rng = np.random.RandomState(seed)
+    shape = (side, side, num_channels)
+    return {f"{first + i}.png": rng.randint(0, 256, shape, dtype=np.uint8) for i in range(num)}
+
+
+def image_bytes(image: np.ndarray | PIL.Image.Image, suffix: str = ".png") -> bytes:
+    """An image file; arrays [H, W, 1] become greyscale."""
+    if isinstance(image, np.ndarray):
+        image = PIL.Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
+    buffer = io.BytesIO()
+    image.save(buffer, format=PIL.Image.registered_extensions()[suffix.lower()])
+    return buffer.getvalue()
+
+
+def write_images(folder: Path, images: dict[str, Any], labels: list[Any] | None = None) -> Path:
+    """Stores images (arrays or file contents) by name in a folder, with a dataset.json if there are labels."""
+    folder.mkdir(exist_ok=True)
+    for name, image in images.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image if isinstance(image, bytes) else image_bytes(image, path.suffix))
+    if labels is not None:
+        pairs = [list(pair) for pair in zip(images, labels, strict=True)]
+        (folder / "dataset.json").write_text(json.dumps({"labels": pairs}))
+    return folder
+
+
+def zip_folder(folder: Path) -> Path:
+    """The files of a folder as FOLDER.zip."""
+    path = folder.with_name(folder.name + ".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in folder.rglob("*"):
+            if file.is_file():
+                archive.write(file, file.relative_to(folder).as_posix())
+    return path

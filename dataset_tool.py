@@ -1,0 +1,153 @@
+"""Command line: convert images into a data set for training, or check one. The work is in training/dataset_*.py."""
+
+import contextlib
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from dnnlib.cli import Command, Group
+
+FILTERS = ["lanczos", "box"]
+CROPS = ["center-crop", "center-crop-wide"]
+
+
+class _Tool(Group):
+    """Without a command name, `dataset_tool.py --source=...` converts, as NVlabs' tool does."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args if args and args[0] in self.commands else ["convert", *args])
+
+
+class _Size(click.ParamType):
+    name = "WxH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"([1-9][0-9]*)[x,]([1-9][0-9]*)", value)
+        if match is None:
+            self.fail(f"expected WxH, for example 256x256, got {value!r}", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+class _Range(click.ParamType):
+    name = "FIRST:END"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int | None]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"([0-9]*):([0-9]*)", value)
+        if match is None:
+            self.fail(f"expected FIRST:END, for example 0:8000, got {value!r}", param, ctx)
+        return int(match[1] or 0), int(match[2]) if match[2] else None
+
+
+@click.group(cls=_Tool)
+def main() -> None:
+    """Converts images into a data set, or checks one."""
+
+
+@main.command(cls=Command, name="convert")
+@click.option("--source", help="What to convert, see above", required=True, metavar="PATH")
+@click.option("--dest", help="Folder (empty or new) or name ending in .zip", required=True, metavar="PATH")
+@click.option("--max-images", help="Use at most this many images", type=click.IntRange(min=1), metavar="INT")
+@click.option("--range", "index_range", help="Use images FIRST up to, not including, END; either may be left out",
+              type=_Range(), default=":", show_default="all images", metavar="FIRST:END")
+@click.option("--transform", help="Crop to apply before resizing", type=click.Choice(CROPS))
+@click.option("--resolution", help="Output size", type=_Size(), metavar="WxH")
+@click.option("--width", help="Output width (or use --resolution)", type=click.IntRange(min=1), metavar="INT")
+@click.option("--height", help="Output height (or use --resolution)", type=click.IntRange(min=1), metavar="INT")
+@click.option("--resize-filter", help="Filter for resizing", type=click.Choice(FILTERS), default="lanczos",
+              show_default=True)
+@click.option("--force-channels", help="Convert to greyscale (1) or RGB (3); an alpha channel is dropped",
+              type=click.Choice(["1", "3"]))
+@click.option("--subfolders-as-labels", help="Number the sorted top-level folders and use them as class labels",
+              is_flag=True)
+@click.option("--skip-bad", help="Leave bad images out, and list them, instead of stopping", is_flag=True)
+def convert_command(resolution: tuple[int, int] | None, force_channels: str | None, **options: Any) -> None:
+    """Converts images into a data set: PNGs in a folder or in an uncompressed zip.
+
+    `dataset_tool.py validate --data=PATH` checks a data set instead; see its own --help.
+
+    --source is one of
+
+    \b
+      PATH/                             folder of images, with sub-folders
+      PATH.zip                          the same in a zip
+      cifar-10-python.tar.gz            CIFAR-10, training images with labels
+      *-images-idx3-ubyte.gz            MNIST, Fashion-MNIST, ... with the labels
+                                        file beside it; padded from 28 to 32 pixels
+      PATH_lmdb/                        LSUN (needs the lmdb package)
+
+    All images must come out square, with a power of two as side, greyscale or RGB, and alike. If one does not,
+    nothing is written and every such file is named; --transform, --resolution and --force-channels change images,
+    --skip-bad leaves them out. Images keep their number in the source, so those left out leave gaps.
+
+    Labels of a folder or zip come from its dataset.json, {"labels": [["dir/image.png", 6], ...]}, or with
+    --subfolders-as-labels from its folders. A label is a class number or a list of numbers.
+
+    \b
+    --transform=center-crop             the central square
+    --transform=center-crop-wide        the central part of the same aspect ratio as
+                                        the output size, on a black square
+    Both need the output size. Without a transform images are only resized.
+
+    The choice of --resize-filter shows in FID: compare only numbers made with the same one. (Published FIDs of
+    downscaled FFHQ need box.) It is recorded in dataset.json.
+    """
+    from training.dataset_convert import ConvertOptions, convert
+
+    if resolution is not None:
+        if options["width"] or options["height"]:
+            raise click.UsageError("--resolution: give it or --width and --height, not both")
+        options["width"], options["height"] = resolution
+    options["force_channels"] = int(force_channels) if force_channels else None
+    with _sigterm_raises():
+        report = convert(ConvertOptions(**options))
+    assert report.shape is not None, "something was stored"
+    for note in report.notes():
+        click.echo(note, err=True)
+    height, width, num_channels = report.shape
+    click.echo(f"{options['dest']}: {report.num_stored} images, {width}x{height}, {num_channels} channel(s)")
+
+
+@main.command(cls=Command, name="validate")
+@click.option("--data", help="Folder or zip to check", required=True, metavar="PATH")
+@click.option("--resolution", help="Side the images must have", type=click.IntRange(min=1), metavar="INT")
+def validate_command(data: str, resolution: int | None) -> None:
+    """Decodes every image of a data set and reads its labels.
+
+    Lists every bad file on stdout: name, mode, size and reason, separated by tabs. Exit status 1 if there are any.
+    """
+    from training.dataset_check import check_dataset
+    from training.dataset_files import DatasetError
+
+    report = check_dataset(data, resolution)
+    for finding in report.bad_files:
+        click.echo(finding.row())
+    problems = [f"{len(report.bad_files)} of {report.num_images} images cannot be used"] if report.bad_files else []
+    problems += [report.label_error] if report.label_error else []
+    if problems:
+        raise DatasetError(f"--data: {data}: {'; '.join(problems)}")
+    assert report.shape is not None, "there are good images"
+    height, width, num_channels = report.shape
+    labels = f"labels of shape {report.label_shape}" if report.label_shape != [0] else "no labels"
+    click.echo(f"{data}: {report.num_images} images, {width}x{height}, {num_channels} channel(s), {labels}: fine")
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Turns SIGTERM into an exception meanwhile, so that unfinished files are removed."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    main()

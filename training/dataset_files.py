@@ -1,0 +1,163 @@
+"""The files of a data set: one reading interface over a folder and a zip. No torch."""
+
+import abc
+import functools
+import hashlib
+import os
+import zipfile
+import zlib
+
+import PIL.Image
+
+from dnnlib.errors import UserError
+
+# What reading a missing, damaged, encrypted or oddly compressed entry raises.
+_ZIP_ENTRY_ERRORS = (KeyError, OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
+
+
+class DatasetError(UserError, OSError):
+    """A data set that cannot be used. The message names the file, and what to do."""
+
+    def __str__(self) -> str:
+        # A DataLoader worker re-raises with its whole traceback as the text; the user wants the last line of it.
+        return super().__str__().rpartition(f"{__name__}.{type(self).__name__}: ")[2].strip()
+
+
+class BadFile(Exception):
+    """Why one file cannot be used. It does not know the file's name: whoever catches it adds that with `describe`."""
+
+    def __init__(self, reason: str, mode: str = "", size: tuple[int, int] | None = None):
+        super().__init__(reason)
+        self.reason = reason
+        self.mode = mode  # PIL's, empty if the file is no readable image
+        self.size = size  # (width, height), pixels; None likewise
+
+    def describe(self, name: str) -> str:
+        """One line: the name, then mode and size if they are known, then the reason."""
+        facts = f" ({self.mode} {self.size[0]}x{self.size[1]})" if self.size else ""
+        return f"{name}{facts}: {self.reason}"
+
+
+class FileTree(abc.ABC):
+    """Read-only files under relative names with forward slashes. Safe to pickle, to fork and to read from threads."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    @abc.abstractmethod
+    def names(self) -> list[str]:
+        """Every file, sorted as strings."""
+
+    @abc.abstractmethod
+    def read(self, name: str) -> bytes:
+        """The file's bytes. Raises BadFile if they cannot be read."""
+
+    @abc.abstractmethod
+    def fingerprint(self, name: str) -> bytes:
+        """Bytes that change whenever the content of the file does."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Releases what is held open; the next read opens it again."""
+
+    def image_names(self) -> list[str]:
+        """The files whose lower-cased extension PIL knows, sorted as strings."""
+        extensions = _image_extensions()
+        return [name for name in self.names() if os.path.splitext(name)[1].lower() in extensions]
+
+
+class FolderTree(FileTree):
+    """The files below a folder."""
+
+    def names(self) -> list[str]:
+        found = []
+        for folder, _, files in os.walk(self.path):
+            relative = os.path.relpath(folder, self.path)
+            found += [os.path.normpath(os.path.join(relative, file)).replace(os.sep, "/") for file in files]
+        return sorted(found)
+
+    def read(self, name: str) -> bytes:
+        try:
+            with open(os.path.join(self.path, name), "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise BadFile(f"cannot be read: {error.strerror}") from error
+
+    def fingerprint(self, name: str) -> bytes:
+        path = os.path.abspath(os.path.join(self.path, name))
+        try:
+            stat = os.stat(path)
+            return _file_digest(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+        except OSError as error:
+            raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class ZipTree(FileTree):
+    """The files in a zip."""
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        self._handle: zipfile.ZipFile | None = None
+        self._handle_pid = 0
+        self._zip()
+
+    def names(self) -> list[str]:
+        return sorted(name for name in self._zip().namelist() if not name.endswith("/"))
+
+    def read(self, name: str) -> bytes:
+        try:
+            return self._zip().read(name)
+        except _ZIP_ENTRY_ERRORS as error:
+            raise BadFile(f"cannot be read from the zip: {error}") from error
+
+    def fingerprint(self, name: str) -> bytes:
+        entry = self._zip().getinfo(name)
+        return f"{entry.CRC:08x} {entry.file_size}".encode()
+
+    def close(self) -> None:
+        if self._handle is not None and self._handle_pid == os.getpid():
+            self._handle.close()
+        self._handle = None
+
+    def _zip(self) -> zipfile.ZipFile:
+        # A handle inherited through fork shares its file position with the parent: every process opens its own.
+        if self._handle is None or self._handle_pid != os.getpid():
+            try:
+                self._handle = zipfile.ZipFile(self.path)
+            except (OSError, zipfile.BadZipFile) as error:
+                raise DatasetError(f"{self.path}: cannot be read as a zip: {error}") from error
+            self._handle_pid = os.getpid()
+        return self._handle
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_handle": None}
+
+
+def open_tree(path: str) -> FileTree:
+    """Opens a folder or a zip for reading. Raises DatasetError for anything else."""
+    if os.path.isdir(path):
+        return FolderTree(path)
+    if not os.path.exists(path):
+        raise DatasetError(f"{path}: no such folder or zip")
+    if os.path.splitext(path)[1].lower() != ".zip":
+        raise DatasetError(f"{path}: expected a folder or a .zip. Make one with dataset_tool.py.")
+    return ZipTree(path)
+
+
+@functools.cache
+def _image_extensions() -> frozenset[str]:
+    PIL.Image.init()
+    return frozenset(PIL.Image.EXTENSION)
+
+
+@functools.cache
+def _file_digest(path: str, size: int, mtime_ns: int, ctime_ns: int, inode: int) -> bytes:
+    """SHA-256 of a file's bytes; the other arguments make a changed file a new cache key within this process."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.digest()

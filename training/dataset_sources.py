@@ -1,0 +1,188 @@
+"""The places dataset_tool.py reads images from, each as a stream of (name, pixels, label). No torch."""
+
+import dataclasses
+import gzip
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .dataset_cifar import read_cifar10
+from .dataset_files import DatasetError, FileTree, open_tree
+from .dataset_image import MODE_OF_CHANNELS, decode_image, to_pil
+from .dataset_labels import read_label_table
+
+IDX_IMAGES = "-images-idx3-ubyte.gz"
+IDX_LABELS = "-labels-idx1-ubyte.gz"
+CIFAR_ARCHIVE = "cifar-10-python.tar.gz"
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceImage:
+    """One image of a source, not decoded yet."""
+
+    name: str
+    label: Any  # class number, list of numbers, or None
+    load: Callable[[], np.ndarray]  # uint8 [H, W, C], C = 1 or 3; raises BadFile
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A stream of images.
+
+    `total` images come out of `images`. `classes` names the classes if folders do. `skips_unreadable` says that
+    the source is known to hold undecodable items, which are reported and left out (LSUN).
+    """
+
+    total: int
+    images: Iterator[SourceImage]
+    classes: list[str] | None = None
+    skips_unreadable: bool = False
+
+
+def open_source(path: str, channels: int | None = None, subfolders_as_labels: bool = False) -> Source:
+    """Opens whatever `path` is: folder, .zip, CIFAR-10 archive, MNIST-family images, LSUN database.
+
+    Args:
+        path: a folder; a .zip; `cifar-10-python.tar.gz`; any `*-images-idx3-ubyte.gz` with its labels file beside
+            it; a folder named `*_lmdb`.
+        channels: 1 or 3 converts every image to greyscale or RGB; None takes L and RGB and refuses the rest.
+        subfolders_as_labels: for a folder or zip, number the sorted top-level folders and use them as labels.
+
+    Raises:
+        DatasetError: the path is none of these, or its structure or labels are wrong.
+    """
+    base = os.path.basename(os.path.normpath(path))
+    if not os.path.exists(path):
+        raise DatasetError(f"--source: {path}: no such file or folder")
+    if subfolders_as_labels and not _is_tree(path, base):
+        raise DatasetError(f"--subfolders-as-labels: needs a folder or zip as --source, got {path}")
+    if _is_tree(path, base):
+        return _tree_source(path, channels, subfolders_as_labels)
+    if base.endswith("_lmdb"):
+        return _lsun_source(path, channels)
+    if base == CIFAR_ARCHIVE:
+        return _array_source(*read_cifar10(path), channels)
+    if base.endswith(IDX_IMAGES):
+        return _array_source(*_read_idx_pair(path), channels)
+    raise DatasetError(
+        f"--source: {path}: expected a folder, a .zip, {CIFAR_ARCHIVE}, a file named *{IDX_IMAGES} or a folder "
+        "named *_lmdb"
+    )
+
+
+def _is_tree(path: str, base: str) -> bool:
+    return base.lower().endswith(".zip") or (os.path.isdir(path) and not base.endswith("_lmdb"))
+
+
+# Folder and zip.
+
+
+def _tree_source(path: str, channels: int | None, subfolders_as_labels: bool) -> Source:
+    tree = open_tree(path)
+    names = tree.image_names()
+    if not names:
+        raise DatasetError(f"--source: {path}: no image files found")
+    if os.path.isdir(path):
+        names.sort(key=lambda name: name.split("/"))  # NVlabs' order: by path components, not by string
+    classes = _class_folders(path, names) if subfolders_as_labels else None
+    table = _folder_labels(names, classes) if classes else read_label_table(tree) or {}
+    return Source(len(names), _tree_images(tree, names, table, channels), classes)
+
+
+def _tree_images(
+    tree: FileTree, names: list[str], table: dict[str, Any], channels: int | None
+) -> Iterator[SourceImage]:
+    for name in names:
+        yield SourceImage(name, table.get(name), partial(_load_file, tree, name, channels))
+    tree.close()
+
+
+def _load_file(tree: FileTree, name: str, channels: int | None) -> np.ndarray:
+    return decode_image(tree.read(name), channels)
+
+
+def _class_folders(path: str, names: list[str]) -> list[str]:
+    stray = [name for name in names if "/" not in name]
+    if stray:
+        raise DatasetError(f"--subfolders-as-labels: {path}/{stray[0]} is in no sub-folder, move it into its class's")
+    return sorted({name.split("/")[0] for name in names})
+
+
+def _folder_labels(names: list[str], classes: list[str]) -> dict[str, int]:
+    number = {folder: index for index, folder in enumerate(classes)}
+    return {name: number[name.split("/")[0]] for name in names}
+
+
+# Arrays in memory: CIFAR-10 and MNIST.
+
+
+def _array_source(pixels_nhwc: np.ndarray, labels: np.ndarray, channels: int | None) -> Source:
+    images = (
+        SourceImage(f"image {index}", int(label), partial(_convert_pixels, pixels, channels))
+        for index, (pixels, label) in enumerate(zip(pixels_nhwc, labels, strict=True))
+    )
+    return Source(len(labels), images)
+
+
+def _convert_pixels(pixels: np.ndarray, channels: int | None) -> np.ndarray:
+    if channels in (None, pixels.shape[2]):
+        return pixels
+    converted = np.asarray(to_pil(pixels).convert(MODE_OF_CHANNELS[channels]))
+    return converted.reshape(*pixels.shape[:2], channels)
+
+
+def _read_idx_pair(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Reads MNIST-family images, padded 28 → 32 with zeros, [N, 32, 32, 1], and their labels [N]."""
+    labels_path = path[: -len(IDX_IMAGES)] + IDX_LABELS
+    if not os.path.isfile(labels_path):
+        raise DatasetError(f"--source: {path}: its labels file is missing, expected {labels_path}")
+    images, labels = _read_idx(path, num_dims=3), _read_idx(labels_path, num_dims=1)
+    if images.shape[1:] != (28, 28):
+        raise DatasetError(f"--source: {path}: expected 28x28 images, got {images.shape[2]}x{images.shape[1]}")
+    if len(images) != len(labels):
+        raise DatasetError(f"--source: {labels_path}: {len(labels)} labels for {len(images)} images")
+    return np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., np.newaxis], labels
+
+
+def _read_idx(path: str, num_dims: int) -> np.ndarray:
+    """Reads an idx file of bytes: two zero bytes, type 8, number of dimensions, big-endian sizes, the bytes."""
+    try:
+        with gzip.open(path, "rb") as file:
+            content = file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DatasetError(f"--source: {path}: cannot be unpacked: {error}") from error
+    header_size = 4 + 4 * num_dims
+    if len(content) < header_size or content[:4] != bytes([0, 0, 8, num_dims]):
+        raise DatasetError(f"--source: {path}: is no idx file of bytes in {num_dims} dimensions")
+    shape = struct.unpack(f">{num_dims}I", content[4:header_size])
+    expected = header_size + int(np.prod(shape, dtype=np.int64))
+    if len(content) != expected:
+        raise DatasetError(f"--source: {path}: expected {expected} bytes for shape {list(shape)}, got {len(content)}")
+    return np.frombuffer(content, dtype=np.uint8, offset=header_size).reshape(shape)
+
+
+# LSUN.
+
+
+def _lsun_source(path: str, channels: int | None) -> Source:
+    try:
+        import lmdb
+    except ImportError as error:
+        raise DatasetError(f"--source: {path}: reading LSUN needs the lmdb package: pip install lmdb") from error
+    try:
+        database = lmdb.open(path, readonly=True, lock=False)
+        total = database.stat()["entries"]
+    except lmdb.Error as error:
+        raise DatasetError(f"--source: {path}: cannot be read as an LMDB database: {error}") from error
+    return Source(total, _lsun_images(database, channels), skips_unreadable=True)
+
+
+def _lsun_images(database: Any, channels: int | None) -> Iterator[SourceImage]:
+    with database, database.begin(buffers=False) as transaction:
+        for key, data in transaction.cursor():
+            yield SourceImage(key.decode("ascii", "replace"), None, partial(decode_image, data, channels))

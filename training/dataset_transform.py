@@ -1,0 +1,69 @@
+"""Crops and resizes of dataset_tool.py. No torch."""
+
+from collections.abc import Callable
+
+import numpy as np
+import PIL.Image
+
+from .dataset_files import DatasetError
+from .dataset_image import to_pil
+
+Transform = Callable[[np.ndarray], np.ndarray | None]
+
+RESIZE_FILTERS = {"lanczos": PIL.Image.Resampling.LANCZOS, "box": PIL.Image.Resampling.BOX}
+CROPS = ("center-crop", "center-crop-wide")
+
+
+def make_transform(crop: str | None, width: int | None, height: int | None, resize_filter: str) -> Transform:
+    """Makes the function that brings an image to its stored form: uint8 [H, W, C] → uint8 [H', W', C], or None.
+
+    None as crop: resize to width x height; a side that is None stays as it is.
+    center-crop: the central square of the short side, resized to width x height.
+    center-crop-wide: as many central rows as give the aspect ratio, resized to width x height and pasted centred
+    on a black square of side width. Images that this would enlarge give None.
+
+    Raises:
+        DatasetError: a crop without both width and height, or center-crop-wide to more rows than columns.
+    """
+    resample = RESIZE_FILTERS[resize_filter]
+    if crop is None:
+        return lambda pixels: _resize(pixels, width or pixels.shape[1], height or pixels.shape[0], resample)
+    if width is None or height is None:
+        raise DatasetError(f"--transform={crop} needs the output size, pass --resolution=WxH")
+    if crop == "center-crop":
+        return lambda pixels: _resize(_central_square(pixels), width, height, resample)
+    if height > width:
+        raise DatasetError(f"--transform={crop} makes wide images, got {width}x{height}. Use center-crop.")
+    return lambda pixels: _center_crop_wide(pixels, width, height, resample)
+
+
+def _resize(pixels: np.ndarray, width: int, height: int, resample: PIL.Image.Resampling) -> np.ndarray:
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    resized = np.asarray(to_pil(pixels).resize((width, height), resample))
+    return resized.reshape(height, width, pixels.shape[2])
+
+
+def _center_crop_wide(
+    pixels: np.ndarray, width: int, height: int, resample: PIL.Image.Resampling
+) -> np.ndarray | None:
+    rows = round(width * pixels.shape[0] / pixels.shape[1])
+    if pixels.shape[1] < width or rows < height:
+        return None
+    top = (pixels.shape[0] - rows) // 2
+    return _on_black_square(_resize(pixels[top:top + rows], width, height, resample))
+
+
+def _central_square(pixels: np.ndarray) -> np.ndarray:
+    height, width, _ = pixels.shape
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return pixels[top:top + side, left:left + side]
+
+
+def _on_black_square(pixels: np.ndarray) -> np.ndarray:
+    height, width, num_channels = pixels.shape
+    canvas = np.zeros((width, width, num_channels), dtype=np.uint8)
+    top = (width - height) // 2
+    canvas[top:top + height] = pixels
+    return canvas
