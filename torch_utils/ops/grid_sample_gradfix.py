@@ -61,13 +61,13 @@ class _Sample(torch.autograd.Function):
     """Sampling, a linear map of the image; its derivative is the adjoint below."""
 
     @staticmethod
-    def forward(ctx, x, grid):  # type: ignore[no-untyped-def]
+    def forward(ctx, x, grid):
         ctx.save_for_backward(grid)
         ctx.shape = x.shape
         return _sample(x, grid)
 
     @staticmethod
-    def backward(ctx, dy):  # type: ignore[no-untyped-def]
+    def backward(ctx, dy):
         (grid,) = ctx.saved_tensors
         return _Splat.apply(dy, grid, ctx.shape), None
 
@@ -76,7 +76,7 @@ class _Splat(torch.autograd.Function):
     """The adjoint: spreads values over the four pixels they were sampled from. Its own derivative is sampling."""
 
     @staticmethod
-    def forward(ctx, dy, grid, shape):  # type: ignore[no-untyped-def]
+    def forward(ctx, dy, grid, shape):
         ctx.save_for_backward(grid)
         # A linear map has the same adjoint everywhere, so torch's first derivative at a blank image gives it.
         with torch.enable_grad():
@@ -84,6 +84,6 @@ class _Splat(torch.autograd.Function):
             return torch.autograd.grad(_sample(blank, grid.detach()), blank, dy)[0]
 
     @staticmethod
-    def backward(ctx, ddx):  # type: ignore[no-untyped-def]
+    def backward(ctx, ddx):
         (grid,) = ctx.saved_tensors
         return _Sample.apply(ddx, grid), None, None
