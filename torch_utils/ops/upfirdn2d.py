@@ -181,18 +181,24 @@ def _resample_ref(
     px0, px1, py0, py1 = padding
     if up == (1, 1):
         if fh == fw == 1 and down == (1, 1):
-            return _pad(x, padding) * (f * gain).to(x.dtype)
-        kernel = ((f if flip else f.flip([0, 1])) * gain).to(x.dtype).expand(channels, 1, fh, fw)
+            return _pad(x, padding) * _kernel(f, gain, x)[0]
+        kernel = _kernel(f if flip else f.flip([0, 1]), gain, x)
         if px0 == px1 >= 0 and py0 == py1 >= 0:
             return F.conv2d(x, kernel, stride=(down[1], down[0]), padding=(py0, px0), groups=channels)
         return F.conv2d(_pad(x, padding), kernel, stride=(down[1], down[0]), groups=channels)
     # Scattering the taps at stride `up` gives every partial overlap; the padding says how much of that rim to keep.
-    kernel = ((f.flip([0, 1]) if flip else f) * gain).to(x.dtype).expand(channels, 1, fh, fw)
+    kernel = _kernel(f.flip([0, 1]) if flip else f, gain, x)
     rim = (fw - 1 - px0, fw - up[0] - px1, fh - 1 - py0, fh - up[1] - py1)
     cut_x, cut_y = max(min(rim[:2]), 0), max(min(rim[2:]), 0)
     y = F.conv_transpose2d(x, kernel, stride=(up[1], up[0]), padding=(cut_y, cut_x), groups=channels)
     y = _pad(y, (cut_x - rim[0], cut_x - rim[1], cut_y - rim[2], cut_y - rim[3]))
-    return y if down == (1, 1) else y[:, :, :: down[1], :: down[0]]
+    return y if down == (1, 1) else y[:, :, :: down[1], :: down[0]].clone()
+
+
+def _kernel(f: torch.Tensor, gain: float, x: torch.Tensor) -> torch.Tensor:
+    """The taps times the gain as depthwise weights [C, 1, fh, fw] of x's dtype, multiplied at the higher precision."""
+    taps = f.to(torch.promote_types(f.dtype, x.dtype)) * gain
+    return taps.to(x.dtype).expand(x.shape[1], 1, *f.shape)
 
 
 def _pad(x: torch.Tensor, padding: tuple[int, int, int, int]) -> torch.Tensor:
@@ -200,8 +206,10 @@ def _pad(x: torch.Tensor, padding: tuple[int, int, int, int]) -> torch.Tensor:
     grow = [max(p, 0) for p in padding]
     if any(grow):
         x = F.pad(x, grow)
-    left, right, top, bottom = (max(-p, 0) for p in padding)
-    return x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]
+    left, right, top, bottom = crop = [max(-p, 0) for p in padding]
+    if any(crop):  # a copy, so that callers may add to the result in place
+        x = x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right].clone()
+    return x
 
 
 def _wrapped(padding: Padding, before: tuple[int, int], after: tuple[int, int]) -> list[int]:

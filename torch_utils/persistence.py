@@ -1,0 +1,155 @@
+"""Objects that carry the source text of their class when they are pickled.
+
+A persistent object is pickled as a call of `_reconstruct_persistent_obj` with one dictionary: the text of the module
+that defines its class, the class name and the instance's state. Any StyleGAN2-ADA descendant can read that without
+this code base. Here the text is executed only where the caller asked for it (`trusted()`); text that equals a module
+of this process needs no execution, so copying, and pickling to another process, always work.
+"""
+import contextlib
+import copy
+import inspect
+import pickle
+import sys
+import types
+import uuid
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+import dnnlib
+
+FORMAT_VERSION = 6
+
+_modules_by_source: dict[str, types.ModuleType] = {}
+_decorated: dict[type, type] = {}
+_import_hooks: list[Callable[[Any], Any]] = []
+_may_execute: ContextVar[bool] = ContextVar("may_execute", default=False)
+
+C = TypeVar("C", bound=type)
+
+
+class _Persistent:
+    """What `persistent_class` puts in front of a class: it remembers the constructor's arguments and pickles itself."""
+
+    _orig_module_src: str
+    _orig_class_name: str
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._init_args = copy.deepcopy(args)
+        self._init_kwargs = copy.deepcopy(kwargs)
+
+    @property
+    def init_args(self) -> tuple:
+        """A copy of the positional arguments this object was built with."""
+        return copy.deepcopy(self._init_args)
+
+    @property
+    def init_kwargs(self) -> dnnlib.EasyDict:
+        """A copy of the keyword arguments this object was built with."""
+        return dnnlib.EasyDict(copy.deepcopy(self._init_kwargs))
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        state = super().__reduce_ex__(2)[2]  # type: ignore[index]
+        meta = {
+            "type": "class",
+            "version": FORMAT_VERSION,
+            "module_src": self._orig_module_src,
+            "class_name": self._orig_class_name,
+            "state": dict(state or {}),
+        }
+        return _reconstruct_persistent_obj, (meta,)
+
+
+def persistent_class(cls: C) -> C:
+    """Class decorator: makes instances carry their module's source text when pickled.
+
+    The class must be defined at the top level of a module whose source is available, and should import only what every
+    reader of its pickles provides. Decorating twice changes nothing.
+    """
+    if is_persistent(cls):
+        return cls
+    if cls not in _decorated:
+        module = sys.modules[cls.__module__]
+        source = _source_of(module)
+        _modules_by_source.setdefault(source, module)
+        body = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__,
+                "_orig_module_src": source, "_orig_class_name": cls.__name__}
+        _decorated[cls] = type(cls.__name__, (_Persistent, cls), body)
+    return _decorated[cls]  # type: ignore[return-value]
+
+
+def is_persistent(obj: Any) -> bool:
+    """Whether a class is decorated, or an instance's class is."""
+    cls = obj if isinstance(obj, type) else type(obj)
+    return "_orig_class_name" in vars(cls)
+
+
+def import_hook(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Registers `hook(meta) -> meta`, applied in order of registration to every object that is being reconstructed.
+
+    `meta` is an EasyDict with the keys type, version, module_src, class_name and state.
+    """
+    if not callable(hook):
+        raise TypeError(f"import_hook: expected a callable, got {type(hook).__name__}")
+    _import_hooks.append(hook)
+    return hook
+
+
+@contextlib.contextmanager
+def trusted() -> Iterator[None]:
+    """Within this context, unpickling executes the source text embedded in persistent objects."""
+    token = _may_execute.set(True)
+    try:
+        yield
+    finally:
+        _may_execute.reset(token)
+
+
+def _source_of(module: types.ModuleType) -> str:
+    known = getattr(module, "_persistent_source", None)
+    return known if known is not None else inspect.getsource(module).removeprefix("\ufeff")
+
+
+def _reconstruct_persistent_obj(meta: dict) -> Any:
+    """What the pickle stream calls; the name and the argument are the file format."""
+    meta = dnnlib.EasyDict(meta)
+    meta.state = dnnlib.EasyDict(meta.state)
+    for hook in _import_hooks:
+        meta = hook(meta)
+        if meta is None:
+            raise TypeError(f"import hook {hook!r}: expected the meta dictionary, got None")
+    if meta.version != FORMAT_VERSION or meta.type != "class":
+        raise pickle.UnpicklingError(
+            f"persistent object: expected type 'class' of version {FORMAT_VERSION}, "
+            f"got type {meta.type!r} of version {meta.version!r}"
+        )
+    cls = persistent_class(getattr(_module_for(meta.module_src, meta.class_name), meta.class_name))
+    obj = cls.__new__(cls)
+    if hasattr(obj, "__setstate__"):
+        obj.__setstate__(dict(meta.state))
+    else:
+        obj.__dict__.update(meta.state)
+    return obj
+
+
+def _module_for(source: str, class_name: str) -> types.ModuleType:
+    """The module with this very text, executed first if it is new and the caller allows it."""
+    if source in _modules_by_source:
+        return _modules_by_source[source]
+    if not _may_execute.get():
+        raise pickle.UnpicklingError(
+            f"this pickle embeds program text for class {class_name}, which is not executed by default. "
+            "Read network pickles with legacy.load_network_pkl(), which needs no embedded text, or, if you trust "
+            "the file, wrap the call in torch_utils.persistence.trusted() (--trust-pickle on the command line)"
+        )
+    module = types.ModuleType(f"_imported_module_{uuid.uuid4().hex}")
+    module._persistent_source = source  # type: ignore[attr-defined]
+    sys.modules[module.__name__] = module
+    try:
+        exec(source, module.__dict__)
+    except BaseException:
+        del sys.modules[module.__name__]
+        raise
+    _modules_by_source[source] = module
+    return module

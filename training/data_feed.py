@@ -1,0 +1,62 @@
+"""The endless stream of training batches, and random labels for generated images."""
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch_utils import distributed
+from torch_utils.misc import InfiniteSampler
+
+from .dataset import Dataset
+
+
+class DataFeed:
+    """Batches of this rank, in an order that all ranks share and that can be continued exactly.
+
+    Args:
+        dataset: images and labels.
+        batch_size: images per batch over all ranks.
+        seed: of the order.
+        device: where batches go.
+        loader_kwargs: further arguments of torch.utils.data.DataLoader.
+        state: `state_dict()` of an earlier feed to continue from.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        loader_kwargs: Mapping[str, Any],
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._dataset = dataset
+        self._device = device
+        ranks = distributed.world_size()
+        self._sampler = InfiniteSampler(dataset, rank=distributed.rank(), num_replicas=ranks, seed=seed)
+        if state is not None:
+            self._sampler.load_state_dict(dict(state))
+        options = dict(loader_kwargs)
+        if device.type != "cuda":
+            options["pin_memory"] = False
+        if not options.get("num_workers"):
+            options.pop("prefetch_factor", None)
+        loader = torch.utils.data.DataLoader(dataset, sampler=self._sampler, batch_size=batch_size // ranks, **options)
+        self._batches = iter(loader)
+
+    def next(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next images [n, C, H, W], float32 in [-1, 1], and labels [n, c_dim] of this rank."""
+        img, c = next(self._batches)
+        img = img.to(self._device, non_blocking=True).to(torch.float32) / 127.5 - 1
+        return img, c.to(self._device, non_blocking=True)
+
+    def random_labels(self, count: int) -> torch.Tensor:
+        """Labels [count, c_dim] of uniformly drawn items."""
+        if self._dataset.label_dim == 0:
+            return torch.zeros([count, 0], device=self._device)
+        drawn = torch.randint(len(self._dataset), [count]).tolist()
+        return torch.stack([torch.from_numpy(self._dataset.get_label(i)) for i in drawn]).to(self._device)
+
+    def state_dict(self, num_used: int) -> dict[str, Any]:
+        """The position after `num_used` images of all ranks since the very beginning."""
+        return self._sampler.state_dict(num_used)

@@ -1,0 +1,76 @@
+"""Grids of sample images: which reals and labels they show, and how they become PNG files."""
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import PIL.Image
+import torch
+from dnnlib.files import open_atomic
+
+if TYPE_CHECKING:
+    from .dataset import Dataset
+
+MAX_PIXELS = (7680, 4320)  # width and height that a grid aims for
+
+
+def choose_items(dataset: "Dataset") -> tuple[tuple[int, int], list[int]]:
+    """The size of the grid (columns, rows) and the data set index of every cell, row by row.
+
+    Unlabelled data are shown in random order; of labelled data every row shows one label, the labels taking turns.
+    """
+    _, height, width = dataset.image_shape
+    columns = int(np.clip(MAX_PIXELS[0] // width, 7, 32))
+    rows = int(np.clip(MAX_PIXELS[1] // height, 4, 32))
+    rng = np.random.RandomState(0)
+    if not dataset.has_labels:
+        order = list(range(len(dataset)))
+        rng.shuffle(order)
+        return (columns, rows), [order[i % len(order)] for i in range(columns * rows)]
+
+    groups: dict[tuple, list[int]] = {}
+    for index in range(len(dataset)):
+        label = tuple(dataset.get_details(index).raw_label.flat[::-1])
+        groups.setdefault(label, []).append(index)
+    labels = sorted(groups)
+    for label in labels:
+        rng.shuffle(groups[label])
+    chosen: list[int] = []
+    for row in range(rows):
+        group = groups[labels[row % len(labels)]]
+        chosen += [group[i % len(group)] for i in range(columns)]
+        groups[labels[row % len(labels)]] = [group[(i + columns) % len(group)] for i in range(len(group))]
+    return (columns, rows), chosen
+
+
+def to_uint8(images: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Maps [low, high] to 0..255, rounded and clipped."""
+    scaled = (np.asarray(images, dtype=np.float32) - low) * (255 / (high - low))
+    return np.rint(scaled).clip(0, 255).astype(np.uint8)
+
+
+def save_grid(
+    images: np.ndarray,
+    path: str | os.PathLike,
+    value_range: tuple[float, float],
+    size: tuple[int, int],
+) -> None:
+    """Writes images [columns * rows, C, H, W] of 1 or 3 channels as one PNG.
+
+    Args:
+        value_range: the values that become black and white.
+        size: (columns, rows).
+    """
+    columns, rows = size
+    _, channels, height, width = images.shape
+    pixels = to_uint8(images, *value_range).reshape(rows, columns, channels, height, width)
+    pixels = pixels.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
+    picture = PIL.Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+    with open_atomic(path, "wb") as f:
+        picture.save(f, format="PNG")
+
+
+@torch.no_grad()
+def generate(G: torch.nn.Module, z: torch.Tensor, c: torch.Tensor, batch: int) -> np.ndarray:
+    """Images of latents with constant noise, `batch` at a time, as a float32 array [N, C, H, W]."""
+    images = [G(z=zs, c=cs, noise_mode="const").cpu() for zs, cs in zip(z.split(batch), c.split(batch))]
+    return torch.cat(images).numpy()

@@ -1,0 +1,766 @@
+"""StyleGAN2 generator and discriminator (Karras et al. 2020, arXiv:1912.04958 and arXiv:2006.06676).
+
+The text of this file is embedded in every network pickle and executed by the code base that reads it, so it imports
+nothing but what all StyleGAN2-ADA descendants provide. Module, parameter, buffer and attribute names are the interface
+that editing tools rely on; docs/checkpoints.md lists them.
+
+Shapes: N batch, C channels, H and W pixels, O and I output and input channels of a layer, K its kernel size.
+"""
+import math
+
+import torch
+from torch_utils import persistence
+from torch_utils.ops import bias_act, conv2d_resample, fma, upfirdn2d
+
+RESAMPLE_TAPS = (1, 3, 3, 1)
+
+
+def normalize_2nd_moment(x, dim=1, eps=1e-8):
+    """Scales x to a mean square of one along `dim`."""
+    return x * (x.square().mean(dim=dim, keepdim=True) + eps).rsqrt()
+
+
+def modulated_conv2d(
+    x,
+    weight,
+    styles,
+    noise=None,
+    up=1,
+    down=1,
+    padding=0,
+    resample_filter=None,
+    demodulate=True,
+    flip_weight=True,
+    fused_modconv=True,
+):
+    """Convolution whose input channels are scaled per sample (arXiv:1912.04958, section 2.2, equations 1 and 3).
+
+    Args:
+        x: activations [N, I, H, W].
+        weight: [O, I, K, K].
+        styles: scale of every input channel, [N, I].
+        noise: added after demodulation; None, or broadcastable to the output.
+        up, down, padding, resample_filter, flip_weight: as in conv2d_resample.
+        demodulate: scale every output channel to unit expected variance.
+        fused_modconv: one convolution with per-sample weights; otherwise activations are scaled before and after one
+            with common weights. Both compute the same; the latter treats a batch at once.
+
+    Returns:
+        [N, O, H', W'], x's dtype.
+    """
+    if x.dtype == torch.float16 and demodulate:  # demodulation cancels these factors; they keep the sums in range
+        weight = weight / (weight.abs().amax(dim=[1, 2, 3], keepdim=True) * math.sqrt(weight[0].numel()))
+        styles = styles / styles.abs().amax(dim=1, keepdim=True)
+    scale = _demodulation(weight, styles) if demodulate else None  # [N, O]
+    resample = {"f": resample_filter, "up": up, "down": down, "padding": padding, "flip_weight": flip_weight}
+    if fused_modconv:
+        y = _conv_fused(x, weight, styles, scale, resample)
+        return y if noise is None else y.add_(noise)
+
+    x = x * styles.to(x.dtype)[:, :, None, None]
+    y = conv2d_resample.conv2d_resample(x=x, w=weight.to(x.dtype), **resample)
+    if scale is None:
+        return y if noise is None else y.add_(noise.to(y.dtype))
+    scale = scale.to(y.dtype)[:, :, None, None]
+    return y * scale if noise is None else fma.fma(y, scale, noise.to(y.dtype))
+
+
+def _demodulation(weight, styles):
+    """1 / L2 norm of the modulated weights of every sample and output channel, [N, O]."""
+    energy = weight.square().sum(dim=[2, 3])  # [O, I]
+    return (styles.square() @ energy.t() + 1e-8).rsqrt()
+
+
+def _conv_fused(x, weight, styles, scale, resample):
+    """The samples of the batch become the groups of one convolution."""
+    n, channels, h, w = x.shape
+    per_sample = weight[None] * styles[:, None, :, None, None]  # [N, O, I, K, K]
+    if scale is not None:
+        per_sample = per_sample * scale[:, :, None, None, None]
+    per_sample = per_sample.flatten(0, 1).to(x.dtype)
+    x = x.reshape(1, n * channels, h, w)
+    y = conv2d_resample.conv2d_resample(x=x, w=per_sample, groups=n, **resample)
+    return y.reshape(n, -1, y.shape[2], y.shape[3])
+
+
+def _compute_format(use_fp16, channels_last, force_fp32, device):
+    """dtype and memory format of a block's activations; half precision only where it is fast, on CUDA devices."""
+    if not use_fp16 or force_fp32 or device.type != "cuda":
+        return torch.float32, torch.contiguous_format
+    return torch.float16, torch.channels_last if channels_last else torch.contiguous_format
+
+
+def _channel_table(channel_base, channel_max, resolutions):
+    return {res: min(channel_base // res, channel_max) for res in resolutions}
+
+
+def _fp16_from(img_resolution, num_fp16_res):
+    """The lowest resolution that computes in half precision; the 4x4 blocks never do."""
+    return max(2 ** (int(math.log2(img_resolution)) + 1 - num_fp16_res), 8)
+
+
+def _check_resolution(img_resolution):
+    if img_resolution < 4 or img_resolution & (img_resolution - 1):
+        raise ValueError(f"img_resolution: expected a power of two of at least 4, got {img_resolution}")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Layers
+
+
+@persistence.persistent_class
+class FullyConnectedLayer(torch.nn.Module):
+    """Dense layer with equalized learning rate (arXiv:1710.10196, section 4.1): [N, in_features] → [N, out_features]."""
+
+    def __init__(self, in_features, out_features, bias=True, activation="linear", lr_multiplier=1, bias_init=0):
+        super().__init__()
+        self.activation = activation
+        self.weight = torch.nn.Parameter(torch.randn([out_features, in_features]) / lr_multiplier)
+        self.bias = torch.nn.Parameter(torch.full([out_features], float(bias_init))) if bias else None
+        self.weight_gain = lr_multiplier / math.sqrt(in_features)
+        self.bias_gain = lr_multiplier
+
+    def forward(self, x):
+        w = self.weight.to(x.dtype) * self.weight_gain
+        b = self.bias
+        if b is not None:
+            b = b.to(x.dtype)
+            if self.bias_gain != 1:
+                b = b * self.bias_gain
+        if self.activation == "linear" and b is not None:
+            return torch.addmm(b[None], x, w.t())
+        return bias_act.bias_act(x.matmul(w.t()), b, act=self.activation)
+
+
+@persistence.persistent_class
+class Conv2dLayer(torch.nn.Module):
+    """Convolution with equalized learning rate, resampling and activation: [N, I, H, W] → [N, O, H*up/down, W*up/down].
+
+    A layer that is not trainable keeps its weight and bias as buffers of the same names (Freeze-D, arXiv:2002.10964).
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        kernel_size,
+        bias=True,
+        activation="linear",
+        up=1,
+        down=1,
+        resample_filter=RESAMPLE_TAPS,
+        conv_clamp=None,
+        channels_last=False,
+        trainable=True,
+    ):
+        super().__init__()
+        self.activation = activation
+        self.up = up
+        self.down = down
+        self.conv_clamp = conv_clamp
+        self.register_buffer("resample_filter", upfirdn2d.setup_filter(resample_filter))
+        self.padding = kernel_size // 2
+        self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
+        self.act_gain = float(bias_act.activation_funcs[activation].def_gain)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        weight = torch.randn([out_channels, in_channels, kernel_size, kernel_size]).to(memory_format=layout)
+        self._hold("weight", weight, trainable)
+        self._hold("bias", torch.zeros([out_channels]) if bias else None, trainable)
+
+    def _hold(self, name, tensor, trainable):
+        if tensor is None:
+            setattr(self, name, None)
+        elif trainable:
+            setattr(self, name, torch.nn.Parameter(tensor))
+        else:
+            self.register_buffer(name, tensor)
+
+    def forward(self, x, gain=1):
+        x = conv2d_resample.conv2d_resample(
+            x=x,
+            w=(self.weight * self.weight_gain).to(x.dtype),
+            f=self.resample_filter,
+            up=self.up,
+            down=self.down,
+            padding=self.padding,
+            flip_weight=self.up == 1,
+        )
+        return _activate(x, self, gain)
+
+
+def _activate(x, layer, gain):
+    """Bias, activation and clamp of a convolution layer; the limit scales with the gain of the call."""
+    b = None if layer.bias is None else layer.bias.to(x.dtype)
+    clamp = None if layer.conv_clamp is None else layer.conv_clamp * gain
+    return bias_act.bias_act(x, b, act=layer.activation, gain=layer.act_gain * gain, clamp=clamp)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Generator
+
+
+@persistence.persistent_class
+class MappingNetwork(torch.nn.Module):
+    """z [N, z_dim] and c [N, c_dim] → w [N, num_ws, w_dim] (or [N, w_dim] if num_ws is None).
+
+    Keeps the moving average `w_avg` of its outputs in training mode, for truncation (arXiv:1812.04948, section 2.2).
+    """
+
+    def __init__(
+        self,
+        z_dim,
+        c_dim,
+        w_dim,
+        num_ws,
+        num_layers=8,
+        embed_features=None,
+        layer_features=None,
+        activation="lrelu",
+        lr_multiplier=0.01,
+        w_avg_beta=0.995,
+    ):
+        super().__init__()
+        self.z_dim = z_dim
+        self.c_dim = c_dim
+        self.w_dim = w_dim
+        self.num_ws = num_ws
+        self.num_layers = num_layers
+        self.w_avg_beta = w_avg_beta
+        embedded = 0
+        if c_dim > 0:
+            embedded = w_dim if embed_features is None else embed_features
+            self.embed = FullyConnectedLayer(c_dim, embedded)
+        hidden = w_dim if layer_features is None else layer_features
+        widths = [z_dim + embedded] + [hidden] * (num_layers - 1) + [w_dim]
+        for i in range(num_layers):
+            layer = FullyConnectedLayer(widths[i], widths[i + 1], activation=activation, lr_multiplier=lr_multiplier)
+            setattr(self, f"fc{i}", layer)
+        if num_ws is not None and w_avg_beta is not None:
+            self.register_buffer("w_avg", torch.zeros([w_dim]))
+
+    def forward(self, z, c, truncation_psi=1, truncation_cutoff=None, skip_w_avg_update=False):
+        inputs = []
+        if self.z_dim > 0:
+            inputs.append(normalize_2nd_moment(z.to(torch.float32)))
+        if self.c_dim > 0:
+            inputs.append(normalize_2nd_moment(self.embed(c.to(torch.float32))))
+        x = torch.cat(inputs, dim=1) if len(inputs) > 1 else inputs[0]
+        for i in range(self.num_layers):
+            x = getattr(self, f"fc{i}")(x)
+
+        if self.training and self.w_avg_beta is not None and not skip_w_avg_update:
+            self.w_avg.copy_(x.detach().mean(dim=0).lerp(self.w_avg, self.w_avg_beta))
+        if self.num_ws is not None:
+            x = x[:, None, :].repeat(1, self.num_ws, 1)
+        return x if truncation_psi == 1 else self._truncate(x, truncation_psi, truncation_cutoff)
+
+    def _truncate(self, ws, psi, cutoff):
+        if self.w_avg_beta is None:
+            raise ValueError("truncation_psi: this mapping network keeps no average w, so only 1 is possible")
+        if self.num_ws is None or cutoff is None:
+            return self.w_avg.lerp(ws, psi)
+        return torch.cat([self.w_avg.lerp(ws[:, :cutoff], psi), ws[:, cutoff:]], dim=1)
+
+
+@persistence.persistent_class
+class SynthesisLayer(torch.nn.Module):
+    """Modulated convolution, noise and activation: x [N, I, H/up, W/up], w [N, w_dim] → [N, O, H, W]."""
+
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        w_dim,
+        resolution,
+        kernel_size=3,
+        up=1,
+        use_noise=True,
+        activation="lrelu",
+        resample_filter=RESAMPLE_TAPS,
+        conv_clamp=None,
+        channels_last=False,
+    ):
+        super().__init__()
+        self.resolution = resolution
+        self.up = up
+        self.use_noise = use_noise
+        self.activation = activation
+        self.conv_clamp = conv_clamp
+        self.register_buffer("resample_filter", upfirdn2d.setup_filter(resample_filter))
+        self.padding = kernel_size // 2
+        self.act_gain = float(bias_act.activation_funcs[activation].def_gain)
+        self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        weight = torch.randn([out_channels, in_channels, kernel_size, kernel_size])
+        self.weight = torch.nn.Parameter(weight.to(memory_format=layout))
+        if use_noise:
+            self.register_buffer("noise_const", torch.randn([resolution, resolution]))
+            self.noise_strength = torch.nn.Parameter(torch.zeros([]))
+        self.bias = torch.nn.Parameter(torch.zeros([out_channels]))
+
+    def forward(self, x, w, noise_mode="random", fused_modconv=True, gain=1):
+        if noise_mode not in ("random", "const", "none"):
+            raise ValueError(f"noise_mode: expected 'random', 'const' or 'none', got {noise_mode!r}")
+        x = modulated_conv2d(
+            x=x,
+            weight=self.weight,
+            styles=self.affine(w),
+            noise=self._noise(x, noise_mode),
+            up=self.up,
+            padding=self.padding,
+            resample_filter=self.resample_filter,
+            flip_weight=self.up == 1,
+            fused_modconv=fused_modconv,
+        )
+        return _activate(x, self, gain)
+
+    def _noise(self, x, mode):
+        if not self.use_noise or mode == "none":
+            return None
+        if mode == "const":
+            return self.noise_const * self.noise_strength
+        return torch.randn([x.shape[0], 1, self.resolution, self.resolution], device=x.device) * self.noise_strength
+
+
+@persistence.persistent_class
+class ToRGBLayer(torch.nn.Module):
+    """Modulated 1x1 convolution to image channels, without demodulation: [N, I, H, W] → [N, img_channels, H, W]."""
+
+    def __init__(self, in_channels, out_channels, w_dim, kernel_size=1, conv_clamp=None, channels_last=False):
+        super().__init__()
+        self.conv_clamp = conv_clamp
+        self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        weight = torch.randn([out_channels, in_channels, kernel_size, kernel_size])
+        self.weight = torch.nn.Parameter(weight.to(memory_format=layout))
+        self.bias = torch.nn.Parameter(torch.zeros([out_channels]))
+        self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
+
+    def forward(self, x, w, fused_modconv=True):
+        styles = self.affine(w) * self.weight_gain
+        x = modulated_conv2d(x, self.weight, styles, demodulate=False, fused_modconv=fused_modconv)
+        return bias_act.bias_act(x, self.bias.to(x.dtype), clamp=self.conv_clamp)
+
+
+@persistence.persistent_class
+class SynthesisBlock(torch.nn.Module):
+    """All layers of one resolution: x [N, I, H/2, W/2], img [N, img_channels, H/2, W/2] → the same at [H, W].
+
+    `mid_channels` is the width between the block's two convolutions (in the first block, of its constant) where that
+    differs from `out_channels`.
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        w_dim,
+        resolution,
+        img_channels,
+        is_last,
+        architecture="skip",
+        resample_filter=RESAMPLE_TAPS,
+        conv_clamp=None,
+        use_fp16=False,
+        fp16_channels_last=False,
+        mid_channels=None,
+        **layer_kwargs,
+    ):
+        super().__init__()
+        if architecture not in ("orig", "skip", "resnet"):
+            raise ValueError(f"architecture: expected 'orig', 'skip' or 'resnet', got {architecture!r}")
+        self.in_channels = in_channels
+        self.w_dim = w_dim
+        self.resolution = resolution
+        self.img_channels = img_channels
+        self.is_last = is_last
+        self.architecture = architecture
+        self.use_fp16 = use_fp16
+        self.channels_last = use_fp16 and fp16_channels_last
+        self.register_buffer("resample_filter", upfirdn2d.setup_filter(resample_filter))
+        self.num_conv = 1 if in_channels == 0 else 2
+        self.num_torgb = int(is_last or architecture == "skip")
+
+        mid = out_channels if mid_channels is None else mid_channels
+        common = {"conv_clamp": conv_clamp, "channels_last": self.channels_last}
+        layer = {"w_dim": w_dim, "resolution": resolution, **common, **layer_kwargs}
+        if in_channels == 0:
+            self.const = torch.nn.Parameter(torch.randn([mid, resolution, resolution]))
+        else:
+            self.conv0 = SynthesisLayer(in_channels, mid, up=2, resample_filter=resample_filter, **layer)
+        self.conv1 = SynthesisLayer(mid, out_channels, **layer)
+        if self.num_torgb:
+            self.torgb = ToRGBLayer(out_channels, img_channels, w_dim=w_dim, **common)
+        if in_channels != 0 and architecture == "resnet":
+            self.skip = Conv2dLayer(
+                in_channels,
+                out_channels,
+                kernel_size=1,
+                bias=False,
+                up=2,
+                resample_filter=resample_filter,
+                channels_last=self.channels_last,
+            )
+
+    def forward(self, x, img, ws, force_fp32=False, fused_modconv=None, **layer_kwargs):
+        if ws.ndim != 3 or ws.shape[1] != self.num_conv + self.num_torgb or ws.shape[2] != self.w_dim:
+            expected = [None, self.num_conv + self.num_torgb, self.w_dim]
+            raise ValueError(f"synthesis block b{self.resolution}: expected ws {expected}, got {list(ws.shape)}")
+        dtype, layout = _compute_format(self.use_fp16, self.channels_last, force_fp32, ws.device)
+        if fused_modconv is None:  # per-sample weights pay off where a grouped convolution is one kernel
+            alone = dtype == torch.float32 or ws.shape[0] == 1
+            fused_modconv = ws.device.type == "cuda" and not self.training and alone
+        call = {"fused_modconv": fused_modconv, **layer_kwargs}
+        w = iter(ws.unbind(dim=1))
+
+        if self.in_channels == 0:
+            x = self.const.to(dtype=dtype, memory_format=layout)[None].repeat(ws.shape[0], 1, 1, 1)
+            x = self.conv1(x, next(w), **call)
+        else:
+            x = self._body(x.to(dtype=dtype, memory_format=layout), w, call)
+
+        if img is not None:
+            img = upfirdn2d.upsample2d(img, self.resample_filter)
+        if self.num_torgb:
+            y = self.torgb(x, next(w), fused_modconv=fused_modconv)
+            y = y.to(dtype=torch.float32, memory_format=torch.contiguous_format)
+            img = y if img is None else img.add_(y)
+        return x, img
+
+    def _body(self, x, w, call):
+        if self.architecture != "resnet":
+            return self.conv1(self.conv0(x, next(w), **call), next(w), **call)
+        half = math.sqrt(0.5)
+        shortcut = self.skip(x, gain=half)
+        x = self.conv1(self.conv0(x, next(w), **call), next(w), gain=half, **call)
+        return shortcut.add_(x)
+
+
+@persistence.persistent_class
+class SynthesisNetwork(torch.nn.Module):
+    """ws [N, num_ws, w_dim] → images [N, img_channels, img_resolution, img_resolution], nominally in [-1, 1].
+
+    Widths are `min(channel_base // resolution, channel_max)`, or, layer by layer, `layer_channels`: the constant, b4's
+    convolution, then conv0 and conv1 of every higher resolution.
+    """
+
+    def __init__(
+        self,
+        w_dim,
+        img_resolution,
+        img_channels,
+        channel_base=32768,
+        channel_max=512,
+        num_fp16_res=0,
+        layer_channels=None,
+        **block_kwargs,
+    ):
+        super().__init__()
+        _check_resolution(img_resolution)
+        self.w_dim = w_dim
+        self.img_resolution = img_resolution
+        self.img_resolution_log2 = int(math.log2(img_resolution))
+        self.img_channels = img_channels
+        self.block_resolutions = [2**i for i in range(2, self.img_resolution_log2 + 1)]
+        if layer_channels is None:
+            table = _channel_table(channel_base, channel_max, self.block_resolutions)
+            layer_channels = [table[res] for res in self.block_resolutions for _ in range(2)]
+        if len(layer_channels) != 2 * len(self.block_resolutions):
+            raise ValueError(f"layer_channels: expected {2 * len(self.block_resolutions)} widths for "
+                             f"{img_resolution}x{img_resolution} images, got {len(layer_channels)}")
+        fp16_from = _fp16_from(img_resolution, num_fp16_res)
+        self.num_ws = 0
+        previous = 0
+        for res, mid, out in zip(self.block_resolutions, layer_channels[::2], layer_channels[1::2]):
+            block = SynthesisBlock(
+                previous,
+                out,
+                w_dim=w_dim,
+                resolution=res,
+                img_channels=img_channels,
+                is_last=res == img_resolution,
+                use_fp16=res >= fp16_from,
+                **({} if mid == out else {"mid_channels": mid}),
+                **block_kwargs,
+            )
+            self.num_ws += block.num_conv + (block.num_torgb if block.is_last else 0)
+            setattr(self, f"b{res}", block)
+            previous = out
+
+    def forward(self, ws, **block_kwargs):
+        if ws.ndim != 3 or ws.shape[1] != self.num_ws or ws.shape[2] != self.w_dim:
+            raise ValueError(f"synthesis: expected ws [N, {self.num_ws}, {self.w_dim}], got {list(ws.shape)}")
+        ws = ws.to(torch.float32)
+        x = img = None
+        first = 0
+        for res in self.block_resolutions:
+            block = getattr(self, f"b{res}")
+            x, img = block(x, img, ws.narrow(1, first, block.num_conv + block.num_torgb), **block_kwargs)
+            first += block.num_conv  # a block's torgb shares its w with the next block's first convolution
+        return img
+
+
+@persistence.persistent_class
+class Generator(torch.nn.Module):
+    """z [N, z_dim] and labels c [N, c_dim] → images [N, img_channels, img_resolution, img_resolution]."""
+
+    def __init__(
+        self,
+        z_dim,
+        c_dim,
+        w_dim,
+        img_resolution,
+        img_channels,
+        mapping_kwargs={},  # noqa: B006 (never modified; the empty default is part of the interface)
+        synthesis_kwargs={},  # noqa: B006
+    ):
+        super().__init__()
+        self.z_dim = z_dim
+        self.c_dim = c_dim
+        self.w_dim = w_dim
+        self.img_resolution = img_resolution
+        self.img_channels = img_channels
+        size = {"img_resolution": img_resolution, "img_channels": img_channels}
+        self.synthesis = SynthesisNetwork(w_dim=w_dim, **size, **synthesis_kwargs)
+        self.num_ws = self.synthesis.num_ws
+        self.mapping = MappingNetwork(z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, num_ws=self.num_ws, **mapping_kwargs)
+
+    def forward(self, z, c, truncation_psi=1, truncation_cutoff=None, **synthesis_kwargs):
+        ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
+        return self.synthesis(ws, **synthesis_kwargs)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Discriminator
+
+
+@persistence.persistent_class
+class DiscriminatorBlock(torch.nn.Module):
+    """All layers of one resolution: x [N, tmp, H, W] and/or img [N, img_channels, H, W] → x [N, O, H/2, W/2].
+
+    Layers are numbered from `first_layer_idx` on; those below `freeze_layers` are not trained. `mid_channels` is the
+    width between the block's two convolutions where that differs from `tmp_channels`.
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        tmp_channels,
+        out_channels,
+        resolution,
+        img_channels,
+        first_layer_idx,
+        architecture="resnet",
+        activation="lrelu",
+        resample_filter=RESAMPLE_TAPS,
+        conv_clamp=None,
+        use_fp16=False,
+        fp16_channels_last=False,
+        freeze_layers=0,
+        mid_channels=None,
+    ):
+        super().__init__()
+        if in_channels not in (0, tmp_channels):
+            raise ValueError(f"in_channels: expected 0 or tmp_channels ({tmp_channels}), got {in_channels}")
+        if architecture not in ("orig", "skip", "resnet"):
+            raise ValueError(f"architecture: expected 'orig', 'skip' or 'resnet', got {architecture!r}")
+        self.in_channels = in_channels
+        self.resolution = resolution
+        self.img_channels = img_channels
+        self.first_layer_idx = first_layer_idx
+        self.architecture = architecture
+        self.use_fp16 = use_fp16
+        self.channels_last = use_fp16 and fp16_channels_last
+        self.register_buffer("resample_filter", upfirdn2d.setup_filter(resample_filter))
+        self.num_layers = 0
+
+        def layer(i, o, kernel_size, **kwargs):
+            trainable = self.first_layer_idx + self.num_layers >= freeze_layers
+            self.num_layers += 1
+            return Conv2dLayer(i, o, kernel_size, trainable=trainable, channels_last=self.channels_last, **kwargs)
+
+        mid = tmp_channels if mid_channels is None else mid_channels
+        active = {"activation": activation, "conv_clamp": conv_clamp}
+        halving = {"down": 2, "resample_filter": resample_filter}
+        if in_channels == 0 or architecture == "skip":
+            self.fromrgb = layer(img_channels, tmp_channels, 1, **active)
+        self.conv0 = layer(tmp_channels, mid, 3, **active)
+        self.conv1 = layer(mid, out_channels, 3, **active, **halving)
+        if architecture == "resnet":
+            self.skip = layer(tmp_channels, out_channels, 1, bias=False, **halving)
+
+    def forward(self, x, img, force_fp32=False):
+        device = (img if x is None else x).device
+        dtype, layout = _compute_format(self.use_fp16, self.channels_last, force_fp32, device)
+        if x is not None:
+            x = x.to(dtype=dtype, memory_format=layout)
+        if self.in_channels == 0 or self.architecture == "skip":
+            y = self.fromrgb(img.to(dtype=dtype, memory_format=layout))
+            x = y if x is None else x + y
+            img = upfirdn2d.downsample2d(img, self.resample_filter) if self.architecture == "skip" else None
+        if self.architecture != "resnet":
+            return self.conv1(self.conv0(x)), img
+        half = math.sqrt(0.5)
+        shortcut = self.skip(x, gain=half)
+        return shortcut.add_(self.conv1(self.conv0(x), gain=half)), img
+
+
+@persistence.persistent_class
+class MinibatchStdLayer(torch.nn.Module):
+    """Appends the mean standard deviation over groups of samples as channels: [N, C, H, W] → [N, C + F, H, W].
+
+    Sample n belongs to group n mod (N / group size); arXiv:1710.10196, section 3.
+    """
+
+    def __init__(self, group_size, num_channels=1):
+        super().__init__()
+        self.group_size = group_size
+        self.num_channels = num_channels
+
+    def forward(self, x):
+        n, c, h, w = x.shape
+        group = n if self.group_size is None else min(self.group_size, n)
+        if n % group != 0:
+            raise ValueError(f"minibatch std: batch of {n} is not a multiple of the group size {group}")
+        y = x.reshape(group, n // group, self.num_channels, c // self.num_channels, h, w)
+        y = (y - y.mean(dim=0)).square().mean(dim=0)
+        y = (y + 1e-8).sqrt().mean(dim=[2, 3, 4])  # [N / group, F]
+        y = y.repeat(group, 1)[:, :, None, None].expand(-1, -1, h, w)
+        return torch.cat([x, y], dim=1)
+
+
+@persistence.persistent_class
+class DiscriminatorEpilogue(torch.nn.Module):
+    """The last layers: x [N, I, R, R] (and img, label map cmap [N, cmap_dim]) → logits [N, 1].
+
+    `mid_channels` are the widths of `conv` and `fc` where they differ from `in_channels`.
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        cmap_dim,
+        resolution,
+        img_channels,
+        architecture="resnet",
+        mbstd_group_size=4,
+        mbstd_num_channels=1,
+        activation="lrelu",
+        conv_clamp=None,
+        mid_channels=None,
+    ):
+        super().__init__()
+        self.in_channels = in_channels
+        self.cmap_dim = cmap_dim
+        self.resolution = resolution
+        self.img_channels = img_channels
+        self.architecture = architecture
+        conv_channels, fc_channels = (in_channels, in_channels) if mid_channels is None else mid_channels
+        if architecture == "skip":
+            self.fromrgb = Conv2dLayer(img_channels, in_channels, kernel_size=1, activation=activation)
+        self.mbstd = MinibatchStdLayer(mbstd_group_size, mbstd_num_channels) if mbstd_num_channels > 0 else None
+        self.conv = Conv2dLayer(
+            in_channels + mbstd_num_channels,
+            conv_channels,
+            kernel_size=3,
+            activation=activation,
+            conv_clamp=conv_clamp,
+        )
+        self.fc = FullyConnectedLayer(conv_channels * resolution**2, fc_channels, activation=activation)
+        self.out = FullyConnectedLayer(fc_channels, cmap_dim if cmap_dim > 0 else 1)
+
+    def forward(self, x, img, cmap, force_fp32=False):
+        x = x.to(dtype=torch.float32, memory_format=torch.contiguous_format)
+        if self.architecture == "skip":
+            x = x + self.fromrgb(img.to(dtype=torch.float32, memory_format=torch.contiguous_format))
+        if self.mbstd is not None:
+            x = self.mbstd(x)
+        x = self.out(self.fc(self.conv(x).flatten(1)))
+        if self.cmap_dim > 0:  # projection discriminator, arXiv:1802.05637
+            x = (x * cmap).sum(dim=1, keepdim=True) / math.sqrt(self.cmap_dim)
+        return x
+
+
+@persistence.persistent_class
+class Discriminator(torch.nn.Module):
+    """Images [N, img_channels, img_resolution, img_resolution] and labels c [N, c_dim] → logits [N, 1].
+
+    Widths are `min(channel_base // resolution, channel_max)`, or, layer by layer, `layer_channels`: the input of the
+    first block, then conv0 and conv1 of every block from the highest resolution on, then b4's convolution and b4's fc.
+    """
+
+    def __init__(
+        self,
+        c_dim,
+        img_resolution,
+        img_channels,
+        architecture="resnet",
+        channel_base=32768,
+        channel_max=512,
+        num_fp16_res=0,
+        conv_clamp=None,
+        cmap_dim=None,
+        block_kwargs={},  # noqa: B006 (never modified; the empty defaults are part of the interface)
+        mapping_kwargs={},  # noqa: B006
+        epilogue_kwargs={},  # noqa: B006
+        layer_channels=None,
+    ):
+        super().__init__()
+        _check_resolution(img_resolution)
+        self.c_dim = c_dim
+        self.img_resolution = img_resolution
+        self.img_resolution_log2 = int(math.log2(img_resolution))
+        self.img_channels = img_channels
+        self.block_resolutions = [2**i for i in range(self.img_resolution_log2, 2, -1)]
+        if layer_channels is None:
+            table = _channel_table(channel_base, channel_max, [*self.block_resolutions, 4])
+            layer_channels = [table[img_resolution]]
+            for res in self.block_resolutions:
+                layer_channels += [table[res], table[res // 2]]
+            layer_channels += [table[4], table[4]]
+        if len(layer_channels) != 2 * len(self.block_resolutions) + 3:
+            raise ValueError(f"layer_channels: expected {2 * len(self.block_resolutions) + 3} widths for "
+                             f"{img_resolution}x{img_resolution} images, got {len(layer_channels)}")
+        fp16_from = _fp16_from(img_resolution, num_fp16_res)
+        common = {"img_channels": img_channels, "architecture": architecture, "conv_clamp": conv_clamp}
+        tmp = layer_channels[0]
+        layer_idx = 0
+        for res, mid, out in zip(self.block_resolutions, layer_channels[1:-2:2], layer_channels[2:-2:2]):
+            block = DiscriminatorBlock(
+                tmp if res < img_resolution else 0,
+                tmp,
+                out,
+                resolution=res,
+                first_layer_idx=layer_idx,
+                use_fp16=res >= fp16_from,
+                **({} if mid == tmp else {"mid_channels": mid}),
+                **block_kwargs,
+                **common,
+            )
+            setattr(self, f"b{res}", block)
+            layer_idx += block.num_layers
+            tmp = out
+        if c_dim == 0:
+            cmap_dim = 0
+        elif cmap_dim is None:
+            cmap_dim = tmp
+        if c_dim > 0:
+            self.mapping = MappingNetwork(
+                z_dim=0, c_dim=c_dim, w_dim=cmap_dim, num_ws=None, w_avg_beta=None, **mapping_kwargs
+            )
+        last = list(layer_channels[-2:])
+        self.b4 = DiscriminatorEpilogue(
+            tmp,
+            cmap_dim=cmap_dim,
+            resolution=4,
+            **({} if last == [tmp, tmp] else {"mid_channels": last}),
+            **epilogue_kwargs,
+            **common,
+        )
+
+    def forward(self, img, c, **block_kwargs):
+        x = None
+        for res in self.block_resolutions:
+            x, img = getattr(self, f"b{res}")(x, img, **block_kwargs)
+        cmap = self.mapping(None, c) if self.c_dim > 0 else None
+        return self.b4(x, img, cmap)

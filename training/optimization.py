@@ -1,0 +1,107 @@
+"""Optimizers and phases, one step of a phase, and the moving average of the generator."""
+from collections.abc import Mapping
+from typing import Any
+
+import dnnlib
+import torch
+from torch_utils import distributed
+
+from .loss import Phase
+
+GRADIENT_LIMIT = 1e5  # what an infinite gradient is replaced by
+
+
+def make_phases(
+    name: str,
+    module: torch.nn.Module,
+    opt_kwargs: Mapping[str, Any],
+    reg_interval: int | None,
+) -> list[Phase]:
+    """The phases of one network, which share one optimizer.
+
+    With a regularisation interval k, the learning rate and the decay of the moments are corrected for the k+1 steps
+    that are taken where k would be (arXiv:1912.04958, appendix B). None makes a single phase.
+
+    Args:
+        name: 'G' or 'D'; phases are called <name>main and <name>reg, or <name>both.
+        opt_kwargs: class_name and arguments of the optimizer; betas may be any numbers.
+        reg_interval: iterations between regularisation steps.
+    """
+    options = dict(opt_kwargs)
+    ratio = 1.0 if reg_interval is None else reg_interval / (reg_interval + 1)
+    options["lr"] = options["lr"] * ratio
+    if "betas" in options:
+        options["betas"] = tuple(float(beta) ** ratio for beta in options["betas"])
+    opt = dnnlib.util.construct_class_by_name(params=list(module.parameters()), **options)
+    if reg_interval is None:
+        return [Phase(f"{name}both", module, opt)]
+    return [Phase(f"{name}main", module, opt), Phase(f"{name}reg", module, opt, interval=reg_interval)]
+
+
+def optimizers(phases: list[Phase]) -> list[torch.optim.Optimizer]:
+    """Every optimizer once, in the order of the phases."""
+    return list({id(phase.opt): phase.opt for phase in phases}.values())
+
+
+class GradientGuard:
+    """Replaces non-finite gradients, and keeps count of them without making the device wait.
+
+    Attributes:
+        steps: optimizer steps so far in which a gradient was not finite (scalar tensor).
+        longest: most such steps in a row (scalar tensor).
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.steps = torch.zeros([], dtype=torch.int64, device=device)
+        self.longest = torch.zeros_like(self.steps)
+        self._row = torch.zeros_like(self.steps)
+
+    def clean_(self, gradient: torch.Tensor) -> None:
+        """Replaces NaN by 0 and infinities by ±GRADIENT_LIMIT, in place."""
+        bad = (~gradient.isfinite()).any()
+        self.steps += bad
+        self._row.add_(1).mul_(bad)
+        torch.maximum(self.longest, self._row, out=self.longest)
+        torch.nan_to_num(gradient, nan=0.0, posinf=GRADIENT_LIMIT, neginf=-GRADIENT_LIMIT, out=gradient)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {"steps": self.steps.cpu(), "longest": self.longest.cpu(), "row": self._row.cpu()}
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+        self.steps.copy_(state["steps"])
+        self.longest.copy_(state["longest"])
+        self._row.copy_(state["row"])
+
+
+def step(phase: Phase, guard: GradientGuard) -> None:
+    """Averages the gradients of a phase over the ranks (one flat all-reduce), cleans them and takes the step."""
+    params = [p for p in phase.module.parameters() if p.grad is not None]
+    if params:
+        flat = torch.cat([p.grad.flatten() for p in params])  # type: ignore[union-attr]
+        distributed.mean_([flat])
+        guard.clean_(flat)
+        for p, part in zip(params, flat.split([p.numel() for p in params])):
+            p.grad = part.reshape(p.shape)
+    phase.opt.step()
+
+
+def ema_beta(batch_size: int, ema_kimg: float, ema_rampup: float | None, cur_nimg: int) -> float:
+    """The weight of the old average after a batch, for a half-life of `ema_kimg`, capped while training is young.
+
+    Args:
+        ema_rampup: the half-life is at most this fraction of the images seen; None is no cap.
+        cur_nimg: images seen before this batch.
+    """
+    half_life = ema_kimg * 1000
+    if ema_rampup is not None:
+        half_life = min(half_life, cur_nimg * ema_rampup)
+    return 0.5 ** (batch_size / max(half_life, 1e-8))
+
+
+@torch.no_grad()
+def update_ema(average: torch.nn.Module, current: torch.nn.Module, beta: float) -> None:
+    """average ← current + beta · (average - current) for parameters; buffers are copied."""
+    for old, new in zip(average.parameters(), current.parameters()):
+        old.copy_(new.lerp(old, beta))
+    for old, new in zip(average.buffers(), current.buffers()):
+        old.copy_(new)

@@ -1,0 +1,122 @@
+"""Network pickles of every StyleGAN2-ADA family member, read safely, and our snapshots, written for all of them."""
+import copy
+import os
+from typing import Any, BinaryIO
+
+import dnnlib
+import torch
+from dnnlib import EasyDict
+from torch_utils import checkpoint, misc
+from torch_utils.checkpoint import CheckpointError, ModuleRecord, TFNetworkRecord
+
+from .records_to_networks import build
+from .tf_networks import discriminator_from_tf, generator_from_tf
+
+NETWORKS = ("G", "D", "G_ema")
+
+
+def open_networks(path_or_url: str, force_fp16: bool = False, trust_pickle: bool = False) -> dict[str, Any]:
+    """`load_networks` of a local file or a URL (downloaded once into the cache).
+
+    Raises:
+        CheckpointError: the file is missing or not what it should be; the message names it.
+    """
+    try:
+        f = dnnlib.util.open_url(path_or_url)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path_or_url}: no such file") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise CheckpointError(f"{path_or_url}: cannot be read ({error.strerror})") from None
+    with f:
+        try:
+            return load_networks(f, force_fp16=force_fp16, trust_pickle=trust_pickle)
+        except CheckpointError as error:
+            text = str(error)
+            raise CheckpointError(text if text.startswith(str(path_or_url)) else f"{path_or_url}: {text}") from None
+
+
+def load_networks(f: BinaryIO, force_fp16: bool = False, trust_pickle: bool = False) -> dict[str, Any]:
+    """Reads a network pickle of any known kind.
+
+    Args:
+        f: binary file with an SG2-ADA, stylegan3-tree StyleGAN2, TensorFlow-era or own pickle.
+        force_fp16: rebuild G, D and G_ema with half precision in the four highest resolutions and a clamp of 256.
+        trust_pickle: execute what the file contains, for classes that are not known here.
+
+    Returns:
+        dict with G, D, G_ema (torch modules on the CPU, no gradients), training_set_kwargs (dict or None) and
+        augment_pipe (module or None).
+
+    Raises:
+        CheckpointError: a refused, damaged or unknown file.
+    """
+    data = checkpoint.read_trusted(f) if trust_pickle else checkpoint.read(f)
+    if isinstance(data, tuple) and len(data) == 3 and all(isinstance(n, TFNetworkRecord) for n in data):
+        data = {"G": generator_from_tf(data[0]), "D": discriminator_from_tf(data[1]), "G_ema": generator_from_tf(data[2])}
+    if not isinstance(data, dict):
+        raise CheckpointError(f"expected a dictionary with {', '.join(NETWORKS)} or a TensorFlow triple, "
+                              f"found a {type(data).__name__}")
+    missing = [name for name in NETWORKS if data.get(name) is None]
+    if missing:
+        raise CheckpointError(f"the pickle holds no {', '.join(missing)}; found: {', '.join(map(str, data)) or 'nothing'}")
+    data.setdefault("training_set_kwargs", None)
+    data.setdefault("augment_pipe", None)
+    for name in (*NETWORKS, "augment_pipe"):
+        data[name] = _as_module(name, data[name])
+    if not isinstance(data["training_set_kwargs"], dict | None):
+        raise CheckpointError(f"training_set_kwargs: expected a dictionary or None, "
+                              f"found a {type(data['training_set_kwargs']).__name__}")
+    if force_fp16:
+        for name in NETWORKS:
+            data[name] = _with_fp16(name, data[name])
+    return data
+
+
+def _as_module(name: str, value: Any) -> Any:
+    if isinstance(value, ModuleRecord):
+        try:
+            return build(value)
+        except CheckpointError as error:
+            raise CheckpointError(f"{name}: {error}") from None
+    if isinstance(value, torch.nn.Module) or (value is None and name == "augment_pipe"):
+        return value
+    raise CheckpointError(f"{name}: expected a network, found a {type(value).__name__}")
+
+
+def _with_fp16(name: str, old: Any) -> Any:
+    """The same weights in a network that computes its four highest resolutions in half precision."""
+    kwargs = old.init_kwargs
+    target = kwargs
+    if name.startswith("G"):
+        target = kwargs.synthesis_kwargs = EasyDict(kwargs.get("synthesis_kwargs", {}))
+    target.update(num_fp16_res=4, conv_clamp=256)
+    if kwargs == old.init_kwargs:
+        return old
+    with torch.random.fork_rng(devices=[]):
+        new = type(old)(**kwargs).eval().requires_grad_(False)
+    misc.copy_params_and_buffers(old, new, require_all=True)
+    return new
+
+
+def snapshot_data(
+    networks: dict[str, torch.nn.Module | None],
+    training_set_kwargs: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """The dictionary of a snapshot: detached copies on the CPU, in eval mode, without gradients.
+
+    Args:
+        networks: G, D, G_ema and augment_pipe (module or None).
+        training_set_kwargs: the data set's options, plain values.
+    """
+    data: dict[str, Any] = {"training_set_kwargs": dict(training_set_kwargs) if training_set_kwargs else None}
+    for name in (*NETWORKS, "augment_pipe"):
+        module = networks[name]
+        if module is not None:
+            module = copy.deepcopy(module).eval().requires_grad_(False).cpu()
+        data[name] = module
+    return data
+
+
+def save_networks(data: dict[str, Any], path: str | os.PathLike) -> None:
+    """Writes a snapshot dictionary as one pickle that stock StyleGAN2-ADA and stylegan3 trees load unchanged."""
+    checkpoint.write_pickle(data, path)

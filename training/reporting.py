@@ -1,0 +1,120 @@
+"""What a run says of itself every tick: the status line, stats.jsonl, TensorBoard events."""
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import dnnlib
+import numpy as np
+import psutil
+import torch
+from torch_utils import training_stats
+
+_COLUMNS = [  # text, statistic, width, format
+    ("tick", "Progress/tick", 5, "d"),
+    ("kimg", "Progress/kimg", 8, ".1f"),
+    ("time", "Timing/total_sec", 12, "time"),
+    ("sec/tick", "Timing/sec_per_tick", 7, ".1f"),
+    ("sec/kimg", "Timing/sec_per_kimg", 7, ".2f"),
+    ("maintenance", "Timing/maintenance_sec", 6, ".1f"),
+    ("cpumem", "Resources/cpu_mem_gb", 6, ".2f"),
+    ("gpumem", "Resources/peak_gpu_mem_gb", 6, ".2f"),
+    ("augment", "Progress/augment", 0, ".3f"),
+]
+
+
+def status_line(values: dict[str, float]) -> str:
+    """One line of fixed columns, e.g. 'tick 3     kimg 12.1     time 1m 02s ...'. Statistic name → value."""
+    fields = []
+    for text, name, width, spec in _COLUMNS:
+        value = values[name]
+        shown = dnnlib.util.format_time(value) if spec == "time" else format(int(value) if spec == "d" else value, spec)
+        fields.append(f"{text} {shown:<{width}}")
+    return " ".join(fields)
+
+
+def resources(device: torch.device) -> dict[str, float]:
+    """Memory in GiB: this process's, and on CUDA the peaks since the last call."""
+    values = {"Resources/cpu_mem_gb": psutil.Process().memory_info().rss / 2**30, "Resources/peak_gpu_mem_gb": 0.0}
+    if device.type == "cuda":
+        values["Resources/peak_gpu_mem_gb"] = torch.cuda.max_memory_allocated(device) / 2**30
+        values["Resources/peak_gpu_mem_reserved_gb"] = torch.cuda.max_memory_reserved(device) / 2**30
+        torch.cuda.reset_peak_memory_stats(device)
+    return values
+
+
+class StatsWriter:
+    """Appends one record per tick to stats.jsonl and, where TensorBoard is installed, to its event file.
+
+    Args:
+        run_dir: the run's folder.
+        num_bytes: length of stats.jsonl that belongs to the state the run goes on from; what follows is cut off.
+    """
+
+    def __init__(self, run_dir: str | os.PathLike, num_bytes: int = 0) -> None:
+        self._path = Path(run_dir, "stats.jsonl")
+        with open(self._path, "ab") as f:
+            f.truncate(num_bytes)
+        self._tensorboard: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self._tensorboard = SummaryWriter(str(run_dir))
+
+    @property
+    def num_bytes(self) -> int:
+        """The present length of stats.jsonl."""
+        return self._path.stat().st_size
+
+    def write(self, stats: dict[str, Any], metrics: dict[str, float], cur_nimg: int, elapsed_sec: float) -> None:
+        """Writes the statistics of a tick (name → num, mean, std) and the latest metric values."""
+        line = json.dumps({**stats, "timestamp": time.time()})
+        with open(self._path, "a", encoding="utf-8") as f:
+            f.write(line + "\n")
+        if self._tensorboard is None:
+            return
+        step = cur_nimg // 1000
+        for name, value in stats.items():
+            self._tensorboard.add_scalar(name, value.mean, global_step=step, walltime=elapsed_sec)
+        for name, number in metrics.items():
+            self._tensorboard.add_scalar(f"Metrics/{name}", number, global_step=step, walltime=elapsed_sec)
+        self._tensorboard.flush()
+
+    def close(self) -> None:
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+class Stopwatch:
+    """Adds up the time of named parts of an iteration; on CUDA by events, read only when asked."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._events: dict[str, tuple[Any, Any]] = {}
+        self._started: dict[str, Any] = {}
+
+    def _mark(self) -> Any:
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+    def start(self, name: str) -> None:
+        self._started[name] = self._mark()
+
+    def stop(self, name: str) -> None:
+        self._events[name] = (self._started.pop(name), self._mark())
+
+    def report(self) -> None:
+        """Reports Timing/<name>, milliseconds of the latest time each part was run."""
+        for name, (start, end) in self._events.items():
+            if self._device.type == "cuda":
+                end.synchronize()
+                milliseconds = start.elapsed_time(end)
+            else:
+                milliseconds = (end - start) * 1e3
+            training_stats.report0(f"Timing/{name}", np.float64(milliseconds))
+        self._events.clear()

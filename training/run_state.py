@@ -1,0 +1,62 @@
+"""The complete state of a training run on disk, for going on exactly: written atomically, the last two kept."""
+import logging
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from dnnlib.files import open_atomic
+from dnnlib.util import UserError
+
+VERSION = 1
+KEPT = 2
+_NAME = re.compile(r"training-state-(\d{9})\.pt")
+_log = logging.getLogger(__name__)
+
+
+class ResumeError(UserError):
+    """A run that cannot be continued."""
+
+
+def state_files(run_dir: str | os.PathLike) -> list[Path]:
+    """The state files of a run, newest first."""
+    folder = Path(run_dir, "state")
+    found = [path for path in folder.glob("training-state-*.pt") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def save(run_dir: str | os.PathLike, state: dict[str, Any]) -> Path:
+    """Writes a state (tensors and plain values, with `cur_nimg`) and removes all but the last two."""
+    folder = Path(run_dir, "state")
+    folder.mkdir(exist_ok=True)
+    path = folder / f"training-state-{state['cur_nimg']:09d}.pt"
+    with open_atomic(path, "wb") as f:
+        torch.save({"version": VERSION, **state}, f)
+    for old in state_files(run_dir)[KEPT:]:
+        old.unlink()
+    return path
+
+
+def load_latest(run_dir: str | os.PathLike) -> dict[str, Any] | None:
+    """The newest state of a run that can be read; None if the run has not saved any yet.
+
+    Raises:
+        ResumeError: there are state files, but none can be read.
+    """
+    files = state_files(run_dir)
+    for path in files:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+            _log.warning("%s cannot be read (%s); trying the one before", path, error)
+            continue
+        if state.get("version") != VERSION:
+            raise ResumeError(f"{path}: expected a state of version {VERSION}, found {state.get('version')}; "
+                              "continue with the release that wrote it")
+        return state
+    if files:
+        raise ResumeError(f"{run_dir}: none of the {len(files)} state files can be read; "
+                          "start a new run with --resume=SNAPSHOT.pkl")
+    return None
