@@ -279,7 +279,7 @@ def test_first_and_second_derivatives(preset, channels, p):
     pipe = pipe_for(preset, p=p)
 
     def same_draws(images):
-        torch.manual_seed(2)
+        torch.manual_seed(4)  # at p = 0.3 this moves one image of two
         return pipe(images)
 
     assert gradcheck(same_draws, [images])
