@@ -10,6 +10,7 @@ from .dataset_files import BadFile
 MODE_OF_CHANNELS = {1: "L", 3: "RGB"}
 _MODES = frozenset(MODE_OF_CHANNELS.values())
 _MODES_WITH_ALPHA = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
+_DEEP_MODES = "IF"  # I, I;16, I;16B, F, ...: PIL would clip their values to 255
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -19,7 +20,7 @@ def decode_image(data: bytes, channels: int | None = None) -> np.ndarray:
     Args:
         data: the file's bytes, in any format that PIL reads.
         channels: None takes greyscale (L) and RGB images as they are and refuses the rest; 1 or 3 converts
-            any mode to greyscale or RGB, dropping an alpha channel.
+            any mode of 8 bits to greyscale or RGB, dropping an alpha channel.
 
     Returns:
         uint8 [H, W, C], C = 1 or 3.
@@ -29,6 +30,8 @@ def decode_image(data: bytes, channels: int | None = None) -> np.ndarray:
     """
     image = _open(data)
     if channels is not None:
+        if image.mode[0] in _DEEP_MODES:
+            raise BadFile("has more than 8 bits per channel and no agreed scale to 8", image.mode, image.size)
         image = image.convert(MODE_OF_CHANNELS[channels])
     elif image.mode not in _MODES:
         raise BadFile(_mode_problem(image.mode), image.mode, image.size)

@@ -97,9 +97,11 @@ def _tree_source(path: str, channels: int | None, subfolders_as_labels: bool) ->
 def _tree_images(
     tree: FileTree, names: list[str], table: dict[str, Any], channels: int | None
 ) -> Iterator[SourceImage]:
-    for name in names:
-        yield SourceImage(name, table.get(name), partial(_load_file, tree, name, channels))
-    tree.close()
+    try:
+        for name in names:
+            yield SourceImage(name, table.get(name), partial(_load_file, tree, name, channels))
+    finally:
+        tree.close()
 
 
 def _load_file(tree: FileTree, name: str, channels: int | None) -> np.ndarray:

@@ -81,6 +81,9 @@ class Loss:
         """The stage of training at this point; when it grows, the loop lets every optimizer start afresh."""
         return 0
 
+    def begin_stage(self) -> None:
+        """Told when a new stage begins."""
+
     def state_dict(self) -> dict[str, Any]:
         """What an exact resume must restore, as tensors and plain values."""
         return {}
@@ -132,6 +135,9 @@ class StyleGAN2Loss(Loss):
             dnnlib.util.construct_class_by_name(device=device, **term) if isinstance(term, Mapping) else term
             for term in g_terms
         ]
+
+    def begin_stage(self) -> None:
+        self.pl_mean.zero_()
 
     def state_dict(self) -> dict[str, Any]:
         return {"pl_mean": self.pl_mean.clone()}

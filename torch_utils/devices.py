@@ -1,0 +1,81 @@
+"""Chooses the device to compute on, and tunes the CPU's memory allocator."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+import torch
+
+from dnnlib.util import UserError
+
+# glibc's mallopt: parameter numbers from malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_UNLIMITED = 2**31 - 1
+_OLD_GLIBC_LIMIT = 2**25  # older versions refuse a larger mmap threshold
+
+_allocator_tuned: bool | None = None
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that --device names.
+
+    Args:
+        name: "auto" (a CUDA GPU if there is one, else Apple's, else the CPU), "cpu", "cuda", "mps", or "cuda:1".
+            "cuda" without a number is the GPU of this process, $LOCAL_RANK, 0 if not set.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device: expected auto, cpu, cuda or mps, found {name!r}") from error
+    if device.type == "cuda":
+        return _cuda_device(device.index)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"--device: torch {torch.__version__} finds no Apple GPU here; use --device=cpu")
+    return device
+
+
+def _cuda_device(index: int | None) -> torch.device:
+    if not torch.cuda.is_available():
+        raise UserError(f"--device: torch {torch.__version__} finds no CUDA GPU here; use --device=cpu")
+    index = int(os.environ.get("LOCAL_RANK", 0)) if index is None else index
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise UserError(f"--device: cuda:{index} does not exist, this machine has {count} GPU(s); use fewer processes")
+    return torch.device("cuda", index)
+
+
+def tune_allocator() -> bool:
+    """Makes glibc keep large freed blocks instead of returning each to the system.
+
+    The page faults of handing blocks back and forth cost more than the arithmetic of most image-sized operations: they
+    become two to six times faster. The price is that the process keeps its peak memory. Does nothing where the C
+    library is not glibc or $SG_MALLOC is "default". Only the first call acts.
+
+    Returns:
+        Whether the allocator is tuned now.
+    """
+    global _allocator_tuned
+    if _allocator_tuned is None:
+        _allocator_tuned = os.environ.get("SG_MALLOC") != "default" and _is_glibc() and _set_thresholds()
+    return _allocator_tuned
+
+
+def _is_glibc() -> bool:
+    try:
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
+    except (AttributeError, ValueError, OSError):
+        return False
+
+
+def _set_thresholds() -> bool:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    mapped = mallopt(_M_MMAP_THRESHOLD, _UNLIMITED) or mallopt(_M_MMAP_THRESHOLD, _OLD_GLIBC_LIMIT)
+    return bool(mapped and mallopt(_M_TRIM_THRESHOLD, _UNLIMITED))

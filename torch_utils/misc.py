@@ -1,0 +1,206 @@
+"""Small torch helpers: cached constants, shape checks, copying and comparing weights."""
+
+from __future__ import annotations
+
+import functools
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from dnnlib.util import UserError
+from torch_utils import distributed
+from torch_utils.devices import resolve_device, tune_allocator
+from torch_utils.sampler import InfiniteSampler
+from torch_utils.summary import module_summary, print_module_summary
+
+__all__ = [
+    "InfiniteSampler",
+    "WeightsError",
+    "assert_shape",
+    "check_ddp_consistency",
+    "constant",
+    "copy_params_and_buffers",
+    "ddp_sync",
+    "module_summary",
+    "named_params_and_buffers",
+    "nan_to_num",
+    "params_and_buffers",
+    "print_module_summary",
+    "profiled_function",
+    "resolve_device",
+    "suppress_tracer_warnings",
+    "symbolic_assert",
+    "tune_allocator",
+]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_MAX_NAMES = 8  # in one error message
+
+nan_to_num = torch.nan_to_num
+symbolic_assert = torch._assert  # documented, in spite of its name
+
+
+class WeightsError(UserError, ValueError):
+    """The weights of one network do not fit another."""
+
+
+_constants: dict[tuple, torch.Tensor] = {}
+
+
+def constant(
+    value: Any,
+    shape: Sequence[int] | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    memory_format: torch.memory_format | None = None,
+) -> torch.Tensor:
+    """A tensor with a fixed value, made once and kept; callers must not change it.
+
+    Args:
+        value: anything NumPy can turn into an array.
+        shape: broadcast the value to this shape.
+        dtype: torch's default type if None.
+        device: the CPU if None.
+        memory_format: torch.contiguous_format if None.
+    """
+    array = np.asarray(value)
+    key = (array.shape, array.dtype, array.tobytes(), shape and tuple(shape), dtype, str(device), memory_format)
+    tensor = None if torch.compiler.is_compiling() else _constants.get(key)
+    if tensor is None:
+        # What is kept may later meet autograd, even if made during inference.
+        with torch.inference_mode(False):
+            tensor = torch.as_tensor(array.copy(), dtype=dtype or torch.get_default_dtype(), device=device or "cpu")
+            if shape is not None:
+                tensor = tensor.expand(tuple(shape))
+            tensor = tensor.contiguous(memory_format=memory_format or torch.contiguous_format)
+        if type(tensor) is torch.Tensor and not torch.compiler.is_compiling():  # no tracer's stand-in may be kept
+            _constants[key] = tensor
+    return tensor
+
+
+class suppress_tracer_warnings:
+    """Context in which torch.jit.trace does not warn about values it takes as constants."""
+
+    def __enter__(self) -> suppress_tracer_warnings:
+        self._filters = None
+        if not torch.compiler.is_compiling() and torch.jit.is_tracing():
+            self._filters = warnings.catch_warnings()
+            self._filters.__enter__()
+            warnings.simplefilter("ignore", category=torch.jit.TracerWarning)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._filters is not None:
+            self._filters.__exit__(*error)
+
+
+def assert_shape(tensor: torch.Tensor, ref_shape: Sequence[int | None]) -> None:
+    """Checks a tensor's shape; None in ref_shape stands for any size.
+
+    Raises:
+        AssertionError: says which shape was expected.
+    """
+    expected = list(ref_shape)
+    assert tensor.ndim == len(expected), f"expected a tensor of shape {expected}, got {list(tensor.shape)}"
+    with suppress_tracer_warnings():
+        for size, ref in zip(tensor.shape, expected):  # noqa: B905 - equally long, and older tracers know no strict
+            assert ref is None or size == ref, f"expected a tensor of shape {expected}, got {list(tensor.shape)}"
+
+
+def profiled_function(fn: _Function) -> _Function:
+    """Decorator: calls appear under the function's name in torch's profiler."""
+
+    @functools.wraps(fn)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return fn(*args, **kwargs)
+        with torch.autograd.profiler.record_function(fn.__name__):
+            return fn(*args, **kwargs)
+
+    return wrapper  # type: ignore[return-value]
+
+
+def params_and_buffers(module: torch.nn.Module) -> list[torch.Tensor]:
+    """All parameters, then all buffers."""
+    return [*module.parameters(), *module.buffers()]
+
+
+def named_params_and_buffers(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """All parameters, then all buffers, with their names."""
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
+def _shorten(names: list[str]) -> str:
+    rest = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def copy_params_and_buffers(src: torch.nn.Module, dst: torch.nn.Module, require_all: bool = False) -> None:
+    """Copies the tensors of equal name from one network to another; parameters and buffers share one name space.
+
+    Names that only one side has keep what they have. requires_grad stays as dst has it.
+
+    Args:
+        src: where the values come from.
+        dst: the network to change.
+        require_all: every name of dst must be in src.
+
+    Raises:
+        WeightsError: a shape differs, or a required name is missing; lists them. Nothing was copied then.
+    """
+    have = dict(named_params_and_buffers(src))
+    want = named_params_and_buffers(dst)
+    shapes = [
+        f"{name} {list(have[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in want
+        if name in have and have[name].shape != tensor.shape
+    ]
+    missing = [name for name, _ in want if name not in have] if require_all else []
+    problems = [f"missing: {_shorten(missing)}"] * bool(missing) + [f"other shape: {_shorten(shapes)}"] * bool(shapes)
+    if problems:
+        raise WeightsError(f"{type(src).__name__}: the weights do not fit {type(dst).__name__}: {'; '.join(problems)}")
+    with torch.no_grad():
+        for name, tensor in want:
+            if name in have:
+                tensor.copy_(have[name])
+
+
+@contextmanager
+def ddp_sync(module: torch.nn.Module, sync: bool) -> Iterator[None]:
+    """Context in which a DistributedDataParallel module leaves gradients local if `sync` is False."""
+    if sync or not isinstance(module, torch.nn.parallel.DistributedDataParallel):
+        yield
+    else:
+        with module.no_sync():
+            yield
+
+
+def check_ddp_consistency(module: torch.nn.Module, ignore_regex: str | None = None) -> None:
+    """Checks that every parameter and buffer has the same values on all ranks, NaN being equal to NaN.
+
+    Args:
+        module: all ranks must call this with the same kind of module.
+        ignore_regex: leaves out the tensors whose whole "<ClassName>.<name>" it matches.
+
+    Raises:
+        RuntimeError: on every rank; names the ranks and tensors that differ from rank 0.
+    """
+    if distributed.world_size() == 1:
+        return
+    differing = []
+    for name, tensor in named_params_and_buffers(module):
+        full_name = f"{type(module).__name__}.{name}"
+        if ignore_regex is None or not re.fullmatch(ignore_regex, full_name):
+            mine = nan_to_num(tensor.detach())
+            if not torch.equal(mine, distributed.broadcast_(mine.clone())):
+                differing.append(full_name)
+    found = distributed.all_gather_object(differing)
+    reports = [f"rank {rank}: {_shorten(names)}" for rank, names in enumerate(found) if names]
+    if reports:
+        raise RuntimeError(f"the ranks have drifted apart from rank 0: {'; '.join(reports)}")

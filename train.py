@@ -1,0 +1,297 @@
+"""Train a StyleGAN2-ADA network, or compress one (--cfg=dgl)."""
+import json
+import logging
+import os
+import re
+import sys
+from typing import Any
+
+import click
+
+import dnnlib
+from dgl import options as dgl_options
+from dnnlib import EasyDict
+from dnnlib.cli import Command, CommaList, device_option, trust_pickle_option
+from dnnlib.files import check_writable_dir, new_run_dir, next_run_dir, write_json_atomic
+from dnnlib.util import UserError
+
+PRESET_NAMES = ["auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", dgl_options.CFG]
+AUGPIPE_NAMES = [
+    "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc",
+]
+POSITIVE = click.IntRange(min=1)
+NOT_NEGATIVE = click.FloatRange(min=0)
+UNIT = click.FloatRange(min=0, max=1)
+
+
+class PowerOfTwo(click.ParamType):
+    """Option type: 1, 2, 4, 8, ..."""
+
+    name = "int"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        number = int(value) if re.fullmatch(r"\d+", str(value)) else 0
+        if number < 1 or number & (number - 1):
+            self.fail(f"expected a power of two of at least 1, got {value!r}", param, ctx)
+        return number
+
+
+@click.command(cls=Command, context_settings={"show_default": False})
+# General.
+@click.option("--outdir", help="Parent of the run directories.  [required unless resuming a run]", metavar="DIR")
+@click.option("--gpus", help="Number of processes, one per GPU; a power of two.  [default: 1]", type=PowerOfTwo(),
+              default=1, metavar="INT")
+@click.option("--snap", help="Ticks between snapshots of images and networks.  [default: 50]", type=POSITIVE,
+              default=50, metavar="INT")
+@click.option("--tick", help="Length of a tick in thousands of images.  [default: 4]", type=POSITIVE, metavar="INT")
+@click.option("--metrics", help="Metrics to run at every network snapshot, comma-separated, or none.  "
+              "[default: fid50k_full]", type=CommaList(), default="fid50k_full", metavar="LIST")
+@click.option("--detector", help="TorchScript feature detector for the metrics instead of the published one: path or "
+              "URL, optionally #sha256=...; repeatable.", multiple=True, metavar="[PATH|URL]")
+@click.option("--num-gen", help="Generated images per metric; other than the metric's own number is not comparable.",
+              type=POSITIVE, metavar="INT")
+@click.option("--num-real", help="Real images per metric, likewise.", type=POSITIVE, metavar="INT")
+@click.option("--seed", help="Random seed.  [default: 0]", type=click.IntRange(min=0), default=0, metavar="INT")
+@click.option("--desc", help="Text to add to the name of the run directory.", metavar="STR")
+@click.option("-n", "--dry-run", help="Print the resolved options and exit, creating nothing.", is_flag=True)
+@trust_pickle_option
+# Data set.
+@click.option("--data", help="Training data, a folder or a zip made by dataset_tool.py.  "
+              "[required unless resuming a run]", metavar="PATH")
+@click.option("--cond", help="Train with the labels of dataset.json.  [default: false]", type=bool, metavar="BOOL")
+@click.option("--subset", help="Train with only N images.  [default: all]", type=int, metavar="INT")
+@click.option("--mirror", help="Also train with every image flipped.  [default: false]", type=bool, metavar="BOOL")
+# Configuration.
+@click.option("--cfg", help="Preset.  [default: auto]", type=click.Choice(PRESET_NAMES), default="auto")
+@click.option("--gamma", help="R1 weight.  [default: the preset's]", type=NOT_NEGATIVE, metavar="FLOAT")
+@click.option("--kimg", help="Training length in thousands of images.  [default: the preset's]", type=POSITIVE,
+              metavar="INT")
+@click.option("--batch", help="Total batch size.  [default: the preset's]", type=POSITIVE, metavar="INT")
+@click.option("--batch-gpu", help="Images per pass on one GPU; the rest of a batch is accumulated.  "
+              "[default: the preset's]", type=POSITIVE, metavar="INT")
+@click.option("--cbase", help="Capacity: channels at resolution r are cbase / r, ...  [default: the preset's]",
+              type=POSITIVE, metavar="INT")
+@click.option("--cmax", help="... but at most this many.  [default: 512]", type=POSITIVE, metavar="INT")
+@click.option("--z-dim", help="Size of the latent z.  [default: 512]", type=POSITIVE, metavar="INT")
+@click.option("--w-dim", help="Size of the intermediate latent w.  [default: 512]", type=POSITIVE, metavar="INT")
+@click.option("--map-depth", help="Layers of the mapping network.  [default: the preset's]", type=POSITIVE,
+              metavar="INT")
+@click.option("--mbstd-group", help="Group size of the minibatch standard deviation.  [default: the preset's]",
+              type=POSITIVE, metavar="INT")
+@click.option("--glr", help="Learning rate of the generator.  [default: the preset's]", type=NOT_NEGATIVE,
+              metavar="FLOAT")
+@click.option("--dlr", help="Learning rate of the discriminator.  [default: the preset's]", type=NOT_NEGATIVE,
+              metavar="FLOAT")
+# Discriminator augmentation.
+@click.option("--aug", help="Augmentation.  [default: ada]", type=click.Choice(["noaug", "ada", "fixed"]))
+@click.option("--p", help="Probability with --aug=fixed.", type=UNIT, metavar="FLOAT")
+@click.option("--target", help="Target of --aug=ada.  [default: 0.6]", type=UNIT, metavar="FLOAT")
+@click.option("--ada-max", help="Upper bound of the probability with --aug=ada.  [default: 1]",
+              type=click.FloatRange(min=0, max=1, min_open=True), metavar="FLOAT")
+@click.option("--augpipe", help="Set of augmentations.  [default: bgc]", type=click.Choice(AUGPIPE_NAMES))
+# Going on, and transfer learning.
+@click.option("--resume", help="RUN_DIR or 'latest' (of --outdir) goes on exactly where that run stopped; a network "
+              "pickle, its URL, or ffhq256, ffhq512, ffhq1024, celebahq256, lsundog256 starts a new run from its "
+              "weights; 'noresume' does neither.  [default: noresume]", metavar="[DIR|PKL|URL|NAME]")
+@click.option("--freezed", help="Freeze the first N layers of D.  [default: 0]", type=click.IntRange(min=0),
+              metavar="INT")
+# Performance.
+@click.option("--fp32", help="No half precision anywhere.  [default: false]", type=bool, metavar="BOOL")
+@click.option("--nhwc", help="Channels-last memory with half precision.  [default: false]", type=bool, metavar="BOOL")
+@click.option("--nobench", help="No cuDNN benchmarking.  [default: false]", type=bool, metavar="BOOL")
+@click.option("--allow-tf32", help="TF32 in matrix products and convolutions.  [default: false]", type=bool,
+              metavar="BOOL")
+@click.option("--workers", help="Data loading processes.  [default: 3]", type=click.IntRange(min=0), default=3,
+              metavar="INT")
+@device_option
+@dgl_options.add
+@click.pass_context
+def main(ctx: click.Context, **options: Any) -> None:
+    """Train a GAN: StyleGAN2 with adaptive discriminator augmentation, or, with --cfg=dgl, a compressed student of a
+    trained one under its teacher's discriminator (DGL-GAN).
+
+    \b
+    Examples:
+      # Train with one GPU.
+      python train.py --outdir=~/training-runs --data=~/mydataset.zip
+    \b
+      # Train class-conditionally with two GPUs.
+      python train.py --outdir=~/training-runs --data=~/cifar10.zip --gpus=2 --cfg=cifar --cond=1
+    \b
+      # Fine-tune from FFHQ at 1024x1024.
+      python train.py --outdir=~/training-runs --data=~/faces.zip --resume=ffhq1024 --snap=10
+    \b
+      # Compress a trained network to half its width.
+      python train.py --cfg=dgl --teacher=ffhq.pkl --width=0.5 --outdir=~/training-runs --data=~/ffhq.zip
+    \b
+      # Go on after an interruption.
+      python train.py --resume=~/training-runs/00000-mydataset-auto1
+
+    The presets are those of StyleGAN2-ADA: auto adapts to the resolution and the number of GPUs, stylegan2 reproduces
+    config-f of the StyleGAN2 paper, paper256, paper512 and paper1024 the results of the StyleGAN2-ADA paper, cifar
+    those on CIFAR-10. dgl takes its architecture from --teacher.
+    """
+    opts = EasyDict(options)
+    given = {name for name in opts if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    run_dir = _run_to_continue(opts)
+    if run_dir is not None:
+        c = _continued(run_dir, opts, given)
+    else:
+        c = _configured(opts, given)
+        run_dir = str(next_run_dir(opts.outdir, c.pop("description")))
+    c.run_dir = run_dir
+    click.echo("Training options:\n" + json.dumps(c, indent=2) + "\n")
+    if opts.dry_run:
+        click.echo("Dry run; exiting.")
+        return
+    _launch(c, resuming=bool(c.get("resume_state")))
+
+
+def _need(opts: EasyDict, *names: str) -> None:
+    for name in names:
+        if not opts[name]:
+            raise click.UsageError(f"Missing option '--{name}'.")
+
+
+def _configured(opts: EasyDict, given: set[str]) -> EasyDict:
+    """The arguments of a new run, and its description."""
+    _need(opts, "outdir", "data")
+    for name in ("outdir", "data"):
+        opts[name] = os.path.expanduser(opts[name])
+    from metrics import metric_main
+    from training import config, presets
+
+    for name in opts.metrics:
+        if not metric_main.is_valid_metric(name):
+            raise click.BadParameter(f"no metric is called {name!r}; valid ones: "
+                                     f"{', '.join(metric_main.list_valid_metrics())}", param_hint="'--metrics'")
+    try:
+        data = config.probe_data(opts)
+        dgl_options.check(opts, given)
+        if opts.cfg == dgl_options.CFG:
+            c = dgl_options.training_config(opts, given, data)
+        else:
+            c = config.training_config(opts, presets.resolve(opts.cfg, data.resolution, opts.gpus), data)
+    except config.OptionError as error:
+        raise click.UsageError(str(error)) from None
+    check_writable_dir(opts.outdir, "--outdir")
+    c.description = config.run_description(opts, data.name)
+    return c
+
+
+# Options that may differ when a run goes on: they do not change what it computes.
+FREE_WHEN_RESUMING = {"kimg", "snap", "metrics", "detector", "num_gen", "num_real", "workers", "device", "resume",
+                      "outdir", "dry_run", "nobench", "trust_pickle"}
+
+
+def _run_to_continue(opts: EasyDict) -> str | None:
+    """The run directory that --resume names, if it names one."""
+    if opts.resume is None:
+        return None
+    if opts.resume != "latest":
+        path = os.path.expanduser(opts.resume)
+        if not os.path.isdir(path):
+            return None
+        if not os.path.isfile(os.path.join(path, "training_options.json")):
+            raise UserError(f"--resume: {path} is a folder without training_options.json, so it is no run directory")
+        return path
+    _need(opts, "outdir")
+    outdir = os.path.expanduser(opts.outdir)
+    names = sorted(os.listdir(outdir)) if os.path.isdir(outdir) else []
+    runs = [name for name in names if os.path.isfile(os.path.join(outdir, name, "training_options.json"))]
+    if not runs:
+        raise UserError(f"--resume: there is no run directory in {outdir}")
+    return os.path.join(outdir, runs[-1])
+
+
+def _continued(run_dir: str, opts: EasyDict, given: set[str]) -> EasyDict:
+    """The arguments of a run that goes on: its own, and what may be changed."""
+    fixed = sorted(given - FREE_WHEN_RESUMING)
+    path = os.path.join(run_dir, "training_options.json")
+    with open(path, encoding="utf-8") as f:
+        c = EasyDict(json.load(f))
+    if fixed:
+        changed = ", ".join("--" + name.replace("_", "-") for name in fixed)
+        raise UserError(f"--resume: a run goes on with its own options; leave out {changed}, or start a new run from "
+                        f"one of its pickles with --resume={os.path.join(run_dir, 'network-snapshot-….pkl')}")
+    for name in ("provenance", "run_dir"):
+        c.pop(name, None)
+    if "kimg" in given:
+        c.total_kimg = opts.kimg
+    if "snap" in given:
+        c.image_snapshot_ticks = c.network_snapshot_ticks = opts.snap
+    if "metrics" in given:
+        c.metrics = opts.metrics
+    if "detector" in given:
+        c.metric_kwargs["detectors"] = list(opts.detector)
+    c.metric_kwargs.update({name: opts[name] for name in ("num_gen", "num_real") if name in given})
+    if "workers" in given:
+        c.data_loader_kwargs["num_workers"] = opts.workers
+    if "device" in given:
+        c.device = opts.device
+    if "nobench" in given:
+        c.cudnn_benchmark = not opts.nobench
+    c.resume_state = True
+    return c
+
+
+def _launch(c: EasyDict, resuming: bool) -> None:
+    """Makes the run directory and starts the processes; under torchrun this process is one of them already."""
+    from torch_utils import distributed
+    from torch_utils.misc import resolve_device
+
+    from training.provenance import provenance
+
+    device_type = resolve_device(c.device).type
+    under_torchrun = "WORLD_SIZE" in os.environ
+    if under_torchrun:
+        distributed.init(device_type)
+        c.num_gpus = distributed.world_size()
+    if distributed.is_main() and not resuming:
+        description = os.path.basename(c.run_dir).split("-", 1)[1]
+        c.run_dir = str(new_run_dir(os.path.dirname(c.run_dir), description))
+        write_json_atomic(os.path.join(c.run_dir, "training_options.json"), {**c, "provenance": provenance()})
+    c.run_dir = distributed.broadcast_object(c.run_dir)
+    if under_torchrun or c.num_gpus == 1:
+        _worker(c)
+        distributed.shutdown()
+    else:
+        distributed.launch(_process, (dict(c), device_type), num_procs=c.num_gpus)
+
+
+def _process(c: dict[str, Any], device_type: str) -> None:
+    """One of several local processes."""
+    from torch_utils import distributed
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    distributed.init(device_type)
+    try:
+        _worker(EasyDict(c))
+    finally:
+        distributed.shutdown()
+
+
+def _worker(c: EasyDict) -> None:
+    """One process of the training."""
+    from torch_utils import distributed, misc
+
+    from training.training_loop import training_loop
+
+    misc.tune_allocator()
+    c = EasyDict(c)
+    num_gpus = c.pop("num_gpus")
+    if num_gpus != distributed.world_size():
+        raise UserError(f"expected {num_gpus} processes, found {distributed.world_size()}")
+    if not distributed.is_main():
+        training_loop(**c)
+        return
+    with dnnlib.util.Logger(os.path.join(c.run_dir, "log.txt"), file_mode="a", should_flush=True):
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.setStream(sys.stderr)
+        training_loop(**c)
+
+
+if __name__ == "__main__":
+    main()

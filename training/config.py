@@ -1,0 +1,260 @@
+"""From the options of the command line to the arguments of the training loop. Pure but for one look at the data set."""
+import dataclasses
+import os
+from typing import Any
+
+import dnnlib
+from dnnlib import EasyDict
+from dnnlib.util import UserError
+
+from .presets import Preset, network_options
+
+TRANSFER_BASE = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/transfer-learning-source-nets/"
+TRANSFER_SOURCES = {
+    "ffhq256": "ffhq-res256-mirror-paper256-noaug.pkl",
+    "ffhq512": "ffhq-res512-mirror-stylegan2-noaug.pkl",
+    "ffhq1024": "ffhq-res1024-mirror-stylegan2-noaug.pkl",
+    "celebahq256": "celebahq-res256-mirror-paper256-kimg100000-ada-target0.5.pkl",
+    "lsundog256": "lsundog-res256-paper256-kimg100000-noaug.pkl",
+}
+
+
+class OptionError(UserError):
+    """An option whose value does not fit; `flag` is its name on the command line."""
+
+    def __init__(self, flag: str, message: str) -> None:
+        super().__init__(f"{flag}: {message}")
+        self.flag = flag
+
+
+@dataclasses.dataclass(frozen=True)
+class DataInfo:
+    """What the launcher needs to know of a data set."""
+
+    kwargs: EasyDict  # arguments of the data set
+    name: str
+    resolution: int
+    num_channels: int
+    num_images: int
+    label_dim: int  # 0 unless labels are used
+
+
+def probe_data(opts: EasyDict) -> DataInfo:
+    """Opens the data set once to learn its size, and applies --cond, --subset and --mirror.
+
+    Raises:
+        OptionError: the data set cannot be read, has no labels although --cond asks for them, or is smaller than --subset.
+    """
+    kwargs = EasyDict(
+        class_name="training.dataset.ImageFolderDataset", path=opts.data, use_labels=True, max_size=None, xflip=False
+    )
+    try:
+        dataset = dnnlib.util.construct_class_by_name(**kwargs)
+    except OSError as error:
+        raise OptionError("--data", str(error)) from None
+    kwargs.resolution = dataset.resolution
+    kwargs.use_labels = bool(opts.cond)
+    kwargs.max_size = len(dataset)
+    if opts.cond and not dataset.has_labels:
+        raise OptionError("--cond", f"{opts.data} has no labels; write them into dataset.json "
+                                    "(dataset_tool.py does so for labelled sources and for --subfolders-as-labels)")
+    if opts.subset is not None:
+        if not 1 <= opts.subset <= len(dataset):
+            raise OptionError("--subset", f"expected 1 to {len(dataset)} images, got {opts.subset}")
+        if opts.subset < len(dataset):
+            kwargs.max_size = opts.subset
+            kwargs.random_seed = opts.seed
+    kwargs.xflip = bool(opts.mirror)
+    count = kwargs.max_size * (2 if kwargs.xflip else 1)
+    label_dim = dataset.label_dim if opts.cond else 0
+    return DataInfo(kwargs, dataset.name, dataset.resolution, dataset.num_channels, count, label_dim)
+
+
+def transfer_url(name: str) -> str:
+    """The address of a named source network, or the path or URL itself."""
+    return TRANSFER_BASE + TRANSFER_SOURCES[name] if name in TRANSFER_SOURCES else name
+
+
+def run_description(opts: EasyDict, data_name: str) -> str:
+    """The readable part of the run directory's name: only what the user asked for."""
+    parts = [data_name]
+    parts += ["cond"] if opts.cond else []
+    parts += [f"subset{opts.subset}"] if opts.subset is not None else []
+    parts += ["mirror"] if opts.mirror else []
+    parts.append(f"auto{opts.gpus}" if opts.cfg == "auto" else opts.cfg)
+    parts += [f"gamma{opts.gamma:g}"] if opts.gamma is not None else []
+    parts += [f"kimg{opts.kimg}"] if opts.kimg is not None else []
+    parts += [f"batch{opts.batch}"] if opts.batch is not None else []
+    parts += [opts.aug] if opts.aug is not None else []
+    parts += [f"p{opts.p:g}"] if opts.p is not None else []
+    parts += [f"target{opts.target:g}"] if opts.target is not None else []
+    parts += [opts.augpipe] if opts.augpipe is not None else []
+    if opts.resume is not None:
+        named = opts.resume == "noresume" or opts.resume in TRANSFER_SOURCES
+        parts.append("noresume" if opts.resume == "noresume" else f"resume{opts.resume if named else 'custom'}")
+    parts += [f"freezed{opts.freezed}"] if opts.freezed is not None else []
+    parts += [opts.desc] if opts.desc is not None else []
+    return "-".join(parts)
+
+
+def network_config(opts: EasyDict, preset: Preset, reference_batch_gpu: int) -> tuple[EasyDict, EasyDict]:
+    """G_kwargs and D_kwargs of a network built from the options."""
+    shared = network_options(
+        preset,
+        channel_base=opts.cbase if opts.cbase is not None else int(preset.fmaps * 32768),
+        channel_max=opts.cmax if opts.cmax is not None else 512,
+        fp32=bool(opts.fp32),
+    )
+    synthesis = EasyDict(shared)
+    block_kwargs = EasyDict()
+    if opts.freezed is not None:
+        block_kwargs.freeze_layers = opts.freezed
+    if opts.nhwc:
+        synthesis.fp16_channels_last = block_kwargs.fp16_channels_last = True
+    G_kwargs = EasyDict(
+        class_name="training.networks.Generator",
+        z_dim=opts.z_dim if opts.z_dim is not None else 512,
+        w_dim=opts.w_dim if opts.w_dim is not None else 512,
+        mapping_kwargs=EasyDict(num_layers=opts.map_depth if opts.map_depth is not None else preset.map_depth),
+        synthesis_kwargs=synthesis,
+    )
+    group = opts.mbstd_group if opts.mbstd_group is not None else preset.mbstd_group
+    D_kwargs = EasyDict(
+        class_name="training.networks.Discriminator",
+        block_kwargs=block_kwargs,
+        mapping_kwargs=EasyDict(),
+        epilogue_kwargs=EasyDict(mbstd_group_size=group),
+        **shared,
+    )
+    if preset.d_architecture != "resnet":
+        D_kwargs.architecture = preset.d_architecture
+    return G_kwargs, D_kwargs
+
+
+def batch_sizes(opts: EasyDict, preset: Preset) -> tuple[int, int]:
+    """The total batch and the images per pass of one GPU.
+
+    Raises:
+        OptionError: the sizes do not divide.
+    """
+    batch = preset.batch if opts.batch is None else opts.batch
+    if batch % opts.gpus != 0:
+        raise OptionError("--batch", f"{batch} is not a multiple of --gpus {opts.gpus}")
+    batch_gpu = opts.batch_gpu
+    if batch_gpu is None:
+        # Without --batch a preset's share of its reference GPUs, so that fewer GPUs accumulate.
+        batch_gpu = batch // opts.gpus if opts.batch is not None else batch // max(preset.ref_gpus, opts.gpus)
+    if batch % (opts.gpus * batch_gpu) != 0:
+        raise OptionError("--batch-gpu", f"batch {batch} is not a multiple of --gpus {opts.gpus} times {batch_gpu}")
+    return batch, batch_gpu
+
+
+def augment_config(opts: EasyDict, default_aug: str) -> EasyDict:
+    """ada_target, augment_p and augment_kwargs, as far as they apply.
+
+    Raises:
+        OptionError: options that exclude each other.
+    """
+    aug = default_aug if opts.aug is None else opts.aug
+    if opts.p is not None and aug != "fixed":
+        raise OptionError("--p", "can only be given together with --aug=fixed")
+    if opts.p is None and aug == "fixed":
+        raise OptionError("--aug", "'fixed' needs the probability --p")
+    if opts.target is not None and aug != "ada":
+        raise OptionError("--target", "can only be given together with --aug=ada")
+    if opts.ada_max is not None and aug != "ada":
+        raise OptionError("--ada-max", "can only be given together with --aug=ada")
+    if opts.augpipe is not None and aug == "noaug":
+        raise OptionError("--augpipe", "cannot be given together with --aug=noaug")
+    found = EasyDict()
+    if aug == "ada":
+        found.ada_target = 0.6 if opts.target is None else opts.target
+        if opts.ada_max is not None:
+            found.ada_max = opts.ada_max
+    if aug == "fixed":
+        found.augment_p = opts.p
+    if aug != "noaug":
+        from .augment import AUGPIPE_PRESETS
+
+        pipe = AUGPIPE_PRESETS["bgc" if opts.augpipe is None else opts.augpipe]
+        found.augment_kwargs = EasyDict(class_name="training.augment.AugmentPipe", **pipe)
+    return found
+
+
+def training_config(opts: EasyDict, preset: Preset, data: DataInfo, default_aug: str = "ada") -> EasyDict:
+    """The arguments of `training_loop`, in the order in which training_options.json has them.
+
+    Raises:
+        OptionError: options that do not fit together.
+    """
+    batch, batch_gpu = batch_sizes(opts, preset)
+    c = EasyDict(
+        num_gpus=opts.gpus,
+        image_snapshot_ticks=opts.snap,
+        network_snapshot_ticks=opts.snap,
+        metrics=opts.metrics,
+        random_seed=opts.seed,
+        training_set_kwargs=data.kwargs,
+        data_loader_kwargs=EasyDict(pin_memory=True, num_workers=opts.workers, prefetch_factor=2),
+    )
+    c.G_kwargs, c.D_kwargs = network_config(opts, preset, batch_gpu)
+    for name, rate in (("G_opt_kwargs", opts.glr), ("D_opt_kwargs", opts.dlr)):
+        rate = preset.lr if rate is None else rate
+        c[name] = EasyDict(class_name="torch.optim.Adam", lr=rate, betas=[0.0, 0.99], eps=1e-8)
+    c.loss_kwargs = EasyDict(
+        class_name="training.loss.StyleGAN2Loss", r1_gamma=preset.gamma if opts.gamma is None else opts.gamma
+    )
+    if preset.pl_weight != 2:
+        c.loss_kwargs.pl_weight = preset.pl_weight
+    if preset.style_mixing_prob != 0.9:
+        c.loss_kwargs.style_mixing_prob = preset.style_mixing_prob
+    c.update(
+        total_kimg=preset.kimg if opts.kimg is None else opts.kimg,
+        batch_size=batch,
+        batch_gpu=batch_gpu,
+        ema_kimg=preset.ema_kimg,
+        ema_rampup=preset.ema_rampup,
+    )
+    c.update(augment_config(opts, default_aug))
+    if opts.resume is not None and opts.resume != "noresume":
+        url = transfer_url(opts.resume)
+        c.init_kwargs = EasyDict(func_name="training.transfer.from_pickle", url=url)
+        if opts.trust_pickle:
+            c.init_kwargs.trust_pickle = True
+        c.ada_kimg = 100
+        c.ema_rampup = None
+    if opts.tick is not None:
+        c.kimg_per_tick = opts.tick
+    if opts.nobench:
+        c.cudnn_benchmark = False
+    if opts.allow_tf32:
+        c.allow_tf32 = True
+    c.device = opts.device
+    c.metric_kwargs = EasyDict(detectors=list(opts.detector))
+    c.metric_kwargs.update({key: opts[key] for key in ("num_gen", "num_real") if opts[key] is not None})
+    check_minibatch_std(c)
+    return c
+
+
+def check_minibatch_std(c: EasyDict) -> None:
+    """The group of the minibatch standard deviation must divide what D sees in one pass.
+
+    Raises:
+        OptionError: it does not.
+    """
+    group = c.D_kwargs.get("epilogue_kwargs", {}).get("mbstd_group_size")
+    if group is not None and c.batch_gpu % min(group, c.batch_gpu) != 0:
+        raise OptionError("--mbstd-group", f"the group of {group} does not divide the {c.batch_gpu} images of one pass "
+                                           "(--batch-gpu)")
+
+
+def data_summary(data: DataInfo) -> dict[str, Any]:
+    """What the launcher prints of the data set."""
+    return {
+        "path": os.fspath(data.kwargs.path),
+        "images": data.num_images,
+        "resolution": data.resolution,
+        "channels": data.num_channels,
+        "label size": data.label_dim,
+        "x-flips": data.kwargs.xflip,
+    }
