@@ -56,3 +56,12 @@ def zip_folder(folder: Path) -> Path:
             if file.is_file():
                 archive.write(file, file.relative_to(folder).as_posix())
     return path
+
+
+def damage_zip_entry(path: Path, name: str) -> None:
+    """Flips one bit in the middle of an uncompressed entry."""
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo(name)
+    content = bytearray(path.read_bytes())
+    content[entry.header_offset + 30 + len(name) + entry.file_size // 2] ^= 1  # 30: the fixed part of its header
+    path.write_bytes(content)

@@ -1,7 +1,6 @@
 """Single ops against reference numbers (tests/golden/ops.npz) and the small tables of known results."""
 import ast
 
-import numpy as np
 import pytest
 import torch
 
