@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import pickle
 import struct
-import zipfile
+import zlib
 
 import numpy as np
 import PIL.Image
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnnlib.util import UserError
-from tests.helpers import image_bytes, random_images, write_images, zip_folder
+from tests.helpers import damage_zip_entry, image_bytes, random_images, write_images, zip_folder
 from training.dataset import Dataset, DatasetError, ImageFolderDataset, subset_indices
 from training.dataset_check import check_dataset
 
@@ -288,32 +288,34 @@ def test_content_hash_of_a_plain_subclass():
 # Errors. Each names the path, so the parameters hold what comes after it.
 
 
-def damaged_png() -> bytes:
-    whole = image_bytes(np.zeros([8, 8, 3], np.uint8))
+def truncated_png() -> bytes:
+    whole = image_bytes(random_images(1)["0.png"])
     return whole[: len(whole) // 2]
 
 
 def bomb_png() -> bytes:
+    """Claims to be of 60000 x 60000 pixels."""
     whole = image_bytes(np.zeros([8, 8, 3], np.uint8))
-    return whole[:16] + struct.pack(">II", 60000, 60000) + whole[24:]
+    header = b"IHDR" + struct.pack(">II", 60000, 60000) + whole[24:29]
+    return whole[:12] + header + struct.pack(">I", zlib.crc32(header)) + whole[33:]
 
 
 BAD_FILES = [
     (b"", "cannot be read: not an image, or damaged at its start"),
     (b"junk", "cannot be read: not an image, or damaged at its start"),
-    (damaged_png(), "cannot be read: "),
-    (bomb_png(), "cannot be read: "),
+    (truncated_png(), "cannot be read: image file is truncated"),
+    (bomb_png(), r"cannot be read: Image size \(3600000000 pixels\) exceeds limit"),
     (image_bytes(np.zeros([8, 8, 4], np.uint8)), r"\(RGBA 8x8\): has an alpha channel, expected greyscale"),
     (image_bytes(np.zeros([8, 8, 2], np.uint8)), r"\(LA 8x8\): has an alpha channel"),
     (image_bytes(PIL.Image.new("P", (8, 8))), r"\(P 8x8\): has mode P, expected greyscale \(L\) or RGB"),
-    (image_bytes(np.zeros([8, 8], np.uint16)), r"\(I;16 8x8\): has mode I;16"),
+    (image_bytes(np.zeros([8, 8], np.uint16)), r"\(I(;16)? 8x8\): has mode I"),
     (image_bytes(np.zeros([8, 9, 3], np.uint8)), r"\(RGB 9x8\): "),
     (image_bytes(np.zeros([4, 4, 3], np.uint8)), r"\(RGB 4x4\): expected RGB 8x8 as "),
     (image_bytes(np.zeros([8, 8, 1], np.uint8)), r"\(L 8x8\): expected RGB 8x8 as "),
 ]
 
 
-@pytest.mark.parametrize(("content", "message"), BAD_FILES)
+@pytest.mark.parametrize(("content", "message"), BAD_FILES, ids=[str(i) for i in range(len(BAD_FILES))])
 def test_bad_image_is_named(make_dataset_path, content, message):
     path = make_dataset_path(random_images(2) | {"bad.png": content})
     dataset = ImageFolderDataset(path)
@@ -361,13 +363,16 @@ def test_paths_that_are_no_data_set(tmp_path):
 
 def test_damaged_zip_entry_is_named(tmp_path):
     path = zip_folder(write_images(tmp_path / "data", random_images(2)))
-    with zipfile.ZipFile(path) as archive:
-        entry = archive.getinfo("1.png")
-    content = bytearray(path.read_bytes())
-    content[entry.header_offset + 30 + len("1.png") + entry.file_size // 2] ^= 1
-    path.write_bytes(content)
+    damage_zip_entry(path, "1.png")
     with pytest.raises(DatasetError, match=r"data\.zip/1\.png: cannot be read from the zip: Bad CRC-32"):
         ImageFolderDataset(str(path))[1]
+
+
+def test_damaged_label_file_in_a_zip(tmp_path):
+    path = zip_folder(write_images(tmp_path / "data", random_images(2), [0, 1]))
+    damage_zip_entry(path, "dataset.json")
+    with pytest.raises(DatasetError, match=r"data\.zip/dataset\.json: cannot be read from the zip: Bad CRC-32"):
+        _ = ImageFolderDataset(str(path), use_labels=True).label_dim
 
 
 def test_file_that_vanished_is_named(tmp_path):
