@@ -5,6 +5,7 @@ Everything is the identity, or does nothing, in a single process.
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import os
 from typing import Any
@@ -19,7 +20,6 @@ __all__ = [
     "RankError",
     "all_gather_interleaved",
     "any_rank",
-    "all_gather_object",
     "barrier",
     "broadcast_",
     "broadcast_object",
@@ -131,15 +131,6 @@ def broadcast_object(obj: Any) -> Any:
     return box[0]
 
 
-def all_gather_object(obj: Any) -> list[Any]:
-    """What each process passed, in the order of their ranks; it must be possible to pickle it."""
-    if not _is_many():
-        return [obj]
-    found: list[Any] = [None] * world_size()
-    dist.all_gather_object(found, obj)
-    return found
-
-
 def gather_objects(obj: Any) -> list[Any]:
     """What every process passed, by rank; it must be possible to pickle it."""
     if not _is_many():
@@ -214,5 +205,10 @@ def mean(x: torch.Tensor) -> torch.Tensor:
 
 def shutdown() -> None:
     """Leaves the group of processes."""
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    if dist.get_backend() == "gloo":
+        # The destructor of a gloo group waits, with the interpreter locked, for threads that may still have to lock the
+        # interpreter to let go of the last tensor: seen to hang with torch 2.4. So the object is never destroyed.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(dist.group.WORLD))
+    dist.destroy_process_group()

@@ -200,7 +200,7 @@ def check_ddp_consistency(module: torch.nn.Module, ignore_regex: str | None = No
             mine = nan_to_num(tensor.detach())
             if not torch.equal(mine, distributed.broadcast_(mine.clone())):
                 differing.append(full_name)
-    found = distributed.all_gather_object(differing)
+    found = distributed.gather_objects(differing)
     reports = [f"rank {rank}: {_shorten(names)}" for rank, names in enumerate(found) if names]
     if reports:
         raise RuntimeError(f"the ranks have drifted apart from rank 0: {'; '.join(reports)}")
