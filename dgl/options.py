@@ -1,18 +1,213 @@
 """The command-line options of --cfg=dgl, and what they turn into. No torch until a run is configured."""
+import dataclasses
+import os
+from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import click
+from dnnlib import EasyDict
+from dnnlib.cli import Fraction01
+from training.config import DataInfo, OptionError
+from training.config import training_config as base_config
+from training.presets import Preset, auto_gamma
+
+from . import scores
 
 CFG = "dgl"
+DGL_WEIGHT = 0.1  # λ of the authors' run lines
+
+_OPTIONS: list[Callable[[Any], Any]] = [
+    click.option("--teacher", help="Network pickle of the teacher, path or URL; repeat it for several teachers, whose "
+                 "terms are averaged and the first of which the student is made from.  [required with --cfg=dgl]",
+                 multiple=True, metavar="[PATH|URL]"),
+    click.option("--width", help="Part of the teacher's generator channels the student has, e.g. 0.5 or 2/3; 1 trains "
+                 "the uncompressed network on.  [required with --cfg=dgl unless --init is a pickle]",
+                 type=Fraction01(), metavar="FRACTION"),
+    click.option("--dgl-weight", help="Weight (lambda) of the teacher's term.  [default: 0.1]",
+                 type=click.FloatRange(min=0), metavar="FLOAT"),
+    click.option("--init", help="Where the student starts: slice (of the teacher), scratch, or the pickle of a student.  "
+                 "[default: slice]", metavar="[slice|scratch|PKL]"),
+    click.option("--score", help="Which channels a slice keeps.  [default: l1]", type=click.Choice(scores.NAMES)),
+    click.option("--d-init", help="Where the student's discriminator starts.  [default: teacher, with --init=scratch "
+                 "scratch]", type=click.Choice(["teacher", "scratch"])),
+    click.option("--d-width", help="Part of the teacher's discriminator channels that the student's has.  [default: 1]",
+                 type=Fraction01(), metavar="FRACTION"),
+    click.option("--stage1-kimg", help="Train that long without the teacher first.  [default: 0, with --init=scratch "
+                 "half of the run]", type=click.IntRange(min=0), metavar="INT"),
+    click.option("--teacher-update/--no-teacher-update", help="Go on training the teacher's discriminator on reals and "
+                 "the student's images.  [default: no]", default=None),
+    click.option("--teacher-aug/--no-teacher-aug", help="Show the teacher the augmented images.  [default: no]",
+                 default=None),
+]
+_NAMES = ("teacher", "width", "dgl_weight", "init", "score", "d_init", "d_width", "stage1_kimg", "teacher_update",
+          "teacher_aug")
+# Options that the teacher settles.
+_FIXED = ("cbase", "cmax", "z_dim", "w_dim", "map_depth", "mbstd_group", "freezed", "resume", "fp32", "nhwc")
 
 
 def add(command: Any) -> Any:
+    """Decorator: adds the options of this plugin to a command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
     return command
 
 
-def check(opts: Any, given: set[str]) -> None:
-    pass
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
-def training_config(opts: Any, given: set[str], data: Any) -> Any:
-    raise click.UsageError("not yet")
+def check(opts: EasyDict, given: set[str]) -> None:
+    """Checks which options were given, before any file is opened.
+
+    Raises:
+        OptionError: an option of --cfg=dgl without it, or one that it does not allow or lacks.
+    """
+    if opts.cfg != CFG:
+        for name in _NAMES:
+            if name in given:
+                raise OptionError(_flag(name), "can only be given together with --cfg=dgl")
+        return
+    for name in _FIXED:
+        if name in given and opts[name] != "noresume":
+            raise OptionError(_flag(name), "cannot be given together with --cfg=dgl, which takes its networks from "
+                                           "--teacher")
+    if not opts.teacher:
+        raise OptionError("--teacher", "--cfg=dgl needs the network pickle of a teacher")
+    if opts.width is None and (opts.init or "slice") in ("slice", "scratch"):
+        raise OptionError("--width", "--cfg=dgl needs the width of the student, e.g. --width=0.5")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Start:
+    """How the student starts, with every default filled in."""
+
+    init: str
+    score: str
+    d_init: str
+    width: Fraction
+    d_width: Fraction
+
+
+def _start(opts: EasyDict) -> _Start:
+    init = opts.init or "slice"
+    if init not in ("slice", "scratch"):
+        init = os.path.expanduser(init)
+        if opts.score is not None:
+            raise OptionError("--score", "can only be given together with --init=slice")
+    d_init = opts.d_init or ("scratch" if init == "scratch" else "teacher")
+    one = Fraction(1)
+    return _Start(init, opts.score or "l1", d_init, one if opts.width is None else opts.width,
+                  one if opts.d_width is None else opts.d_width)
+
+
+def preset(resolution: int, gpus: int, batch: int | None) -> Preset:
+    """The training settings of a student: those of StyleGAN2, with the R1 weight of the resolution."""
+    total = 32 if batch is None else batch
+    per_gpu = min(total, max(4096 // resolution, 1))  # images that one pass of a full-width network takes
+    return Preset(
+        ref_gpus=max(gpus, total // per_gpu),
+        kimg=25000,
+        batch=32,
+        mbstd_group=4,
+        fmaps=1,
+        lr=0.002,
+        gamma=10 if resolution >= 1024 else auto_gamma(resolution, total),
+        ema_kimg=10,
+        ema_rampup=None,
+        map_depth=8,
+    )
+
+
+def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> EasyDict:
+    """The arguments of the training loop for a student of a teacher.
+
+    Raises:
+        UserError: a teacher cannot be read or does not fit the data; OptionError: options that do not fit together.
+    """
+    from . import teacher as teachers
+    from .student import resized
+
+    start = _start(opts)
+    loaded = [teachers.load(os.path.expanduser(url), opts.trust_pickle) for url in opts.teacher]
+    for one in loaded:
+        teachers.check_fits(one, data.resolution, data.num_channels, data.label_dim)
+    c = base_config(opts, preset(data.resolution, opts.gpus, opts.batch), data, default_aug="noaug")
+    first = loaded[0]
+    if start.init in ("slice", "scratch"):
+        G = resized(first.G_ema, start.width)
+    else:
+        G = _student_of(start, opts, first)
+    D = resized(first.D, start.d_width)
+    for name, network, sizes in (("G_kwargs", G, _DATA_ARGUMENTS), ("D_kwargs", D, _DATA_ARGUMENTS)):
+        kwargs = {key: value for key, value in network.init_kwargs.items() if key not in sizes}
+        c[name] = EasyDict(class_name=f"training.networks.{type(network).__name__}", **kwargs)
+    specs = []
+    for one in loaded:
+        spec = EasyDict(url=one.url, sha256=one.sha256)
+        if opts.trust_pickle:
+            spec.trust_pickle = True
+        specs.append(spec)
+    c.loss_kwargs = _loss_config(opts, c, start, specs)
+    c.init_kwargs = EasyDict(
+        func_name="dgl.student.initialise",
+        teacher=specs[0],
+        init=start.init,
+        width=str(start.width),
+        score=start.score,
+        d_init=start.d_init,
+        d_width=str(start.d_width),
+        seed=opts.seed,
+    )
+    _check_groups(c, [one.D for one in loaded])
+    return c
+
+
+_DATA_ARGUMENTS = ("c_dim", "img_resolution", "img_channels")  # the training loop adds these from the data set
+
+
+def _student_of(start: _Start, opts: EasyDict, teacher: Any) -> Any:
+    """The generator of --init=PKL, checked against the teacher and --width."""
+    from training.pickles import open_networks
+
+    from .student import resized
+
+    G = open_networks(start.init, trust_pickle=opts.trust_pickle)["G_ema"]
+    for attribute in ("img_resolution", "img_channels", "c_dim"):
+        if getattr(G, attribute) != getattr(teacher.G_ema, attribute):
+            raise OptionError("--init", f"{attribute} of {start.init} is {getattr(G, attribute)}, the teacher's is "
+                                        f"{getattr(teacher.G_ema, attribute)}")
+    if opts.width is not None:
+        expected = resized(teacher.G_ema, start.width)
+        shapes = [{name: tuple(p.shape) for name, p in network.named_parameters()} for network in (G, expected)]
+        if shapes[0] != shapes[1]:
+            raise OptionError("--width", f"{start.init} is not {start.width} of the teacher's width; leave --width out "
+                                         "to take the student as it is")
+    return G
+
+
+def _loss_config(opts: EasyDict, c: EasyDict, start: _Start, specs: list[EasyDict]) -> EasyDict:
+    stage1 = opts.stage1_kimg
+    if stage1 is None:
+        stage1 = c.total_kimg // 2 if start.init == "scratch" else 0
+    loss = EasyDict({**c.loss_kwargs, "class_name": "dgl.loss.DGLLoss"})
+    loss.update(
+        teachers=specs,
+        dgl_weight=DGL_WEIGHT if opts.dgl_weight is None else opts.dgl_weight,
+        stage1_kimg=stage1,
+        teacher_aug=bool(opts.teacher_aug),
+        teacher_update=bool(opts.teacher_update),
+    )
+    if opts.teacher_update:
+        loss.teacher_opt_kwargs = EasyDict(c.D_opt_kwargs)
+    return loss
+
+
+def _check_groups(c: EasyDict, discriminators: list[Any]) -> None:
+    """The minibatch-std group of every discriminator must divide the images of one pass."""
+    for D in discriminators:
+        mbstd = D.b4.mbstd
+        group = None if mbstd is None else mbstd.group_size
+        if group is not None and c.batch_gpu % min(group, c.batch_gpu) != 0:
+            raise OptionError("--batch-gpu", f"the teacher's minibatch-std group of {group} does not divide the "
+                                             f"{c.batch_gpu} images of one pass")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from dnnlib import EasyDict
 from torch_utils.checkpoint import CheckpointError, ModuleRecord
+from torch_utils.ops import upfirdn2d
 
 from . import networks, widths
 from .augment import AugmentPipe
@@ -97,8 +98,15 @@ def _num_fp16_res(blocks: dict[int, ModuleRecord], img_resolution: int, recorded
 
 
 def _resample_filter(block: ModuleRecord, recorded: Any) -> Any:
-    """The taps as recorded, or else the prepared filter itself, which preparing again does not change."""
-    return list(recorded) if recorded is not None else block.own_tensors()["resample_filter"].tolist()
+    """The taps as recorded, or worked out from the prepared filter; failing that the filter itself."""
+    if recorded is not None:
+        return list(recorded)
+    prepared = block.own_tensors()["resample_filter"]
+    taps = prepared.sum(dim=0)
+    taps = (taps / taps.abs().min()).round()
+    if torch.equal(upfirdn2d.setup_filter(taps), prepared):
+        return [int(tap) for tap in taps]
+    return prepared.tolist()
 
 
 def _width_arguments(img_resolution: int, found: list[int], recorded: dict[str, Any], discriminator: bool) -> dict:

@@ -1,0 +1,155 @@
+"""What a network costs: parameters, multiply-accumulates by two conventions, memory, file size, measured latency.
+
+`python -m dgl.cost NETWORK...` prints it for every generator and discriminator in network pickles.
+"""
+import copy
+import dataclasses
+import pickle
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from dnnlib.cli import Command, device_option, trust_pickle_option
+
+MEASURING_SEC = 5.0  # per network and batch size, about
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """The costs of one network. `None`: not measured."""
+
+    name: str
+    params: int  # exact
+    macs_in: int  # per image; an up-convolution counts at its input resolution
+    macs_out: int  # per image; every convolution counts at its output resolution
+    activation_bytes: int  # largest sum of a layer's inputs and outputs for one image in float32
+    file_bytes: int  # of a pickle with this network alone
+    ms_batch1: float | None  # median milliseconds per image, one image at a time
+    ms_batch8: float | None  # the same in batches of eight
+
+
+def measure(name: str, network: Any, device: str = "cpu", latency: bool = True) -> Cost:
+    """Counts and measures one network.
+
+    Args:
+        name: what to call it.
+        network: generator or discriminator.
+        device: where to measure the latency.
+        latency: whether to measure it at all.
+    """
+    from .architectures import costs_of
+
+    layers = costs_of(network)
+    times = [_milliseconds_per_image(network, device, batch) if latency else None for batch in (1, 8)]
+    return Cost(
+        name=name,
+        params=sum(p.numel() for p in network.parameters()),
+        macs_in=sum(layer.macs_in for layer in layers),
+        macs_out=sum(layer.macs_out for layer in layers),
+        activation_bytes=_activation_bytes(network),
+        file_bytes=len(pickle.dumps(network, protocol=4)),
+        ms_batch1=times[0],
+        ms_batch8=times[1],
+    )
+
+
+def _inputs(network: Any, batch: int, device: Any) -> list[Any]:
+    import torch
+
+    c = torch.zeros([batch, network.c_dim], device=device)
+    if hasattr(network, "z_dim"):
+        return [torch.zeros([batch, network.z_dim], device=device), c]
+    size = network.img_resolution
+    return [torch.zeros([batch, network.img_channels, size, size], device=device), c]
+
+
+def _milliseconds_per_image(network: Any, device: str, batch: int) -> float:
+    """Median over repeated runs, after one that is not counted."""
+    import torch
+
+    net = copy.deepcopy(network).eval().requires_grad_(False).to(device)
+    inputs = _inputs(net, batch, device)
+
+    def run() -> float:
+        start = time.perf_counter()
+        net(*inputs)
+        if torch.device(device).type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    with torch.no_grad():
+        first = run()
+        count = int(min(max(MEASURING_SEC / max(first, 1e-4), 3), 30))
+        return statistics.median(run() for _ in range(count)) * 1e3 / batch
+
+
+def _activation_bytes(network: Any) -> int:
+    """From a pass on the meta device, which computes nothing."""
+    import torch
+
+    net = copy.deepcopy(network).eval().requires_grad_(False).to("meta")
+    largest = 0
+
+    def note(module: Any, inputs: Any, output: Any) -> None:
+        nonlocal largest
+        tensors = [t for t in (*inputs, *(output if isinstance(output, tuple) else [output])) if torch.is_tensor(t)]
+        largest = max(largest, sum(t.numel() * 4 for t in tensors))
+
+    for module in net.modules():
+        if not list(module.children()) or hasattr(module, "affine"):
+            module.register_forward_hook(note)
+    with torch.no_grad():
+        net(*_inputs(net, 1, "meta"))
+    return largest
+
+
+def table(costs: Sequence[Cost]) -> str:
+    """A text table, one row per network."""
+    head = ["network", "params", "MACs (up-conv at input)", "MACs (at output)", "activations", "file", "ms/image, batch 1",
+            "batch 8"]
+    rows = [
+        [c.name, f"{c.params:,}", f"{c.macs_in:,}", f"{c.macs_out:,}", f"{c.activation_bytes / 2**20:.2f} MiB",
+         f"{c.file_bytes / 2**20:.2f} MiB", _ms(c.ms_batch1), _ms(c.ms_batch8)]
+        for c in costs
+    ]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths)))
+        for row in [head, ["-" * w for w in widths], *rows]
+    ]
+    return "\n".join(lines)
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+@click.command(cls=Command)
+@click.argument("networks", nargs=-1, required=True, metavar="NETWORK...")
+@click.option("--latency/--no-latency", default=True, help="Measure the latency as well.  [default: yes]")
+@device_option
+@trust_pickle_option
+def main(networks: tuple[str, ...], latency: bool, device: str, trust_pickle: bool) -> None:
+    """Print parameters, multiply-accumulates, memory, file size and latency of the networks in pickles.
+
+    NETWORK is a path or URL. MACs are counted for convolutions, torgb, affine layers, mapping and dense layers, without
+    resampling filters, demodulation, noise, bias and activation; once with up-convolutions at their input resolution,
+    as they are computed, and once with every convolution at its output resolution.
+    """
+    from torch_utils.misc import resolve_device, tune_allocator
+
+    from training.pickles import open_networks
+
+    tune_allocator()
+    target = str(resolve_device(device))
+    costs = []
+    for url in networks:
+        nets = open_networks(url, trust_pickle=trust_pickle)
+        costs += [measure(f"{url}:{name}", nets[name], target, latency) for name in ("G_ema", "D")]
+    click.echo(table(costs))
+
+
+if __name__ == "__main__":
+    main()

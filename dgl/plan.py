@@ -1,0 +1,80 @@
+"""What a slicer must know of a network: its channel sets, which tensor axes belong to them, and how to rebuild it."""
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import torch
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """One axis of a tensor that is cut with a channel set.
+
+    A channel occupies `repeat` neighbouring entries of the axis; `extra` entries behind them are always kept.
+    """
+
+    set_name: str
+    repeat: int = 1
+    extra: int = 0
+
+    def indices(self, keep: torch.Tensor, size: int) -> torch.Tensor:
+        """The entries to keep of an axis of `size` entries, for kept channels [C'] of the set."""
+        entries = (keep[:, None] * self.repeat + torch.arange(self.repeat)).flatten()
+        return torch.cat([entries, torch.arange(size - self.extra, size)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How one tensor is cut.
+
+    Attributes:
+        axes: axis number → the set it belongs to.
+        fan_in_gain: the layer divides by the square root of its fan-in, so what is left of axis 1 must be multiplied by
+            sqrt(C'/C). Demodulated convolutions cancel that factor themselves.
+    """
+
+    axes: dict[int, Axis]
+    fan_in_gain: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Consumer:
+    """A layer that reads a channel set, as the scores see it.
+
+    Attributes:
+        layer: dotted name of the layer in the network.
+        output: the set of its output channels; None if they reach the image directly.
+    """
+
+    layer: str
+    output: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A network's channel sets in their natural order, the rules of its tensors, and its resized self.
+
+    Attributes:
+        sets: set name → number of channels.
+        rules: tensor name → rule; tensors without one are copied.
+        consumers: set name → layers that read it.
+        build: widths in the order of `sets` → a network of the same kind with those widths, freshly initialised.
+    """
+
+    sets: dict[str, int]
+    rules: dict[str, Rule]
+    consumers: dict[str, list[Consumer]]
+    build: Callable[[Sequence[int]], torch.nn.Module]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCost:
+    """Multiply-accumulates of one layer for one image, by two conventions.
+
+    Attributes:
+        macs_in: an up-convolution is counted at its input resolution, as it is computed and as the papers on pruning do.
+        macs_out: every convolution is counted at its output resolution.
+    """
+
+    layer: str
+    macs_in: int
+    macs_out: int

@@ -1,0 +1,7 @@
+"""Channel scores: one small file each, a function from a network and options to a score per channel of every set.
+
+No torch here: command lines list the names.
+"""
+
+NAMES = ("first", "random", "l1")
+DISCRIMINATOR_NAMES = ("first", "random", "l1")  # those that need no styles

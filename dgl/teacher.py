@@ -1,0 +1,81 @@
+"""The trained network whose discriminator guides a student: loaded, checked against the data, frozen."""
+import dataclasses
+import hashlib
+import os
+from typing import Any
+
+import dnnlib
+import torch
+from dnnlib.util import UserError
+from training.pickles import open_networks
+
+
+class TeacherError(UserError):
+    """A teacher that cannot guide this training."""
+
+
+@dataclasses.dataclass
+class Teacher:
+    """A teacher's networks, as its file holds them, and where they came from."""
+
+    url: str
+    sha256: str
+    G: torch.nn.Module
+    G_ema: torch.nn.Module
+    D: torch.nn.Module
+    training_set_kwargs: dict[str, Any] | None
+
+
+def load(url: str, trust_pickle: bool = False, sha256: str | None = None) -> Teacher:
+    """Loads a teacher from a network pickle of any known kind.
+
+    Args:
+        url: path or URL.
+        sha256: what the file must hash to; None accepts any.
+
+    Raises:
+        UserError: the file is missing, damaged, refused, or another one than `sha256` says.
+    """
+    found = file_sha256(url)
+    if sha256 is not None and found != sha256:
+        raise TeacherError(f"--teacher: {url} has changed: its sha256 is {found}, this run began with {sha256}")
+    nets = open_networks(url, trust_pickle=trust_pickle)
+    return Teacher(url, found, nets["G"], nets["G_ema"], nets["D"], nets["training_set_kwargs"])
+
+
+def file_sha256(url: str) -> str:
+    """The sha256 of a file, or of what a URL delivers (kept in the download cache)."""
+    if not dnnlib.util.is_url(url) and not os.path.isfile(url):
+        raise TeacherError(f"--teacher: {url}: no such file")
+    digest = hashlib.sha256()
+    with dnnlib.util.open_url(url) as f:
+        for block in iter(lambda: f.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def frozen_discriminator(url: str, device: torch.device, trust_pickle: bool, sha256: str | None) -> torch.nn.Module:
+    """The discriminator of a teacher, in eval mode, without gradients of its own."""
+    return load(url, trust_pickle, sha256).D.eval().requires_grad_(False).to(device)
+
+
+def check_fits(teacher: Teacher, resolution: int, num_channels: int, label_dim: int) -> None:
+    """Checks that a teacher is for images and labels like the data set's.
+
+    Raises:
+        TeacherError: names what differs and what to do.
+    """
+    for role, network in (("G_ema", teacher.G_ema), ("D", teacher.D)):
+        theirs = (network.img_resolution, network.img_channels, network.c_dim)
+        what = f"--teacher: {role} of {os.path.basename(teacher.url)}"
+        if theirs[0] != resolution:
+            raise TeacherError(f"{what} is for {theirs[0]}x{theirs[0]} images, the data set's are "
+                               f"{resolution}x{resolution}; convert the data with dataset_tool.py "
+                               f"--resolution={theirs[0]}x{theirs[0]}, or pass another teacher")
+        if theirs[1] != num_channels:
+            raise TeacherError(f"{what} has {theirs[1]} image channel(s), the data set {num_channels}; convert the data "
+                               f"with dataset_tool.py --force-channels={theirs[1]}, or pass another teacher")
+        if theirs[2] != label_dim:
+            hint = "pass --cond=true" if label_dim == 0 else "leave out --cond" if theirs[2] == 0 else "fix dataset.json"
+            raise TeacherError(f"{what} takes labels of size {theirs[2]}, the data set gives {label_dim}; {hint}, or "
+                               "pass another teacher")
