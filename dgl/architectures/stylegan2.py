@@ -66,7 +66,8 @@ def generator_plan(G: torch.nn.Module) -> Plan:
         kwargs = G.init_kwargs
         options = _without_widths(kwargs.get("synthesis_kwargs", {}))
         options.update(_width_arguments(G.img_resolution, widths, discriminator=False))
-        return Generator(**{**kwargs, "synthesis_kwargs": options})
+        sizes = {name: getattr(G, name) for name in ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")}
+        return Generator(**{**kwargs, **sizes, "synthesis_kwargs": options})
 
     return Plan(_named(names, sizes), rules, consumers, build)
 
@@ -128,6 +129,7 @@ def discriminator_plan(D: torch.nn.Module) -> Plan:
 
     def build(widths: Sequence[int]) -> Discriminator:
         kwargs = _without_widths(D.init_kwargs)
+        kwargs.update({name: getattr(D, name) for name in ("c_dim", "img_resolution", "img_channels")})
         if D.c_dim > 0:
             kwargs.cmap_dim = D.b4.cmap_dim
         return Discriminator(**kwargs, **_width_arguments(D.img_resolution, widths, discriminator=True))

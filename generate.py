@@ -1,0 +1,143 @@
+"""Generate images with a trained network."""
+import os
+from typing import Any
+
+import click
+import numpy as np
+
+from dnnlib.cli import Command, SeedList, device_option, trust_pickle_option
+from dnnlib.files import check_writable_dir, open_atomic
+from dnnlib.progress import Progress
+from dnnlib.util import UserError
+
+
+@click.command(cls=Command)
+@click.option("--network", "network_pkl", help="Network pickle: path or URL.", required=True, metavar="[PATH|URL]")
+@click.option("--seeds", help="Random seeds, e.g. 0,1,4-6.", type=SeedList(), metavar="LIST")
+@click.option("--trunc", "truncation_psi", help="Truncation psi.  [default: 1]", type=float, default=1,
+              metavar="FLOAT")
+@click.option("--class", "class_idx", help="Class label of a conditional network.", type=click.IntRange(min=0),
+              metavar="INT")
+@click.option("--noise-mode", help="Noise of the synthesis network.  [default: const]",
+              type=click.Choice(["const", "random", "none"]), default="const")
+@click.option("--projected-w", help="Images of the array w [n, num_ws, w_dim] in an npz file, instead of --seeds.",
+              metavar="FILE")
+@click.option("--outdir", help="Where to write the images.", required=True, metavar="DIR")
+@click.option("--batch", help="Images at a time.  [default: 1]", type=click.IntRange(min=1), default=1, metavar="INT")
+@device_option
+@trust_pickle_option
+def main(
+    network_pkl: str,
+    seeds: list[int] | None,
+    truncation_psi: float,
+    class_idx: int | None,
+    noise_mode: str,
+    projected_w: str | None,
+    outdir: str,
+    batch: int,
+    device: str,
+    trust_pickle: bool,
+) -> None:
+    """Generate images with a trained network, one PNG per seed.
+
+    A seed gives the same latent, to the bit, as in NVIDIA's scripts.
+
+    \b
+    Examples:
+      # Curated images without truncation.
+      python generate.py --outdir=out --seeds=85,265,297,849 --network=metfaces.pkl
+    \b
+      # Images of one class.
+      python generate.py --outdir=out --seeds=0-35 --class=1 --network=cifar10.pkl
+    \b
+      # An image that projector.py found.
+      python generate.py --outdir=out --projected-w=projected_w.npz --network=metfaces.pkl
+    """
+    if projected_w is None and not seeds:
+        raise click.UsageError("--seeds is required unless --projected-w is given")
+    check_writable_dir(outdir, "--outdir")
+    import torch
+
+    from torch_utils.misc import resolve_device, tune_allocator
+
+    from training.pickles import open_networks
+
+    tune_allocator()
+    target = resolve_device(device)
+    G = open_networks(network_pkl, trust_pickle=trust_pickle)["G_ema"].to(target)
+    synthesis = {"noise_mode": noise_mode}
+    os.makedirs(outdir, exist_ok=True)
+    with torch.no_grad():
+        if projected_w is not None:
+            if seeds:
+                click.echo("Warning: --seeds is ignored with --projected-w", err=True)
+            ws = torch.from_numpy(_load_ws(projected_w, G)).to(target)
+            images = {f"proj{i:02d}.png": (ws[i : i + 1],) for i in range(len(ws))}
+            _write(lambda args: G.synthesis(*args, **synthesis), images, outdir, 1)
+            return
+        label = _label(G, class_idx).to(target)
+        assert seeds is not None
+        latents = {f"seed{seed:04d}.png": (_latent(seed, G.z_dim).to(target), label) for seed in seeds}
+        _write(lambda args: G(*args, truncation_psi=truncation_psi, **synthesis), latents, outdir, batch)
+
+
+def _latent(seed: int, z_dim: int) -> Any:
+    """z [1, z_dim] of a seed: NumPy's legacy generator in double precision, then float32."""
+    import torch
+
+    return torch.from_numpy(np.random.RandomState(seed).randn(1, z_dim)).to(torch.float32)
+
+
+def _label(G: Any, class_idx: int | None) -> Any:
+    """The one-hot label [1, c_dim] of a class."""
+    import torch
+
+    label = torch.zeros([1, G.c_dim])
+    if G.c_dim == 0:
+        if class_idx is not None:
+            click.echo("Warning: --class is ignored by an unconditional network", err=True)
+    elif class_idx is None:
+        raise UserError(f"--class: this network is conditional; give a class from 0 to {G.c_dim - 1}")
+    elif class_idx >= G.c_dim:
+        raise UserError(f"--class: this network has classes 0 to {G.c_dim - 1}, got {class_idx}")
+    else:
+        label[0, class_idx] = 1
+    return label
+
+
+def _load_ws(path: str, G: Any) -> np.ndarray:
+    """The array w of an npz file, checked against the network."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            if "w" not in getattr(data, "files", []):
+                raise UserError(f"--projected-w: {path} holds no array 'w'; projector.py writes one")
+            ws = np.asarray(data["w"], dtype=np.float32)
+    except FileNotFoundError:
+        raise UserError(f"--projected-w: {path}: no such file") from None
+    except (ValueError, OSError, AttributeError) as error:
+        raise UserError(f"--projected-w: {path} is not an npz file with an array 'w' ({error})") from None
+    if ws.ndim != 3 or ws.shape[1:] != (G.num_ws, G.w_dim):
+        raise UserError(f"--projected-w: expected w of shape [n, {G.num_ws}, {G.w_dim}], {path} has {list(ws.shape)}")
+    return ws
+
+
+def _write(generate: Any, inputs: dict[str, tuple], outdir: str, batch: int) -> None:
+    """Generates `batch` images at a time and writes each to its own PNG."""
+    import PIL.Image
+    import torch
+
+    names = list(inputs)
+    with Progress(len(names), "images", unit="img") as bar:
+        for start in range(0, len(names), batch):
+            chunk = names[start : start + batch]
+            images = generate([torch.cat(parts) for parts in zip(*(inputs[name] for name in chunk))])
+            pixels = (images * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+            for name, image in zip(chunk, pixels):
+                picture = PIL.Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+                with open_atomic(os.path.join(outdir, name), "wb") as f:
+                    picture.save(f, format="PNG")
+                bar.update()
+
+
+if __name__ == "__main__":
+    main()

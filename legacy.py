@@ -1,0 +1,55 @@
+"""Reads network pickles of the whole StyleGAN2-ADA family; run as a program, rewrites one in the current format."""
+from typing import Any, BinaryIO
+
+import click
+
+from dnnlib.cli import Command, trust_pickle_option
+
+
+def load_network_pkl(f: BinaryIO, force_fp16: bool = False, trust_pickle: bool = False) -> dict[str, Any]:
+    """Loads the networks in a pickle without executing anything the file contains.
+
+    Reads SG2-ADA pickles, StyleGAN2 pickles of the stylegan3 tree, TensorFlow-era triples, and our own.
+
+    Args:
+        f: binary file object.
+        force_fp16: rebuild the networks with half precision in their four highest resolutions and a clamp of 256.
+        trust_pickle: execute what the file contains, for classes that are not known here.
+
+    Returns:
+        dict with G, D and G_ema (torch modules on the CPU), training_set_kwargs (dict or None), augment_pipe (module or
+        None).
+
+    Raises:
+        torch_utils.checkpoint.CheckpointError: the file is damaged, refused, or not a network pickle.
+    """
+    from training.pickles import load_networks
+
+    return load_networks(f, force_fp16=force_fp16, trust_pickle=trust_pickle)
+
+
+@click.command(cls=Command)
+@click.option("--source", help="Network pickle to read: path or URL.", required=True, metavar="[PATH|URL]")
+@click.option("--dest", help="File to write.", required=True, metavar="PATH")
+@click.option("--force-fp16", help="Half precision in the four highest resolutions.  [default: false]", type=bool,
+              default=False, metavar="BOOL")
+@trust_pickle_option
+def main(source: str, dest: str, force_fp16: bool, trust_pickle: bool) -> None:
+    """Rewrite a network pickle, for example one of the TensorFlow era, in the format of this code base.
+
+    \b
+    Example:
+      python legacy.py --source=stylegan2-cat-config-f.pkl --dest=stylegan2-cat-config-f.pkl.new.pkl
+    """
+    from training.pickles import open_networks, save_networks, snapshot_data
+
+    click.echo(f'Loading "{source}"...')
+    data = open_networks(source, force_fp16=force_fp16, trust_pickle=trust_pickle)
+    click.echo(f'Saving "{dest}"...')
+    networks = {name: data[name] for name in ("G", "D", "G_ema", "augment_pipe")}
+    save_networks(snapshot_data(networks, data["training_set_kwargs"]), dest)
+    click.echo("Done.")
+
+
+if __name__ == "__main__":
+    main()
