@@ -76,9 +76,10 @@ def construct_class_by_name(*args: Any, class_name: str, **kwargs: Any) -> Any:
 def get_module_dir_by_obj_name(obj_name: str) -> str:
     """The folder of the source file that holds the object with this dotted name."""
     module, _ = get_module_from_obj_name(obj_name)
-    if not module.__file__:
+    path = getattr(module, "__file__", None)
+    if not path:
         raise ImportError(f"{obj_name}: the module {module.__name__} has no source file")
-    return os.path.dirname(os.path.abspath(module.__file__))
+    return os.path.dirname(os.path.abspath(path))
 
 
 def is_top_level_function(obj: Any) -> bool:

@@ -1,0 +1,159 @@
+"""Option types and the one-line errors of commands."""
+
+import subprocess
+import sys
+from fractions import Fraction
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from dnnlib import cli
+from dnnlib.util import FileError, UserError
+
+
+def run(command, *args):
+    return CliRunner().invoke(command, args)
+
+
+def test_user_error_is_one_line_and_status_1():
+    @click.command(cls=cli.Command)
+    def main():
+        raise FileError("a.pkl: no such file")
+
+    result = run(main)
+    assert result.exit_code == 1
+    assert result.output == "Error: a.pkl: no such file\n"
+
+
+def test_group_and_its_commands_do_the_same():
+    @click.group(cls=cli.Group, invoke_without_command=True)
+    @click.option("--bad", is_flag=True)
+    def main(bad):
+        if bad:
+            raise UserError("bad group")
+
+    @main.command()
+    def check():
+        raise UserError("bad command")
+
+    assert isinstance(check, cli.Command)
+    assert run(main, "check").output == "Error: bad command\n"
+    assert run(main, "--bad").output == "Error: bad group\n"
+    assert run(main, "check").exit_code == 1
+
+
+def test_other_errors_stay_errors():
+    @click.command(cls=cli.Command)
+    def main():
+        raise ZeroDivisionError("a bug")
+
+    assert isinstance(run(main).exception, ZeroDivisionError)
+
+
+def test_closed_pipe_is_quiet():
+    code = (
+        "import click, dnnlib.cli\n"
+        "@click.command(cls=dnnlib.cli.Command)\n"
+        "def main():\n"
+        "    for i in range(100000): click.echo(str(i))\n"
+        "main()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"0\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [
+        ("3", [3]),
+        ("1,3,5-8", [1, 3, 5, 6, 7, 8]),
+        (" 7 , 2 - 3 ", [7, 2, 3]),
+        ("4-4,4", [4, 4]),
+        ("4294967295", [2**32 - 1]),
+    ],
+)
+def test_parse_seeds(text, seeds):
+    assert cli.parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected numbers and ranges such as 1,3,5-8, found ''"),
+        ("1,,2", "found ''"),
+        ("a", "found 'a'"),
+        ("-1", "found '-1'"),
+        ("1-2-3", "found '1-2-3'"),
+        ("8-5", "a range goes upwards, found '8-5'"),
+        ("4294967296", "seeds go from 0 to 4294967295, found 4294967296"),
+    ],
+)
+def test_parse_seeds_errors(text, message):
+    with pytest.raises(ValueError, match=message):
+        cli.parse_seeds(text)
+
+
+@click.command(cls=cli.Command)
+@click.option("--seeds", type=cli.SeedList(), default="0-2")
+@click.option("--names", type=cli.CommaList(), default="none")
+@click.option("--width", type=cli.Fraction01(), default=1)
+@cli.device_option
+@cli.trust_pickle_option
+def show(**options):
+    return options
+
+
+def options_of(*args):
+    return show.main(list(args), standalone_mode=False)
+
+
+def test_defaults():
+    expected = {"seeds": [0, 1, 2], "names": [], "width": Fraction(1), "device": "auto", "trust_pickle": False}
+    assert options_of() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("0.57", Fraction(57, 100)), ("2/3", Fraction(2, 3)), ("1", 1), (".5", Fraction(1, 2))]
+)
+def test_fraction(text, value):
+    assert options_of(f"--width={text}")["width"] == value
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "x", "", ".", "1/0", "-0.5", "1e-3", "1/2/3", "-1/2"])
+def test_fraction_errors(text):
+    result = run(show, f"--width={text}")
+    assert result.exit_code == 2
+    assert f"Invalid value for '--width': expected a fraction such as 0.5 or 2/3, found {text!r}" in result.output
+
+
+@pytest.mark.parametrize("text", ["0", "1.5", "3/2", "0/1"])
+def test_fraction_out_of_range(text):
+    result = run(show, f"--width={text}")
+    assert result.exit_code == 2
+    assert f"Invalid value for '--width': expected a fraction above 0 and up to 1, found {text}" in result.output
+
+
+@pytest.mark.parametrize(("text", "names"), [("a,b", ["a", "b"]), (" a ", ["a"]), ("None", []), ("", [])])
+def test_comma_list(text, names):
+    assert options_of("--names", text)["names"] == names
+
+
+def test_list_errors():
+    assert "Invalid value for '--names': expected names with commas between them" in run(show, "--names=a,,b").output
+    assert "Invalid value for '--seeds': expected numbers and ranges" in run(show, "--seeds=x").output
+    assert "'tpu' is not one of 'auto', 'cpu', 'cuda', 'mps'" in run(show, "--device=tpu").output
+
+
+def test_options_reach_the_command():
+    options = options_of("--device=cpu", "--trust-pickle", "--seeds=5")
+    assert (options["device"], options["trust_pickle"], options["seeds"]) == ("cpu", True, [5])
+
+
+def test_types_take_their_own_values():
+    assert cli.SeedList().convert([1], None, None) == [1]
+    assert cli.CommaList().convert(["a"], None, None) == ["a"]
+    assert cli.Fraction01().convert(Fraction(1, 3), None, None) == Fraction(1, 3)
