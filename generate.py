@@ -59,7 +59,6 @@ def main(
     import torch
 
     from torch_utils.misc import resolve_device, tune_allocator
-
     from training.pickles import open_networks
 
     tune_allocator()

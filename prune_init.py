@@ -53,10 +53,9 @@ def main(
       python prune_init.py --teacher=ffhq.pkl --width=2/3 --d-width=1/2 --score=random --seed=1 --outdir=students
     """
     path = _destination(teacher, width, score, dest, outdir)
-    from torch_utils.misc import resolve_device, tune_allocator
-
     from dgl import cost, student
     from dgl import teacher as teachers
+    from torch_utils.misc import resolve_device, tune_allocator
     from training.pickles import save_networks, snapshot_data
 
     tune_allocator()

@@ -11,7 +11,7 @@ import click
 import dnnlib
 from dgl import options as dgl_options
 from dnnlib import EasyDict
-from dnnlib.cli import Command, CommaList, device_option, trust_pickle_option
+from dnnlib.cli import CommaList, Command, device_option, trust_pickle_option
 from dnnlib.files import check_writable_dir, new_run_dir, next_run_dir, write_json_atomic
 from dnnlib.util import UserError
 
@@ -240,7 +240,6 @@ def _launch(c: EasyDict, resuming: bool) -> None:
     """Makes the run directory and starts the processes; under torchrun this process is one of them already."""
     from torch_utils import distributed
     from torch_utils.misc import resolve_device
-
     from training.provenance import provenance
 
     device_type = resolve_device(c.device).type
@@ -275,7 +274,6 @@ def _process(c: dict[str, Any], device_type: str) -> None:
 def _worker(c: EasyDict) -> None:
     """One process of the training."""
     from torch_utils import distributed, misc
-
     from training.training_loop import training_loop
 
     misc.tune_allocator()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+
 from dnnlib.cli import Command, device_option, trust_pickle_option
 
 MEASURING_SEC = 5.0  # per network and batch size, about
@@ -107,19 +108,18 @@ def _activation_bytes(network: Any) -> int:
 
 def table(costs: Sequence[Cost]) -> str:
     """A text table, one row per network."""
-    head = ["network", "params", "MACs (up-conv at input)", "MACs (at output)", "activations", "file", "ms/image, batch 1",
-            "batch 8"]
+    head = ["network", "params", "MACs (up-conv at input)", "MACs (at output)", "activations", "file"]
+    head += ["ms/image, batch 1", "batch 8"]
     rows = [
         [c.name, f"{c.params:,}", f"{c.macs_in:,}", f"{c.macs_out:,}", f"{c.activation_bytes / 2**20:.2f} MiB",
          f"{c.file_bytes / 2**20:.2f} MiB", _ms(c.ms_batch1), _ms(c.ms_batch8)]
         for c in costs
     ]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = [
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths)))
-        for row in [head, ["-" * w for w in widths], *rows]
-    ]
-    return "\n".join(lines)
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
+        for row in [head, ["-" * width for width in widths], *rows]
+    )
 
 
 def _ms(value: float | None) -> str:
@@ -139,7 +139,6 @@ def main(networks: tuple[str, ...], latency: bool, device: str, trust_pickle: bo
     as they are computed, and once with every convolution at its output resolution.
     """
     from torch_utils.misc import resolve_device, tune_allocator
-
     from training.pickles import open_networks
 
     tune_allocator()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+
 from training.loss import GenBatch, Phase, StyleGAN2Loss, report_logits
 from training.optimization import make_phases
 

@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 import click
+
 from dnnlib import EasyDict
 from dnnlib.cli import Fraction01
 from training.config import DataInfo, OptionError
@@ -26,8 +27,8 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  type=Fraction01(), metavar="FRACTION"),
     click.option("--dgl-weight", help="Weight (lambda) of the teacher's term.  [default: 0.1]",
                  type=click.FloatRange(min=0), metavar="FLOAT"),
-    click.option("--init", help="Where the student starts: slice (of the teacher), scratch, or the pickle of a student.  "
-                 "[default: slice]", metavar="[slice|scratch|PKL]"),
+    click.option("--init", help="Where the student starts: slice (of the teacher), scratch, or the pickle of a student."
+                 "  [default: slice]", metavar="[slice|scratch|PKL]"),
     click.option("--score", help="Which channels a slice keeps.  [default: l1]", type=click.Choice(scores.NAMES)),
     click.option("--d-init", help="Where the student's discriminator starts.  [default: teacher, with --init=scratch "
                  "scratch]", type=click.Choice(["teacher", "scratch"])),

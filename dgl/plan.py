@@ -71,7 +71,7 @@ class LayerCost:
     """Multiply-accumulates of one layer for one image, by two conventions.
 
     Attributes:
-        macs_in: an up-convolution is counted at its input resolution, as it is computed and as the papers on pruning do.
+        macs_in: an up-convolution is counted at its input resolution, as it is computed (and as papers on pruning do).
         macs_out: every convolution is counted at its output resolution.
     """
 

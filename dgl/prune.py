@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 import torch
+
 from dnnlib.util import UserError
 from torch_utils import misc
 

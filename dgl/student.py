@@ -5,6 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 import torch
+
 from torch_utils import misc
 from training.pickles import open_networks
 
@@ -19,9 +20,9 @@ from .teacher import Teacher, load
 class Student:
     """A student's networks and how they were cut."""
 
-    G: torch.nn.Module
-    G_ema: torch.nn.Module
-    D: torch.nn.Module
+    G: Any
+    G_ema: Any
+    D: Any
     keep: dict[str, torch.Tensor]  # generator's channel sets → kept channels of the teacher
 
 
@@ -55,7 +56,7 @@ def slice_student(
     return Student(G, G_ema, D, keep)
 
 
-def resized(network: torch.nn.Module, width: Fraction) -> torch.nn.Module:
+def resized(network: Any, width: Fraction) -> Any:
     """A network of the same kind at another width, with random weights."""
     plan = plan_of(network)
     return plan.build(list(widths.scaled(plan.sets, width).values()))

@@ -4,8 +4,9 @@ import hashlib
 import os
 from typing import Any
 
-import dnnlib
 import torch
+
+import dnnlib
 from dnnlib.util import UserError
 from training.pickles import open_networks
 
@@ -20,9 +21,9 @@ class Teacher:
 
     url: str
     sha256: str
-    G: torch.nn.Module
-    G_ema: torch.nn.Module
-    D: torch.nn.Module
+    G: Any
+    G_ema: Any
+    D: Any
     training_set_kwargs: dict[str, Any] | None
 
 
@@ -73,9 +74,9 @@ def check_fits(teacher: Teacher, resolution: int, num_channels: int, label_dim: 
                                f"{resolution}x{resolution}; convert the data with dataset_tool.py "
                                f"--resolution={theirs[0]}x{theirs[0]}, or pass another teacher")
         if theirs[1] != num_channels:
-            raise TeacherError(f"{what} has {theirs[1]} image channel(s), the data set {num_channels}; convert the data "
-                               f"with dataset_tool.py --force-channels={theirs[1]}, or pass another teacher")
+            raise TeacherError(f"{what} has {theirs[1]} image channel(s), the data set {num_channels}; convert the "
+                               f"data with dataset_tool.py --force-channels={theirs[1]}, or pass another teacher")
         if theirs[2] != label_dim:
-            hint = "pass --cond=true" if label_dim == 0 else "leave out --cond" if theirs[2] == 0 else "fix dataset.json"
+            hint = "fix dataset.json" if theirs[2] and label_dim else f"pass --cond={str(theirs[2] > 0).lower()}"
             raise TeacherError(f"{what} takes labels of size {theirs[2]}, the data set gives {label_dim}; {hint}, or "
                                "pass another teacher")

@@ -50,6 +50,22 @@ class WeightsError(UserError, ValueError):
     """The weights of one network do not fit another."""
 
 
+class suppress_tracer_warnings:
+    """Context in which torch.jit.trace does not warn about values it takes as constants."""
+
+    def __enter__(self) -> suppress_tracer_warnings:
+        self._filters = None
+        if not torch.compiler.is_compiling() and torch.jit.is_tracing():
+            self._filters = warnings.catch_warnings()
+            self._filters.__enter__()
+            warnings.simplefilter("ignore", category=torch.jit.TracerWarning)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._filters is not None:
+            self._filters.__exit__(*error)
+
+
 _constants: dict[tuple, torch.Tensor] = {}
 
 
@@ -69,35 +85,34 @@ def constant(
         device: the CPU if None.
         memory_format: torch.contiguous_format if None.
     """
+    dtype = dtype or torch.get_default_dtype()
+    device = torch.device(device or "cpu")
+    shape = None if shape is None else tuple(shape)
+    if torch.compiler.is_compiling():  # a part of the graph, not to be kept
+        return _new_constant(value, shape, dtype, device, memory_format)
     array = np.asarray(value)
-    key = (array.shape, array.dtype, array.tobytes(), shape and tuple(shape), dtype, str(device), memory_format)
-    tensor = None if torch.compiler.is_compiling() else _constants.get(key)
+    key = (array.shape, array.dtype, array.tobytes(), shape, dtype, device, memory_format)
+    tensor = _constants.get(key)
     if tensor is None:
         # What is kept may later meet autograd, even if made during inference.
-        with torch.inference_mode(False):
-            tensor = torch.as_tensor(array.copy(), dtype=dtype or torch.get_default_dtype(), device=device or "cpu")
-            if shape is not None:
-                tensor = tensor.expand(tuple(shape))
-            tensor = tensor.contiguous(memory_format=memory_format or torch.contiguous_format)
-        if type(tensor) is torch.Tensor and not torch.compiler.is_compiling():  # no tracer's stand-in may be kept
+        with torch.inference_mode(False), suppress_tracer_warnings():
+            tensor = _new_constant(array, shape, dtype, device, memory_format)
+        if type(tensor) is torch.Tensor:  # no tracer's stand-in may be kept
             _constants[key] = tensor
     return tensor
 
 
-class suppress_tracer_warnings:
-    """Context in which torch.jit.trace does not warn about values it takes as constants."""
-
-    def __enter__(self) -> suppress_tracer_warnings:
-        self._filters = None
-        if not torch.compiler.is_compiling() and torch.jit.is_tracing():
-            self._filters = warnings.catch_warnings()
-            self._filters.__enter__()
-            warnings.simplefilter("ignore", category=torch.jit.TracerWarning)
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self._filters is not None:
-            self._filters.__exit__(*error)
+def _new_constant(
+    value: Any,
+    shape: tuple[int, ...] | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    memory_format: torch.memory_format | None,
+) -> torch.Tensor:
+    tensor = torch.tensor(value, dtype=dtype, device=device)
+    if shape is not None:
+        tensor = tensor.expand(shape)
+    return tensor.contiguous(memory_format=memory_format or torch.contiguous_format)
 
 
 def assert_shape(tensor: torch.Tensor, ref_shape: Sequence[int | None]) -> None:

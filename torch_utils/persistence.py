@@ -50,13 +50,13 @@ class _Persistent:
         return dnnlib.EasyDict(copy.deepcopy(self._init_kwargs))
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
-        state = super().__reduce_ex__(2)[2]  # type: ignore[index]
+        reduced: Any = super().__reduce_ex__(2)
         meta = {
             "type": "class",
             "version": FORMAT_VERSION,
             "module_src": self._orig_module_src,
             "class_name": self._orig_class_name,
-            "state": dict(state or {}),
+            "state": dict(reduced[2] or {}),
         }
         return _reconstruct_persistent_obj, (meta,)
 
@@ -111,7 +111,7 @@ def _source_of(module: types.ModuleType) -> str:
     return known if known is not None else inspect.getsource(module).removeprefix("\ufeff")
 
 
-def _reconstruct_persistent_obj(meta: dict) -> Any:
+def _reconstruct_persistent_obj(meta: Any) -> Any:
     """What the pickle stream calls; the name and the argument are the file format."""
     meta = dnnlib.EasyDict(meta)
     meta.state = dnnlib.EasyDict(meta.state)

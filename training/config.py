@@ -43,7 +43,7 @@ def probe_data(opts: EasyDict) -> DataInfo:
     """Opens the data set once to learn its size, and applies --cond, --subset and --mirror.
 
     Raises:
-        OptionError: the data set cannot be read, has no labels although --cond asks for them, or is smaller than --subset.
+        OptionError: the data set cannot be read, lacks the labels --cond asks for, or is smaller than --subset.
     """
     kwargs = EasyDict(
         class_name="training.dataset.ImageFolderDataset", path=opts.data, use_labels=True, max_size=None, xflip=False

@@ -3,6 +3,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+
 from torch_utils import distributed
 from torch_utils.misc import InfiniteSampler
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import PIL.Image
 import torch
+
 from dnnlib.files import open_atomic
 
 if TYPE_CHECKING:

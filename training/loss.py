@@ -7,9 +7,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import dnnlib
 import torch
 import torch.nn.functional as F
+
+import dnnlib
 from torch_utils import distributed, training_stats
 
 
@@ -111,7 +112,7 @@ class StyleGAN2Loss(Loss):
     def __init__(
         self,
         device: torch.device,
-        G: torch.nn.Module,
+        G: Any,
         D: torch.nn.Module,
         augment_pipe: torch.nn.Module | None = None,
         r1_gamma: float = 10,

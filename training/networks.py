@@ -9,6 +9,7 @@ Shapes: N batch, C channels, H and W pixels, O and I output and input channels o
 import math
 
 import torch
+
 from torch_utils import persistence
 from torch_utils.ops import bias_act, conv2d_resample, fma, upfirdn2d
 
@@ -110,7 +111,7 @@ def _check_resolution(img_resolution):
 
 @persistence.persistent_class
 class FullyConnectedLayer(torch.nn.Module):
-    """Dense layer with equalized learning rate (arXiv:1710.10196, section 4.1): [N, in_features] → [N, out_features]."""
+    """Dense layer with equalized learning rate (arXiv:1710.10196, sec. 4.1): [N, in_features] → [N, out_features]."""
 
     def __init__(self, in_features, out_features, bias=True, activation="linear", lr_multiplier=1, bias_init=0):
         super().__init__()

@@ -2,8 +2,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import dnnlib
 import torch
+
+import dnnlib
 from torch_utils import distributed
 
 from .loss import Phase
@@ -75,13 +76,13 @@ class GradientGuard:
 
 def step(phase: Phase, guard: GradientGuard) -> None:
     """Averages the gradients of a phase over the ranks (one flat all-reduce), cleans them and takes the step."""
-    params = [p for p in phase.module.parameters() if p.grad is not None]
+    params: list[Any] = [p for p in phase.module.parameters() if p.grad is not None]
     if params:
-        flat = torch.cat([p.grad.flatten() for p in params])  # type: ignore[union-attr]
+        flat = torch.cat([p.grad.flatten() for p in params])
         distributed.mean_([flat])
         guard.clean_(flat)
-        for p, part in zip(params, flat.split([p.numel() for p in params])):
-            p.grad = part.reshape(p.shape)
+        for param, part in zip(params, flat.split([p.numel() for p in params])):
+            param.grad = part.reshape(param.shape)
     phase.opt.step()
 
 

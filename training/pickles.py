@@ -3,8 +3,9 @@ import copy
 import os
 from typing import Any, BinaryIO
 
-import dnnlib
 import torch
+
+import dnnlib
 from dnnlib import EasyDict
 from torch_utils import checkpoint, misc
 from torch_utils.checkpoint import CheckpointError, ModuleRecord, TFNetworkRecord
@@ -52,13 +53,15 @@ def load_networks(f: BinaryIO, force_fp16: bool = False, trust_pickle: bool = Fa
     """
     data = checkpoint.read_trusted(f) if trust_pickle else checkpoint.read(f)
     if isinstance(data, tuple) and len(data) == 3 and all(isinstance(n, TFNetworkRecord) for n in data):
-        data = {"G": generator_from_tf(data[0]), "D": discriminator_from_tf(data[1]), "G_ema": generator_from_tf(data[2])}
+        G, D, G_ema = data
+        data = {"G": generator_from_tf(G), "D": discriminator_from_tf(D), "G_ema": generator_from_tf(G_ema)}
     if not isinstance(data, dict):
         raise CheckpointError(f"expected a dictionary with {', '.join(NETWORKS)} or a TensorFlow triple, "
                               f"found a {type(data).__name__}")
     missing = [name for name in NETWORKS if data.get(name) is None]
     if missing:
-        raise CheckpointError(f"the pickle holds no {', '.join(missing)}; found: {', '.join(map(str, data)) or 'nothing'}")
+        raise CheckpointError(f"the pickle holds no {', '.join(missing)}; "
+                              f"found: {', '.join(map(str, data)) or 'nothing'}")
     data.setdefault("training_set_kwargs", None)
     data.setdefault("augment_pipe", None)
     for name in (*NETWORKS, "augment_pipe"):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+
 from dnnlib import EasyDict
 from torch_utils.checkpoint import CheckpointError, ModuleRecord
 from torch_utils.ops import upfirdn2d
@@ -82,7 +83,7 @@ def _uniform(what: str, values: Iterable[Any]) -> Any:
     """The one value that all parts of a network share."""
     found = list(values)
     if any(value != found[0] for value in found):
-        raise CheckpointError(f"{what}: expected one value throughout the network, found {sorted(set(map(str, found)))}")
+        raise CheckpointError(f"{what}: expected one value throughout the network, found {', '.join(map(str, found))}")
     return found[0]
 
 
@@ -192,7 +193,7 @@ def _discriminator(record: ModuleRecord) -> networks.Discriminator:
     block_kwargs = EasyDict(activation)
     if blocks:
         filters = dict(recorded.get("block_kwargs") or {}).get("resample_filter")
-        block_kwargs.resample_filter = _resample_filter(list(blocks.values())[0], filters)
+        block_kwargs.resample_filter = _resample_filter(next(iter(blocks.values())), filters)
     frozen = sum("weight" in (layer.state.get("_buffers") or {}) for layer in layers)
     if frozen:
         block_kwargs.freeze_layers = frozen

@@ -5,10 +5,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import dnnlib
 import numpy as np
 import psutil
 import torch
+
+import dnnlib
 from torch_utils import training_stats
 
 _COLUMNS = [  # text, statistic, width, format

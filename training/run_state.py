@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from dnnlib.files import open_atomic
 from dnnlib.util import UserError
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from dnnlib import EasyDict
 from torch_utils.checkpoint import CheckpointError, TFNetworkRecord
 
@@ -31,7 +32,7 @@ _CONVERSIONS: dict[str, Convert] = {
     "noise": lambda a: a[0, 0],
 }
 
-# Our name (regular expression), their name (groups as \1; {noise} is the running number of a layer's noise), conversion.
+# Our name (regular expression), theirs (groups as \1; {noise} is the running number of a layer's noise), conversion.
 _SYNTHESIS_LAYERS = [
     (r"synthesis\.b4\.conv1", r"synthesis/4x4/Conv", "conv"),
     (r"synthesis\.b(\d+)\.conv0", r"synthesis/\1x\1/Conv0_up", "conv_up"),

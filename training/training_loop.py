@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import dnnlib
 import numpy as np
 import torch
+
+import dnnlib
 from dnnlib.progress import Progress
 from metrics import metric_main
 from metrics.detector import DetectorUnavailable
@@ -224,7 +225,8 @@ def training_loop(
     tick_start_time = time.time()
     maintenance_time = tick_start_time - start_time
     local_batch = batch_size // distributed.world_size()
-    with _catch_signals() as caught, Progress(total_kimg, "training", unit="kimg", enabled=None if main else False) as bar:
+    progress = Progress(total_kimg, "training", unit="kimg", enabled=None if main else False)
+    with _catch_signals() as caught, progress as bar:
         bar.set(run.cur_nimg / 1000)
         while run.cur_nimg < total_kimg * 1000:
             # One batch for all phases that are due.
@@ -349,8 +351,8 @@ def training_loop(
                 _save_state(run, run_dir, start_time)
             if broken:
                 raise TrainingStopped(
-                    f"stopped at image {run.cur_nimg:,}: gradients were not finite in {int(run.guard.longest)} steps in a "
-                    "row. Start from an earlier snapshot with a lower --glr and --dlr, or a larger --gamma"
+                    f"stopped at image {run.cur_nimg:,}: gradients were not finite in {int(run.guard.longest)} steps "
+                    "in a row. Start from an earlier snapshot with a lower --glr and --dlr, or a larger --gamma"
                 )
             if done:
                 break

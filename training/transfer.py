@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+
 from dnnlib.util import UserError
 
 from .pickles import open_networks
@@ -29,8 +30,8 @@ def transplant(source: torch.nn.Module, target: torch.nn.Module) -> Transplant:
     """Copies parameters and buffers by name.
 
     A tensor of another shape is copied where its source fits in as a leading block and only one axis differs, which is
-    the case of a mapping network that gains or loses its label half: the first columns belong to z; of a gained half the
-    weights start at zero, so that the images stay what they were.
+    the case of a mapping network that gains or loses its label half: the first columns belong to z; of a gained half
+    the weights start at zero, so that the images stay what they were.
 
     Raises:
         UserError: the networks are for different image sizes.

@@ -2,6 +2,7 @@
 from collections.abc import Callable
 
 import torch
+
 from dnnlib.util import UserError
 
 from ..plan import LayerCost, Plan

@@ -2,13 +2,14 @@
 
 Generator: set 0 is the constant, one further set for every convolution's output (Liu et al. 2021, arXiv:2104.02244,
 section 3). Discriminator: the first block's input, then every convolution's output, then b4.fc's. Where a block adds a
-shortcut, the shortcut's output belongs to the same set as the convolution's. Mapping, latents, noise, resampling filters
-and image channels are never cut.
+shortcut, the shortcut's output belongs to the same set as the convolution's. Mapping, latents, noise, resampling
+filters and image channels are never cut.
 """
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+
 from dnnlib import EasyDict
 from training import widths as stock
 from training.networks import (
@@ -36,9 +37,8 @@ def _without_widths(kwargs: dict[str, Any]) -> EasyDict:
     return EasyDict({k: v for k, v in kwargs.items() if k not in ("channel_base", "channel_max", "layer_channels")})
 
 
-def generator_plan(G: torch.nn.Module) -> Plan:
+def generator_plan(G: Any) -> Plan:
     """The plan of a StyleGAN2 generator of any architecture and size."""
-    assert isinstance(G, Generator)
     tensors = {**dict(G.named_parameters()), **dict(G.named_buffers())}
     names, sizes = ["b4.const"], [G.synthesis.b4.const.shape[0]]
     rules = {"synthesis.b4.const": Rule({0: Axis("b4.const")})}
@@ -85,9 +85,8 @@ def _modulated(layer: str, source: str, output: Axis | None) -> dict[str, Rule]:
     return rules
 
 
-def discriminator_plan(D: torch.nn.Module) -> Plan:
+def discriminator_plan(D: Any) -> Plan:
     """The plan of a StyleGAN2 discriminator of any architecture and size."""
-    assert isinstance(D, Discriminator)
     tensors = {**dict(D.named_parameters()), **dict(D.named_buffers())}
     top = f"b{D.img_resolution}" if D.block_resolutions else "b4"
     names, sizes = [f"{top}.in"], [D.b4.in_channels]
@@ -137,24 +136,24 @@ def discriminator_plan(D: torch.nn.Module) -> Plan:
     return Plan(_named(names, sizes), rules, consumers, build)
 
 
-def layer_costs(network: torch.nn.Module) -> list[LayerCost]:
+def layer_costs(network: Any) -> list[LayerCost]:
     """Multiply-accumulates of every layer with weights, for one image.
 
     Convolutions, torgb, affine layers, the mapping network and dense layers count; resampling filters, demodulation,
     noise, bias and activation do not.
     """
     costs = []
+    layer: Any
     for name, layer in network.named_modules():
         if isinstance(layer, FullyConnectedLayer):
             costs.append(LayerCost(name, layer.weight.numel(), layer.weight.numel()))
         elif isinstance(layer, SynthesisLayer | ToRGBLayer | Conv2dLayer):
-            res = _output_resolution(network, name, layer)
-            up = layer.up if isinstance(layer, SynthesisLayer | Conv2dLayer) else 1
-            costs.append(LayerCost(name, layer.weight.numel() * (res // up) ** 2, layer.weight.numel() * res**2))
+            res, weights = _output_resolution(network, name, layer), layer.weight.numel()
+            costs.append(LayerCost(name, weights * (res // getattr(layer, "up", 1)) ** 2, weights * res**2))
     return costs
 
 
-def _output_resolution(network: torch.nn.Module, name: str, layer: torch.nn.Module) -> int:
+def _output_resolution(network: torch.nn.Module, name: str, layer: Any) -> int:
     """The side of a convolution's output; the block that holds it knows its own."""
-    block = network.get_submodule(name.rpartition(".")[0])
+    block: Any = network.get_submodule(name.rpartition(".")[0])
     return block.resolution // getattr(layer, "down", 1)

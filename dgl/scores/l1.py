@@ -1,10 +1,13 @@
 """Keeps the channels with the largest outgoing weights.
 
 The L1 norm of all weights that read a channel, as the network applies them: modulated by the styles and demodulated,
-averaged over sampled latents (the baseline of Liu et al. 2021, arXiv:2104.02244, section 4; here every consumer counts).
+averaged over sampled latents (the baseline of Liu et al. 2021, arXiv:2104.02244, section 4; every consumer counts).
 A weight whose output cannot reach the image counts nothing.
 """
+from typing import Any
+
 import torch
+
 from training.networks import FullyConnectedLayer, SynthesisLayer, ToRGBLayer
 
 from ..plan import Plan
@@ -14,7 +17,7 @@ NUM_SAMPLES = 1024
 
 
 @torch.no_grad()
-def score(network: torch.nn.Module, plan: Plan, options: ScoreOptions) -> dict[str, torch.Tensor]:
+def score(network: Any, plan: Plan, options: ScoreOptions) -> dict[str, torch.Tensor]:
     """Set name → mean L1 norm of each channel's outgoing weights."""
     styles = _sample_ws(network, options) if hasattr(network, "mapping") and hasattr(network, "synthesis") else None
     scores: dict[str, torch.Tensor] = {}
@@ -30,7 +33,7 @@ def score(network: torch.nn.Module, plan: Plan, options: ScoreOptions) -> dict[s
     return scores
 
 
-def _sample_ws(G: torch.nn.Module, options: ScoreOptions) -> torch.Tensor:
+def _sample_ws(G: Any, options: ScoreOptions) -> torch.Tensor:
     """Mapped latents [num_samples, w_dim], labels drawn uniformly."""
     generator = torch.Generator().manual_seed(options.seed)
     count = options.num_samples or NUM_SAMPLES
@@ -42,7 +45,7 @@ def _sample_ws(G: torch.nn.Module, options: ScoreOptions) -> torch.Tensor:
     return G.mapping(z.to(device), c.to(device), skip_w_avg_update=True)[:, 0]
 
 
-def _outgoing(layer: torch.nn.Module, ws: torch.Tensor | None, counts: torch.Tensor | None, batch: int) -> torch.Tensor:
+def _outgoing(layer: Any, ws: torch.Tensor | None, counts: torch.Tensor | None, batch: int) -> torch.Tensor:
     """Sum of the absolute effective weights that read each input, [I] float64, over the outputs that count."""
     weight = layer.weight.double()  # [O, I, ...]
     magnitude = weight.abs().flatten(2).sum(dim=2) if weight.ndim > 2 else weight.abs()  # [O, I]

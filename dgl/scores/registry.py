@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable
 
 import torch
+
 from dnnlib.util import UserError
 
 from ..plan import Plan

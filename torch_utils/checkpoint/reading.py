@@ -31,6 +31,7 @@ class _Call(_Refusing):
     """A function that a stream may call, and do nothing else with."""
 
     __slots__ = ("_function",)
+    _function: Callable[..., Any]
 
     def __init__(self, function: Callable[..., Any]) -> None:
         object.__setattr__(self, "_function", function)
@@ -42,7 +43,7 @@ class _Call(_Refusing):
         raise CheckpointError("the file tries to modify a function")
 
 
-class _Dict(_Refusing, dict):  # type: ignore[misc]
+class _Dict(_Refusing, dict):
     """Any mapping class of a stream, EasyDict and OrderedDict alike."""
 
 

@@ -146,14 +146,14 @@ class _Resample(torch.autograd.Function):
     """A linear map whose adjoint is of the same family, so gradients of every order are this very function."""
 
     @staticmethod
-    def forward(ctx, x, f, up, down, padding, flip, gain):  # type: ignore[no-untyped-def]
+    def forward(ctx, x, f, up, down, padding, flip, gain):
         y = _resample_ref(x, f, up, down, padding, flip, gain)
         ctx.save_for_backward(f)
         ctx.args = (x.shape, y.shape, up, down, padding, flip, gain)
         return y
 
     @staticmethod
-    def backward(ctx, dy):  # type: ignore[no-untyped-def]
+    def backward(ctx, dy):
         (f,) = ctx.saved_tensors
         (_, _, h, w), (_, _, oh, ow), up, down, (px0, _, py0, _), flip, gain = ctx.args
         fh, fw = f.shape
