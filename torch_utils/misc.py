@@ -6,7 +6,7 @@ import functools
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -50,20 +50,18 @@ class WeightsError(UserError, ValueError):
     """The weights of one network do not fit another."""
 
 
-class suppress_tracer_warnings:
+def suppress_tracer_warnings() -> AbstractContextManager[Any]:
     """Context in which torch.jit.trace does not warn about values it takes as constants."""
+    if torch.compiler.is_compiling() or not torch.jit.is_tracing():
+        return nullcontext()
+    return _no_tracer_warnings()
 
-    def __enter__(self) -> suppress_tracer_warnings:
-        self._filters = None
-        if not torch.compiler.is_compiling() and torch.jit.is_tracing():
-            self._filters = warnings.catch_warnings()
-            self._filters.__enter__()
-            warnings.simplefilter("ignore", category=torch.jit.TracerWarning)
-        return self
 
-    def __exit__(self, *error: Any) -> None:
-        if self._filters is not None:
-            self._filters.__exit__(*error)
+@contextmanager
+def _no_tracer_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=torch.jit.TracerWarning)
+        yield
 
 
 _constants: dict[tuple, torch.Tensor] = {}
@@ -124,7 +122,7 @@ def assert_shape(tensor: torch.Tensor, ref_shape: Sequence[int | None]) -> None:
     expected = list(ref_shape)
     assert tensor.ndim == len(expected), f"expected a tensor of shape {expected}, got {list(tensor.shape)}"
     with suppress_tracer_warnings():
-        for size, ref in zip(tensor.shape, expected):  # noqa: B905 - equally long, and older tracers know no strict
+        for size, ref in zip(tensor.shape, expected):
             assert ref is None or size == ref, f"expected a tensor of shape {expected}, got {list(tensor.shape)}"
 
 

@@ -81,6 +81,7 @@ def step(phase: Phase, guard: GradientGuard) -> None:
         flat = torch.cat([p.grad.flatten() for p in params])
         distributed.mean_([flat])
         guard.clean_(flat)
+        param: Any
         for param, part in zip(params, flat.split([p.numel() for p in params])):
             param.grad = part.reshape(param.shape)
     phase.opt.step()

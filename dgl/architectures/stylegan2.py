@@ -143,11 +143,11 @@ def layer_costs(network: Any) -> list[LayerCost]:
     noise, bias and activation do not.
     """
     costs = []
-    layer: Any
-    for name, layer in network.named_modules():
-        if isinstance(layer, FullyConnectedLayer):
+    for name, module in network.named_modules():
+        layer: Any = module
+        if isinstance(module, FullyConnectedLayer):
             costs.append(LayerCost(name, layer.weight.numel(), layer.weight.numel()))
-        elif isinstance(layer, SynthesisLayer | ToRGBLayer | Conv2dLayer):
+        elif isinstance(module, SynthesisLayer | ToRGBLayer | Conv2dLayer):
             res, weights = _output_resolution(network, name, layer), layer.weight.numel()
             costs.append(LayerCost(name, weights * (res // getattr(layer, "up", 1)) ** 2, weights * res**2))
     return costs
