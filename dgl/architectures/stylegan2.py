@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from dnnlib import EasyDict
+from dnnlib.util import UserError
 from training import widths as stock
 from training.networks import (
     Conv2dLayer,
@@ -88,7 +89,7 @@ def _modulated(layer: str, source: str, output: Axis | None) -> dict[str, Rule]:
 def discriminator_plan(D: Any) -> Plan:
     """The plan of a StyleGAN2 discriminator of any architecture and size."""
     tensors = {**dict(D.named_parameters()), **dict(D.named_buffers())}
-    top = f"b{D.img_resolution}" if D.block_resolutions else "b4"
+    top = f"b{D.img_resolution}"
     names, sizes = [f"{top}.in"], [D.b4.in_channels]
     rules: dict[str, Rule] = {}
     consumers: dict[str, list[Consumer]] = {}
@@ -129,6 +130,9 @@ def discriminator_plan(D: Any) -> Plan:
     def build(widths: Sequence[int]) -> Discriminator:
         kwargs = _without_widths(D.init_kwargs)
         kwargs.update({name: getattr(D, name) for name in ("c_dim", "img_resolution", "img_channels")})
+        if num_statistics and widths[-3] % num_statistics:
+            raise UserError(f"--d-width: this discriminator has a minibatch standard deviation of {num_statistics} "
+                            f"channels, which do not divide the {widths[-3]} channels left before it")
         if D.c_dim > 0:
             kwargs.cmap_dim = D.b4.cmap_dim
         return Discriminator(**kwargs, **_width_arguments(D.img_resolution, widths, discriminator=True))
