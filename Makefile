@@ -1,0 +1,96 @@
+# Every command of this project. `make demo` and `make test` need nothing but python3 (3.10 or newer) with venv, and make.
+#
+#   PYTHON=python3.12       the interpreter for the virtual environment
+#   TORCH_INDEX=https://…   where torch comes from, e.g. https://download.pytorch.org/whl/cpu for the small CPU build
+#   JOBS=4                  processes that run the tests
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+JOBS ?= 2
+VENV := .venv
+VENV24 := .venv-torch24
+PY := $(VENV)/bin/python
+TORCH := $(shell grep '^torch==' requirements.lock)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check test-gpu test-torch24 bench docs golden clean distclean
+
+help:
+	@echo "make demo          compress a trained network on real images, score it, draw it (10 minutes on two cores)"
+	@echo "make test          lint, types, and all tests with coverage"
+	@echo "make check         lint and types only"
+	@echo "make test-gpu      the tests that need a CUDA device, and the benchmark of the CUDA ops"
+	@echo "make test-torch24  all tests with the oldest torch that is supported, in an environment of its own"
+	@echo "make golden        differences from every reference number, as one table"
+	@echo "make bench         the benchmarks that run on a CPU"
+	@echo "make docs          writes the help texts in docs/cli anew"
+	@echo "make clean         removes what the demo and the tests left;  make distclean: the environments too"
+
+demo: $(VENV)/.runtime-installed
+	$(PY) -m demo.run
+
+test: check
+	$(PY) -m pytest -n $(JOBS) --cov=dgl --cov=torch_utils.checkpoint --cov-report=term --cov-fail-under=90
+
+check: $(VENV)/.dev-installed
+	$(PY) -m ruff check .
+	$(PY) -m mypy dnnlib torch_utils dgl
+
+test-gpu: $(VENV)/.dev-installed
+	$(PY) -m pytest -m gpu
+	$(PY) benchmarks/cuda_ops.py
+
+test-torch24: $(VENV24)/.installed
+	$(VENV24)/bin/python -m pytest -n $(JOBS)
+
+golden: $(VENV)/.dev-installed
+	$(PY) -m tests.golden_report
+
+bench: $(VENV)/.runtime-installed
+	$(PY) benchmarks/fid_sqrtm.py
+	$(PY) benchmarks/data_loading.py
+
+docs: $(VENV)/.dev-installed
+	$(PY) -m tests.contract.help_texts
+
+clean:
+	rm -rf demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV) $(VENV24)
+
+# The environments. A stamp is written last, so an installation that was cut short is done again.
+
+# $(call environment,FOLDER): makes a virtual environment, or says what is missing.
+define environment
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "Error: $(PYTHON) is missing or older than 3.10; name another one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2> /dev/null \
+		|| { echo "Error: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(1)
+endef
+
+# $(call from_torch_index,FOLDER,REQUIREMENT): torch itself from TORCH_INDEX; what it needs follows with the rest.
+define from_torch_index
+	$(if $(TORCH_INDEX),$(1)/bin/python -m pip install --no-deps --index-url $(TORCH_INDEX) $(2))
+endef
+
+$(VENV)/.runtime-installed: requirements.lock
+	$(call environment,$(VENV))
+	$(call from_torch_index,$(VENV),$(TORCH))
+	$(PY) -m pip install -r requirements.lock
+	@touch $@
+
+$(VENV)/.dev-installed: $(VENV)/.runtime-installed requirements-dev.lock
+	$(PY) -m pip install -r requirements-dev.lock
+	@touch $@
+
+$(VENV24)/.installed: requirements.lock requirements-dev.lock
+	$(call environment,$(VENV24))
+	$(call from_torch_index,$(VENV24),torch==2.4.1)
+	grep -vE '^(torch|numpy|scipy)==' requirements.lock > $(VENV24)/others.txt
+	$(VENV24)/bin/python -m pip install torch==2.4.1 numpy==1.26.4 scipy==1.15.3 \
+		-r $(VENV24)/others.txt -r requirements-dev.lock
+	@touch $@
