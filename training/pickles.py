@@ -10,6 +10,7 @@ from dnnlib import EasyDict
 from torch_utils import checkpoint, misc
 from torch_utils.checkpoint import CheckpointError, ModuleRecord, TFNetworkRecord
 
+from . import biggan_checkpoints
 from .records_to_networks import build
 from .tf_networks import discriminator_from_tf, generator_from_tf
 
@@ -17,11 +18,15 @@ NETWORKS = ("G", "D", "G_ema")
 
 
 def open_networks(path_or_url: str, force_fp16: bool = False, trust_pickle: bool = False) -> dict[str, Any]:
-    """`load_networks` of a local file or a URL (downloaded once into the cache).
+    """`load_networks` of a local file or a URL (downloaded once into the cache), or of a BigGAN checkpoint.
 
     Raises:
         CheckpointError: the file is missing or not what it should be; the message names it.
     """
+    if biggan_checkpoints.is_checkpoint(path_or_url):
+        if force_fp16:
+            raise CheckpointError(f"{path_or_url}: a BigGAN has no half precision; leave out --force-fp16")
+        return biggan_checkpoints.load_networks(path_or_url)
     try:
         f = dnnlib.util.open_url(path_or_url)
     except FileNotFoundError:
@@ -88,6 +93,8 @@ def _as_module(name: str, value: Any) -> Any:
 
 def _with_fp16(name: str, old: Any) -> Any:
     """The same weights in a network that computes its four highest resolutions in half precision."""
+    if type(old).__name__ not in ("Generator", "Discriminator"):
+        raise CheckpointError(f"{name}: a {type(old).__name__} has no half precision; leave out --force-fp16")
     kwargs = old.init_kwargs
     target = kwargs
     if name.startswith("G"):

@@ -13,7 +13,7 @@ from dnnlib import EasyDict
 from torch_utils.checkpoint import CheckpointError, ModuleRecord
 from torch_utils.ops import upfirdn2d
 
-from . import networks, widths
+from . import networks, networks_biggan, widths
 from .augment import AugmentPipe
 
 # Attributes of other trees that say nothing a constructor needs, or that ours expresses otherwise.
@@ -32,6 +32,8 @@ def build(record: ModuleRecord) -> torch.nn.Module:
         "Generator": _generator,
         "Discriminator": _discriminator,
         "AugmentPipe": _augment_pipe,
+        "BigGANGenerator": _biggan,
+        "BigGANDiscriminator": _biggan,
     }
     if record.class_name not in builders:
         raise CheckpointError(f"unknown network class {record.class_name!r}; known: {', '.join(builders)}. "
@@ -221,3 +223,11 @@ def _discriminator(record: ModuleRecord) -> networks.Discriminator:
 def _augment_pipe(record: ModuleRecord) -> AugmentPipe:
     plain = {k: v for k, v in record.state.items() if not k.startswith("_") and k != "training"}
     return AugmentPipe(**plain)
+
+
+def _biggan(record: ModuleRecord) -> torch.nn.Module:
+    """These are our own classes alone, which keep all of their arguments."""
+    try:
+        return getattr(networks_biggan, record.class_name)(**record["options"], skip_init=True)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{record.class_name}: its options do not make a network: {error}") from None

@@ -4,6 +4,16 @@ Reading never imports or calls anything a file names. Which of our classes a rec
 """
 from .reading import read, read_trusted
 from .records import CheckpointError, ModuleRecord, TFNetworkRecord
+from .torch_files import Inert, read_torch_file
 from .writing import write_pickle
 
-__all__ = ["CheckpointError", "ModuleRecord", "TFNetworkRecord", "read", "read_trusted", "write_pickle"]
+__all__ = [
+    "CheckpointError",
+    "Inert",
+    "ModuleRecord",
+    "TFNetworkRecord",
+    "read",
+    "read_torch_file",
+    "read_trusted",
+    "write_pickle",
+]

@@ -83,14 +83,18 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin-1")
 
 
-def _tensor(storage: torch.Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> torch.Tensor:
+def strided_view(storage: torch.Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> torch.Tensor:
     """A tensor over a storage, checked against its bounds; strides are kept."""
     if not isinstance(storage, torch.Tensor) or len(size) != len(stride) or min([offset, *size, *stride]) < 0:
         raise CheckpointError(f"tensor of size {size} and stride {stride}: malformed")
     last = offset + sum((n - 1) * s for n, s in zip(size, stride)) if all(size) else offset
     if all(size) and last >= storage.numel():
         raise CheckpointError(f"tensor of size {size} reaches beyond its storage of {storage.numel()} elements")
-    return torch.as_strided(storage, size, stride, offset).clone()
+    return torch.as_strided(storage, size, stride, offset)
+
+
+def _tensor(*args: Any) -> torch.Tensor:
+    return strided_view(*args).clone()
 
 
 def _parameter(data: torch.Tensor, *_: Any) -> torch.Tensor:

@@ -1,0 +1,280 @@
+"""BigGAN checkpoints: folders of G.pth, G_ema.pth, D.pth and state_dict.pth, read without executing them, and written.
+
+Every file may carry a suffix behind an underscore (best0, copy1, ...). `state_dict.pth`, which holds the options of the
+run, is optional, and live objects in it are passed over. StudioGAN's generators are converted.
+"""
+import collections
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dnnlib.files import open_atomic
+from torch_utils.checkpoint import CheckpointError, read_torch_file
+
+from . import biggan_layout as layout
+from . import biggan_studiogan as studiogan
+from .networks_biggan import BigGANDiscriminator, BigGANGenerator
+
+_FILE = re.compile(r"(?P<role>G_ema|G|D|state_dict)(?:_(?P<suffix>\w+))?\.pth")
+_STUDIOGAN_FILE = re.compile(r"model=(?P<role>G_ema|G|D)-(?P<suffix>\w+)-weights-step=\d+\.pth")
+_CLASSES: dict[str, Any] = {"G": BigGANGenerator, "D": BigGANDiscriminator}
+_CONVERTED_EPS = 1e-4  # of every norm in files converted from the TensorFlow weights, which alone have no sv0
+
+_BOOKKEEPING = {"itr": 0, "epoch": 0, "save_num": 0, "save_best_num": 0, "best_IS": 0, "best_FID": 999999}
+
+
+def is_checkpoint(path: str | os.PathLike) -> bool:
+    """Whether a path is of the kind that this module reads: an existing folder, or a file called *.pth."""
+    return os.path.isdir(path) or os.fspath(path).endswith(".pth")
+
+
+def load_generator(path: str | os.PathLike, ema: bool = True, suffix: str = "") -> torch.nn.Module:
+    """The generator in a folder or a file, in eval mode on the CPU, without gradients.
+
+    Args:
+        path: a .pth file, or a folder with G_ema.pth or G.pth.
+        ema: in a folder, prefer the moving average; otherwise only the raw network will do.
+        suffix: of the files in a folder.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, of another kind, or contradicts its state_dict.pth; names it.
+    """
+    file = _find(path, ("G_ema", "G") if ema else ("G",), suffix)
+    return _load(file, "G")
+
+
+def load_discriminator(path: str | os.PathLike, suffix: str = "") -> torch.nn.Module:
+    """The discriminator in a folder or a file; as `load_generator`."""
+    return _load(_find(path, ("D",), suffix), "D")
+
+
+class _Networks(dict):
+    """Networks by role; the error for one that is not there says what to do."""
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        super().__init__(training_set_kwargs=None, augment_pipe=None)
+        self._path = os.fspath(path)
+
+    def __missing__(self, role: str) -> Any:
+        raise CheckpointError(f"{self._path}: holds no {role}, which is needed here; put {role}.pth beside the others")
+
+
+def load_networks(path: str | os.PathLike, suffix: str = "") -> dict[str, Any]:
+    """All networks of a folder, or the one in a file, as `training.pickles.load_networks` returns them.
+
+    A missing G stands in for G_ema and the other way round. Asking for a network that is not there at all raises a
+    CheckpointError that names it.
+    """
+    nets: dict[str, Any] = _Networks(path)
+    if os.path.isdir(path):
+        files = _available(path).get(suffix, {})
+        for role in ("G", "G_ema", "D"):
+            if role in files:
+                nets[role] = _load(files[role], role[0])
+        if not any(role in nets for role in ("G", "G_ema", "D")):
+            _find(path, ("G_ema", "G", "D"), suffix)
+    else:
+        network = _load(_find(path, (), suffix))
+        nets["D" if isinstance(network, BigGANDiscriminator) else "G_ema"] = network
+    for role, other in (("G", "G_ema"), ("G_ema", "G")):
+        if role not in nets and other in nets:
+            nets[role] = nets[other]
+    return nets
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Finding files
+
+
+def _available(folder: str | os.PathLike) -> dict[str, dict[str, Path]]:
+    """Suffix → role → file."""
+    found: dict[str, dict[str, Path]] = {}
+    for file in sorted(Path(folder).iterdir()):
+        match = _FILE.fullmatch(file.name) or _STUDIOGAN_FILE.fullmatch(file.name)
+        if match and not (match["suffix"] or "").startswith("optim"):
+            found.setdefault(match["suffix"] or "", {})[match["role"]] = file
+    return found
+
+
+def _find(path: str | os.PathLike, roles: tuple[str, ...], suffix: str) -> Path:
+    """The file itself, or the first of the roles in a folder."""
+    if not os.path.isdir(path):
+        if suffix:
+            raise CheckpointError(f"{os.fspath(path)}: a suffix ({suffix}) goes with a folder, not with a file")
+        return Path(path)
+    found = _available(path)
+    for role in roles:
+        if role in found.get(suffix, {}):
+            return found[suffix][role]
+    names = " or ".join(f"{role}{'_' * bool(suffix)}{suffix}.pth" for role in roles)
+    others = ", ".join(file.name for files in found.values() for file in files.values())
+    raise CheckpointError(f"{os.fspath(path)}: no {names} in this folder; found: {others or 'no checkpoint'}")
+
+
+def _config_of(file: Path) -> tuple[Path, dict[str, Any]]:
+    """The state_dict.pth that goes with a file, and the options in it; none if it is not there."""
+    match = _FILE.fullmatch(file.name)
+    suffix = f"_{match['suffix']}" if match and match["suffix"] else ""
+    path = file.with_name(f"state_dict{suffix}.pth")
+    if match is None or not path.is_file():
+        return path, {}
+    data = read_torch_file(path)
+    config = data.get("config") if isinstance(data, dict) else None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: expected a dictionary with an entry 'config'; remove the file to go without it")
+    return path, config
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Reading
+
+
+def _load(file: Path, kind: str | None = None) -> torch.nn.Module:
+    tensors = read_tensors(file)
+    try:
+        tensors, given = _to_public_layout(tensors)
+        found = layout.network_kind(tensors)
+        if kind not in (None, found):
+            names = {"G": "generator", "D": "discriminator"}
+            raise CheckpointError(f"expected a {names[str(kind)]}, found a {names[found]}")
+        options = {**layout.options_of(tensors), **given}
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: {error}") from None
+    config_path, config = _config_of(file)
+    try:
+        options = layout.complete(options, config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{config_path}: {error} (in {file.name})") from None
+    try:
+        return build(options, tensors)
+    except (CheckpointError, ValueError) as error:
+        raise CheckpointError(f"{file}: {error}") from None
+
+
+def read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a network's file by name, out of StudioGAN's wrapper if there is one.
+
+    Raises:
+        CheckpointError: the file holds something else.
+    """
+    data = read_torch_file(file)
+    if isinstance(data, dict) and isinstance(data.get("state_dict"), dict):
+        data = data["state_dict"]
+    if isinstance(data, dict) and "param_groups" in data:
+        raise CheckpointError(f"{file}: this is the state of an optimizer, not of a network")
+    if not isinstance(data, dict) or not data or not all(isinstance(value, torch.Tensor) for value in data.values()):
+        raise CheckpointError(f"{file}: expected a dictionary of a network's tensors by name")
+    return data
+
+
+def _to_public_layout(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors under the names of our networks, and constructor arguments that go with where they come from."""
+    if studiogan.is_studiogan(tensors):
+        return studiogan.convert(tensors), dict(studiogan.OPTIONS)
+    tensors = {_plain_norm_name(name): tensor for name, tensor in _without_counters(tensors).items()}
+    vectors = [name for name in tensors if name.endswith(".u0")]
+    if vectors and not any(name.endswith(".sv0") for name in tensors):
+        given = {"SN_eps": _CONVERTED_EPS}
+        if layout.network_kind(tensors) == "G":
+            given["BN_eps"] = _CONVERTED_EPS
+        return {**tensors, **{f"{name[:-2]}sv0": torch.ones([1]) for name in vectors}}, given
+    return tensors, {}
+
+
+def _plain_norm_name(name: str) -> str:
+    """The statistics of the public code's other batch norms (mybn, cross_replica) under the plain one's names."""
+    return re.sub(r"\.bn\.(?:stored|running)_(mean|var)$", r".stored_\1", name)
+
+
+def _without_counters(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Standing statistics are stored as sums beside their count: divided by it."""
+    found = {}
+    for name, tensor in tensors.items():
+        prefix, _, leaf = name.rpartition(".")
+        if leaf in ("accumulation_counter", "num_batches_tracked") and prefix.endswith(".bn"):
+            continue
+        count = float(tensors.get(f"{prefix}.accumulation_counter", torch.zeros([1]))) or 1
+        found[name] = tensor / count if count != 1 and leaf in ("stored_mean", "stored_var") else tensor
+    return found
+
+
+def build(options: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+    """A network of these constructor arguments with these tensors, in eval mode on the CPU, without gradients.
+
+    Raises:
+        CheckpointError: names or shapes do not match; the message lists them.
+    """
+    with torch.random.fork_rng(devices=[]):  # the initial weights are all overwritten
+        network = _CLASSES["G" if "G_param" in options else "D"](**options, skip_init=True)
+    target = network.state_dict()
+    missing, extra = sorted(target.keys() - tensors.keys()), sorted(tensors.keys() - target.keys())
+    if missing or extra:
+        raise CheckpointError(f"the tensors do not match this architecture; missing in the file: {_some(missing)}; "
+                              f"unknown here: {_some(extra)}")
+    for name, tensor in target.items():
+        if tensor.shape != tensors[name].shape:
+            raise CheckpointError(f"{name} has shape {list(tensors[name].shape)}, expected {list(tensor.shape)}")
+        tensor.copy_(tensors[name])
+    return network.eval().requires_grad_(False)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") if names else "none"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Writing
+
+
+def save_checkpoint(
+    folder: str | os.PathLike,
+    networks: Mapping[str, Any],
+    suffix: str = "",
+    itr: int = 0,
+) -> list[Path]:
+    """Writes networks as the public code does, so that it loads them: tensors by name, and the options beside them.
+
+    The public code knows three image channels, spectral normalisation and the widths of a channel multiplier only.
+
+    Args:
+        folder: made if missing.
+        networks: any of G, G_ema and D.
+        suffix: of the files.
+        itr: generator steps so far.
+
+    Returns:
+        The files, state_dict.pth last.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    end = f"_{suffix}" if suffix else ""
+    contents: dict[str, Any] = {
+        role: collections.OrderedDict((name, tensor.cpu().clone()) for name, tensor in network.state_dict().items())
+        for role, network in networks.items()
+    }
+    contents["state_dict"] = {**_BOOKKEEPING, "itr": itr, "config": config_of(networks)}
+    files = []
+    for role, content in contents.items():
+        files.append(Path(folder, f"{role}{end}.pth"))
+        with open_atomic(files[-1]) as f:
+            torch.save(content, f)
+    return files
+
+
+def config_of(networks: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of networks as the public code names them."""
+    config: dict[str, Any] = {
+        "norm_style": "bn", "mybn": False, "cross_replica": False, "G_nl": "relu", "D_nl": "relu",
+        "G_activation": torch.nn.ReLU(), "D_activation": torch.nn.ReLU(), "skip_init": True,
+    }
+    for role, network in networks.items():
+        options = dict(network.options)
+        config |= {"resolution": options.pop("img_resolution"), "n_classes": options.pop("c_dim")}
+        options.pop("img_channels")
+        if options.get(f"{role[0]}_channels") is None:
+            options.pop(f"{role[0]}_channels")
+        config |= options
+    return config
