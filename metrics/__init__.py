@@ -1,0 +1,1 @@
+"""Quality metrics of generators: a registry, feature statistics, and one file per metric."""

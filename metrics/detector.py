@@ -1,0 +1,183 @@
+"""Feature detectors: where they come from, which file they are, and loading them.
+
+A detector is a TorchScript module called with images N x 3 x H x W in 0..255:
+    (uint8 images, return_features=True) -> features [N, F];
+    (uint8 images, no_output_bias=True) -> class probabilities [N, K];
+    (float images, resize_images=False, return_lpips=True) -> vectors [N, V] whose squared distance is LPIPS.
+It resizes the images itself unless told not to.
+
+Only the file that everybody uses gives a score its usual name. It is known by its content: the sha256 sums below are
+those that several public projects record for the two official downloads (they were not checked against a download
+here). Where an official file ever changes, pin the new one with `URL#sha256=...`; its scores then carry its own name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import torch
+
+from dnnlib.util import UserError, open_url
+from metrics import torchscript
+from torch_utils import distributed
+
+_PIN = "#sha256="
+
+
+class DetectorError(UserError):
+    """A detector that is not usable: wrong kind of file, wrong content, or a call form that it lacks."""
+
+
+class DetectorUnavailable(DetectorError):
+    """A detector that cannot be had, for example a URL while offline."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectorSpec:
+    """A detector's source and, if known, what its content must be.
+
+    Args:
+        source: path or URL of the TorchScript file.
+        sha256: lower-case hex digest that the file must have; None accepts any.
+    """
+
+    source: str
+    sha256: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> DetectorSpec:
+        """Reads `PATH_OR_URL` or `PATH_OR_URL#sha256=HEX`. Raises DetectorError for a malformed digest."""
+        source, found, digest = text.partition(_PIN)
+        if not found:
+            return cls(text)
+        if len(digest) != 64 or not set(digest.lower()) <= set("0123456789abcdef"):
+            raise DetectorError(f"detector {text}: expected 64 hexadecimal digits after {_PIN}, found {digest!r}")
+        return cls(source, digest.lower())
+
+    @property
+    def name(self) -> str:
+        """File name without folder and extension."""
+        return PurePosixPath(self.source.replace("\\", "/")).stem
+
+
+_OFFICIAL_FOLDER = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
+INCEPTION = DetectorSpec(
+    _OFFICIAL_FOLDER + "inception-2015-12-05.pt", "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+)
+VGG16 = DetectorSpec(
+    _OFFICIAL_FOLDER + "vgg16.pt", "b437eb095feaeb0b83eb3fa11200ebca4548ee39a07fb944a417ddc516cc07c3"
+)
+OFFICIAL = (INCEPTION, VGG16)
+
+
+@dataclasses.dataclass(frozen=True)
+class Detector:
+    """A loaded detector that knows which file it is."""
+
+    name: str
+    sha256: str
+    module: torch.jit.ScriptModule
+
+    def __call__(self, images: torch.Tensor, **mode: Any) -> torch.Tensor:
+        """Runs the detector in one of the call forms; the result has shape [N, F].
+
+        Raises:
+            DetectorError: the detector does not know the call form, or its result has another shape.
+        """
+        if images.shape[1] == 1:
+            images = images.repeat([1, 3, 1, 1])
+        if unknown := set(mode) - self._call_options():
+            raise DetectorError(
+                f"detector {self.name}: does not know the option {sorted(unknown)[0]}, which this metric needs;"
+                " pass another file with --detector"
+            )
+        found = self.module(images, **mode)
+        if found.ndim != 2 or len(found) != len(images):
+            raise DetectorError(
+                f"detector {self.name}: expected a result of shape [{len(images)}, F], found {list(found.shape)}"
+            )
+        return found
+
+    def _call_options(self) -> set[str]:
+        forward: Any = self.module.forward
+        return {argument.name for argument in forward.schema.arguments}
+
+
+def choose(default: DetectorSpec, given: Sequence[str | DetectorSpec]) -> DetectorSpec:
+    """Which of the user's detectors takes the place of the default one.
+
+    A file named like an official detector stands in for that detector only, a file of any other name for all.
+    """
+    specs = [spec if isinstance(spec, DetectorSpec) else DetectorSpec.parse(spec) for spec in given]
+    official_names = {spec.name for spec in OFFICIAL}
+    namesakes = [spec for spec in specs if spec.name == default.name]
+    substitutes = [spec for spec in specs if spec.name not in official_names]
+    return (namesakes + substitutes + [default])[0]
+
+
+def load(spec: DetectorSpec, device: torch.device, verbose: bool = False) -> Detector:
+    """Fetches and loads a detector; repeated calls return the same one. Call it on every rank; rank 0 downloads first.
+
+    Raises:
+        DetectorUnavailable: it cannot be downloaded or found (on every rank, if rank 0 cannot).
+        DetectorError: the file is not TorchScript, or its content is not the pinned one.
+    """
+    problem = None
+    if distributed.is_main():
+        try:
+            _load(spec, device, verbose)
+        except DetectorError as error:
+            problem = error
+    problem = distributed.broadcast_object(problem)
+    if problem is not None:
+        raise problem
+    return _load(spec, device, verbose=False)
+
+
+def _load(spec: DetectorSpec, device: torch.device, verbose: bool) -> Detector:
+    path = _fetch(spec, verbose)
+    stat = os.stat(path)
+    return _load_file(spec, path, (stat.st_size, stat.st_mtime_ns), device)
+
+
+@functools.lru_cache(maxsize=8)
+def _load_file(spec: DetectorSpec, path: str, version: tuple[int, int], device: torch.device) -> Detector:
+    # `version` only makes a file that was replaced a different call.
+    digest = _file_sha256(path)
+    if spec.sha256 not in (None, digest):
+        raise DetectorError(f"detector {spec.source}: expected sha256 {spec.sha256}, found {digest}")
+    try:
+        module = torchscript.load(path, device)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DetectorError(f"detector {spec.source}: not a TorchScript file that torch can load: {reason}") from error
+    return Detector(spec.name, digest, module)
+
+
+def _fetch(spec: DetectorSpec, verbose: bool) -> str:
+    if spec.source.endswith((".pkl", ".pickle")):
+        raise DetectorError(
+            f"detector {spec.source}: is a Python pickle, which would have to be executed;"
+            f" pass the TorchScript file, for example {_OFFICIAL_FOLDER}{spec.name}.pt"
+        )
+    try:
+        path = open_url(spec.source, return_filename=True, verbose=verbose)
+    except OSError as error:
+        raise DetectorUnavailable(f"detector {spec.name}: {error}, with --detector=PATH") from error
+    if not os.path.isfile(path):
+        raise DetectorUnavailable(f"detector {spec.source}: no such file; pass a TorchScript file with --detector=PATH")
+    return path
+
+
+def _file_sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,131 @@
+"""The registry of metrics, running one of them, and reporting its result."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from dnnlib.files import append_line
+from dnnlib.util import EasyDict, UserError, format_time
+from metrics.frechet_inception_distance import compute_fid
+from metrics.inception_score import compute_is
+from metrics.kernel_inception_distance import compute_kid
+from metrics.options import MetricOptions
+from metrics.perceptual_path_length import PathKind, compute_ppl
+from metrics.precision_recall import compute_pr
+from torch_utils import distributed
+
+MetricFunction = Callable[[MetricOptions], dict[str, float]]
+
+_metrics: dict[str, MetricFunction] = {}
+
+
+class UnknownMetric(UserError):
+    """A name that no metric has."""
+
+
+def register_metric(function: MetricFunction) -> MetricFunction:
+    """Decorator: makes a function a metric under its own name. Raises ValueError if the name is taken."""
+    name = function.__name__
+    if _metrics.get(name, function) is not function:
+        raise ValueError(f"register_metric: there already is a metric {name}")
+    _metrics[name] = function
+    return function
+
+
+def is_valid_metric(metric: str) -> bool:
+    """Whether there is a metric of this name."""
+    return metric in _metrics
+
+
+def list_valid_metrics() -> list[str]:
+    """All names, in the order of registration."""
+    return list(_metrics)
+
+
+def calc_metric(metric: str, **options: Any) -> EasyDict:
+    """Runs one metric. Call it on every rank with equal options; every rank gets the same result.
+
+    Args:
+        metric: registered name.
+        options: as for `metrics.options.MetricOptions`.
+
+    Returns:
+        results (name -> float), metric, total_time (seconds), total_time_str, num_gpus, comparable (whether the
+        published protocol was followed) and protocol (how the numbers came about).
+
+    Raises:
+        UnknownMetric: no such metric.
+        DetectorUnavailable: its detector cannot be had; raised on every rank.
+    """
+    if not is_valid_metric(metric):
+        raise UnknownMetric(f"no metric is called {metric!r}; valid ones: {', '.join(list_valid_metrics())}")
+    opts = MetricOptions(**options)
+    start_time = time.time()
+    results = _metrics[metric](opts)
+    total_time, results = distributed.broadcast_object((time.time() - start_time, results))
+    return EasyDict(
+        results=EasyDict({name: float(value) for name, value in results.items()}),
+        metric=metric,
+        total_time=total_time,
+        total_time_str=format_time(total_time),
+        num_gpus=opts.num_gpus,
+        comparable=opts.comparable,
+        protocol=EasyDict(opts.protocol),
+    )
+
+
+def report_metric(result_dict: dict[str, Any], run_dir: str | None = None, snapshot_pkl: str | None = None) -> None:
+    """Prints a result of `calc_metric` as one JSON line, and appends it to RUN_DIR/metric-<metric>.jsonl.
+
+    Args:
+        run_dir: nothing is written if it is None or no folder.
+        snapshot_pkl: the network that was measured; recorded relative to run_dir if both are given.
+    """
+    if run_dir is not None and snapshot_pkl is not None:
+        snapshot_pkl = os.path.relpath(snapshot_pkl, run_dir)
+    own = {"comparable", "protocol"}
+    row = {key: value for key, value in result_dict.items() if key not in own}
+    row |= {"snapshot_pkl": snapshot_pkl, "timestamp": time.time()}
+    row |= {key: value for key, value in result_dict.items() if key in own}
+    line = json.dumps(row)
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+    if run_dir is not None and os.path.isdir(run_dir):
+        append_line(os.path.join(run_dir, f"metric-{result_dict['metric']}.jsonl"), line)
+
+
+def _define(
+    name: str, compute: Callable[..., dict[str, float]], dataset_kwargs: dict[str, Any], **protocol: Any
+) -> None:
+    """Registers a metric that is one of the computations under a fixed protocol."""
+
+    def metric(opts: MetricOptions) -> dict[str, float]:
+        opts.dataset_kwargs.update(dataset_kwargs)
+        return compute(opts, name, **protocol)
+
+    metric.__name__ = name
+    register_metric(metric)
+
+
+# The current protocols compare with all real images without their mirror images. The order here is that of the listing.
+_FULL = {"max_size": None, "xflip": False}
+_define("fid50k_full", compute_fid, _FULL, max_real=None, num_gen=50000)
+_define("kid50k_full", compute_kid, _FULL, max_real=1000000, num_gen=50000)
+_define("pr50k3_full", compute_pr, _FULL, max_real=200000, num_gen=50000)
+_define("ppl2_wend", compute_ppl, {}, kind=PathKind("w", "end", crop=False), num_pairs=50000)
+_define("is50k", compute_is, _FULL, num_gen=50000)
+
+# Older protocols: at most 50,000 real images, mirrored if the training's were; path lengths of cropped images.
+_LEGACY = {"max_size": None}
+_define("fid50k", compute_fid, _LEGACY, max_real=50000, num_gen=50000)
+_define("kid50k", compute_kid, _LEGACY, max_real=50000, num_gen=50000)
+_define("pr50k3", compute_pr, _LEGACY, max_real=50000, num_gen=50000)
+_define("ppl_zfull", compute_ppl, {}, kind=PathKind("z", "full", crop=True), num_pairs=50000)
+_define("ppl_wfull", compute_ppl, {}, kind=PathKind("w", "full", crop=True), num_pairs=50000)
+_define("ppl_zend", compute_ppl, {}, kind=PathKind("z", "end", crop=True), num_pairs=50000)
+_define("ppl_wend", compute_ppl, {}, kind=PathKind("w", "end", crop=True), num_pairs=50000)

@@ -1,0 +1,145 @@
+"""Features of a data set's and of a generator's images, as every metric collects them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from metrics import feature_cache
+from metrics.detector import Detector, DetectorSpec, load
+from metrics.feature_stats import FeatureStats
+from metrics.options import MetricOptions
+from metrics.samples import LabelSource, rank_blocks, sample_rng, torch_seeded
+
+__all__ = [
+    "FeatureStats",
+    "MetricOptions",
+    "compute_feature_stats_for_dataset",
+    "compute_feature_stats_for_generator",
+    "get_feature_detector",
+    "get_feature_detector_name",
+]
+
+_DETECTOR_BATCH = 64
+
+
+def get_feature_detector_name(url: str) -> str:
+    """Base name of a path or URL, without extension."""
+    return DetectorSpec.parse(url).name
+
+
+def get_feature_detector(url: str, device: torch.device | str = "cpu", verbose: bool = False) -> torch.jit.ScriptModule:
+    """The TorchScript module behind a path or URL, in evaluation mode. Call it on every rank."""
+    return load(DetectorSpec.parse(url), torch.device(device), verbose).module
+
+
+def compute_feature_stats_for_dataset(
+    opts: MetricOptions,
+    detector: Detector,
+    detector_kwargs: Mapping[str, Any],
+    max_items: int | None = None,
+    min_items: int = 1,
+    batch_size: int = _DETECTOR_BATCH,
+    **capture: bool,
+) -> FeatureStats:
+    """Features of the first real images (up to max_items) in their order, from the cache if they are there.
+
+    Args:
+        detector_kwargs: the detector's call form.
+        max_items: None takes all; opts.num_real goes before it.
+        min_items: fewer are an error (UserError).
+        capture: capture_all or capture_mean_cov, as FeatureStats takes them.
+    """
+    overrides = {"use_labels": False} if "use_labels" in opts.dataset_kwargs else {}
+    dataset = opts.dataset(**overrides)
+    num_items = opts.count_real(max_items, len(dataset), min_items)
+    opts.protocol["real_set"] = {"name": dataset.name, "xflip": bool(opts.dataset_kwargs.get("xflip"))}
+    entry = feature_cache.open_entry(dataset, detector, detector_kwargs, num_items, capture)
+    opts.protocol["real_set"]["sha256"] = entry.content_hash
+    stats = entry.load() if opts.cache else None
+    if stats is None:
+        stats = _run_on_dataset(opts, dataset, detector, detector_kwargs, num_items, batch_size, **capture)
+        if opts.cache:
+            entry.save(stats)
+    return stats
+
+
+def _run_on_dataset(
+    opts: MetricOptions,
+    dataset: torch.utils.data.Dataset,
+    detector: Detector,
+    detector_kwargs: Mapping[str, Any],
+    num_items: int,
+    batch_size: int,
+    **capture: bool,
+) -> FeatureStats:
+    stats = FeatureStats(max_items=num_items, **capture)
+    rounds = -(-num_items // opts.num_gpus)  # equally many items on every rank; the surplus is dropped at the end
+    order = [(i * opts.num_gpus + opts.rank) % num_items for i in range(rounds)]
+    rng = torch.Generator()  # the loader draws a number even where it does not shuffle; not from the global state
+    loader = torch.utils.data.DataLoader(
+        dataset, sampler=order, batch_size=batch_size, generator=rng, **opts.loader_kwargs()
+    )
+    with opts.progress(num_items, "real images") as bar, torch.no_grad():
+        for images, _labels in loader:
+            stats.append_torch(detector(images.to(opts.device), **detector_kwargs))
+            bar.set(stats.num_items)
+    return stats
+
+
+def compute_feature_stats_for_generator(
+    opts: MetricOptions,
+    detector: Detector,
+    detector_kwargs: Mapping[str, Any],
+    max_items: int,
+    min_items: int = 1,
+    batch_size: int = _DETECTOR_BATCH,
+    **capture: bool,
+) -> FeatureStats:
+    """Features of generated images, made for samples 0, 1, 2, ... of opts.seed.
+
+    Args:
+        detector_kwargs: the detector's call form.
+        max_items: how many; opts.num_gen goes before it.
+        min_items: fewer are an error (UserError).
+        batch_size: images per detector call and block of samples.
+        capture: capture_all or capture_mean_cov, as FeatureStats takes them.
+    """
+    num_items = opts.count_gen(max_items, min_items)
+    block = min(batch_size, num_items)
+    batch_gen = opts.gen_batch()
+    net = opts.generator()
+    labels = LabelSource(opts, net.c_dim)
+    stats = FeatureStats(max_items=num_items, **capture)
+    with opts.progress(num_items, "generated images") as bar, torch.no_grad():
+        for indices in rank_blocks(opts, num_items, block):
+            z, c = draw_inputs(opts, labels, net.z_dim, indices)
+            with torch_seeded(opts, indices.start):
+                parts = zip(z.split(batch_gen), c.split(batch_gen), strict=True)
+                images = torch.cat([to_uint8(net(z=zi, c=ci, **opts.G_kwargs)) for zi, ci in parts])
+            stats.append_blocks(detector(images, **detector_kwargs))
+            bar.set(stats.num_items)
+    return stats
+
+
+def draw_inputs(
+    opts: MetricOptions, labels: LabelSource, z_dim: int, indices: range
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents [n, z_dim] and labels [n, c_dim] of numbered samples, float32 on the device."""
+    z, c = [], []
+    for index in indices:
+        rng = sample_rng(opts.seed, index)
+        z.append(rng.randn(z_dim))
+        c.append(labels.draw(rng))
+    return (
+        torch.from_numpy(np.stack(z).astype(np.float32)).to(opts.device),
+        torch.from_numpy(np.stack(c)).to(opts.device),
+    )
+
+
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Images of dynamic range -1..1 as bytes, the way the published scores are made: trunc(127.5 x + 128)."""
+    return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,57 @@
+"""Latents and labels of numbered samples, and the split of the samples over processes.
+
+Sample i is the same whatever the batch size and the number of processes. Noise that the generator draws itself is
+seeded per block of samples, so it is the same for any number of processes, but not for another batch_gen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from metrics.options import MetricOptions
+
+
+def sample_rng(seed: int, index: int) -> np.random.RandomState:
+    """The random numbers of one sample. RandomState, because its streams are the same in every NumPy version."""
+    return np.random.RandomState([seed, index])
+
+
+class LabelSource:
+    """Labels as the data set has them: that of a uniformly drawn item; none if the generator is unconditional."""
+
+    def __init__(self, opts: MetricOptions, c_dim: int):
+        self._c_dim = c_dim
+        self._dataset = opts.dataset() if c_dim > 0 else None
+
+    def draw(self, rng: np.random.RandomState) -> np.ndarray:
+        """A float32 label [c_dim]."""
+        if self._dataset is None:
+            return np.zeros(0, dtype=np.float32)
+        label = self._dataset.get_label(rng.randint(len(self._dataset)))
+        assert label.shape == (self._c_dim,), (label.shape, self._c_dim)
+        return label
+
+
+def rank_blocks(opts: MetricOptions, num_items: int, block: int) -> list[range]:
+    """The blocks of sample numbers that this rank makes: every num_gpus-th one, equally many on all ranks.
+
+    Blocks are whole, so the last ones may go beyond num_items.
+    """
+    num_blocks = -(-num_items // block)
+    rounds = -(-num_blocks // opts.num_gpus)
+    starts = [(i * opts.num_gpus + opts.rank) * block for i in range(rounds)]
+    return [range(start, start + block) for start in starts]
+
+
+@contextlib.contextmanager
+def torch_seeded(opts: MetricOptions, index: int) -> Iterator[None]:
+    """Seeds torch's own random numbers from (seed, index) and puts back the former state afterwards."""
+    cuda = [opts.device] if opts.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        words = np.random.SeedSequence([opts.seed, index]).generate_state(1, np.uint64)
+        torch.manual_seed(int(words[0]) >> 1)  # torch takes 63 bits
+        yield

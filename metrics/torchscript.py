@@ -1,0 +1,40 @@
+"""TorchScript files in and out, without the deprecation notes of recent torch versions.
+
+TorchScript is deprecated from torch 2.10 or so on, but it is the format of the published detectors and the only one
+that runs without any of our code. Only the notes that these three calls give are silenced.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import IO
+
+import torch
+
+
+@contextlib.contextmanager
+def _deprecation_silenced() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated", category=DeprecationWarning)
+        yield
+
+
+def script(module: torch.nn.Module) -> torch.jit.ScriptModule:
+    """Compiles a module to TorchScript."""
+    with _deprecation_silenced():
+        return torch.jit.script(module)
+
+
+def save(module: torch.jit.ScriptModule, file: IO[bytes]) -> None:
+    """Writes a scripted module to an open binary file."""
+    with _deprecation_silenced():
+        torch.jit.save(module, file)
+
+
+def load(path: str, device: torch.device) -> torch.jit.ScriptModule:
+    """Reads a scripted module onto a device, frozen, in evaluation mode. Raises what torch raises if it cannot."""
+    with _deprecation_silenced():
+        module = torch.jit.load(path, map_location=device).eval()
+    for param in module.parameters():
+        param.requires_grad_(False)
+    return module
