@@ -5,8 +5,16 @@ from typing import Any
 import click
 import numpy as np
 
-from dnnlib.cli import Command, SeedList, device_option, trust_pickle_option
-from dnnlib.files import check_writable_dir, open_atomic
+from dnnlib.cli import (
+    Command,
+    SeedList,
+    class_label,
+    class_option,
+    device_option,
+    seed_latents,
+    trust_pickle_option,
+)
+from dnnlib.files import check_writable_dir
 from dnnlib.progress import Progress
 from dnnlib.util import UserError
 
@@ -16,8 +24,7 @@ from dnnlib.util import UserError
 @click.option("--seeds", help="Random seeds, e.g. 0,1,4-6.", type=SeedList(), metavar="LIST")
 @click.option("--trunc", "truncation_psi", help="Truncation psi.  [default: 1]", type=float, default=1,
               metavar="FLOAT")
-@click.option("--class", "class_idx", help="Class label of a conditional network.", type=click.IntRange(min=0),
-              metavar="INT")
+@class_option
 @click.option("--noise-mode", help="Noise of the synthesis network.  [default: const]",
               type=click.Choice(["const", "random", "none"]), default="const")
 @click.option("--projected-w", help="Images of the array w [n, num_ws, w_dim] in an npz file, instead of --seeds.",
@@ -74,34 +81,11 @@ def main(
             images = {f"proj{i:02d}.png": (ws[i : i + 1],) for i in range(len(ws))}
             _write(lambda args: G.synthesis(*args, **synthesis), images, outdir, 1)
             return
-        label = _label(G, class_idx).to(target)
+        label = torch.from_numpy(class_label(G.c_dim, class_idx)).to(target)
         assert seeds is not None
-        latents = {f"seed{seed:04d}.png": (_latent(seed, G.z_dim).to(target), label) for seed in seeds}
+        zs = torch.from_numpy(seed_latents(seeds, G.z_dim)).to(target)
+        latents = {f"seed{seed:04d}.png": (zs[i : i + 1], label) for i, seed in enumerate(seeds)}
         _write(lambda args: G(*args, truncation_psi=truncation_psi, **synthesis), latents, outdir, batch)
-
-
-def _latent(seed: int, z_dim: int) -> Any:
-    """z [1, z_dim] of a seed: NumPy's legacy generator in double precision, then float32."""
-    import torch
-
-    return torch.from_numpy(np.random.RandomState(seed).randn(1, z_dim)).to(torch.float32)
-
-
-def _label(G: Any, class_idx: int | None) -> Any:
-    """The one-hot label [1, c_dim] of a class."""
-    import torch
-
-    label = torch.zeros([1, G.c_dim])
-    if G.c_dim == 0:
-        if class_idx is not None:
-            click.echo("Warning: --class is ignored by an unconditional network", err=True)
-    elif class_idx is None:
-        raise UserError(f"--class: this network is conditional; give a class from 0 to {G.c_dim - 1}")
-    elif class_idx >= G.c_dim:
-        raise UserError(f"--class: this network has classes 0 to {G.c_dim - 1}, got {class_idx}")
-    else:
-        label[0, class_idx] = 1
-    return label
 
 
 def _load_ws(path: str, G: Any) -> np.ndarray:
@@ -122,19 +106,17 @@ def _load_ws(path: str, G: Any) -> np.ndarray:
 
 def _write(generate: Any, inputs: dict[str, tuple], outdir: str, batch: int) -> None:
     """Generates `batch` images at a time and writes each to its own PNG."""
-    import PIL.Image
     import torch
+
+    from training.images import truncated, write_png
 
     names = list(inputs)
     with Progress(len(names), "images", unit="img") as bar:
         for start in range(0, len(names), batch):
             chunk = names[start : start + batch]
             images = generate([torch.cat(parts) for parts in zip(*(inputs[name] for name in chunk))])
-            pixels = (images * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-            for name, image in zip(chunk, pixels):
-                picture = PIL.Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-                with open_atomic(os.path.join(outdir, name), "wb") as f:
-                    picture.save(f, format="PNG")
+            for name, image in zip(chunk, truncated(images)):
+                write_png(os.path.join(outdir, name), image)
                 bar.update()
 
 

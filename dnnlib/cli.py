@@ -1,4 +1,4 @@
-"""What the command lines share: one-line errors, and the option types that several of them use."""
+"""What the command lines share: one-line errors, and the options that several of them use, with their meaning."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any, TypeVar
 
 import click
+import numpy as np
 
 from dnnlib.errors import UserError
 
@@ -120,3 +121,36 @@ def trust_pickle_option(command: _AnyCallable) -> _AnyCallable:
         is_flag=True,
         help="Run the code that a network file carries. Only for files whose origin you trust.",
     )(command)
+
+
+def seed_latents(seeds: list[int], z_dim: int) -> np.ndarray:
+    """The latents that --seeds stands for: float32 [number of seeds, z_dim].
+
+    They are drawn in double precision by NumPy's legacy generator, as in NVIDIA's scripts, and then rounded.
+    """
+    latents = [np.random.RandomState(seed).randn(z_dim) for seed in seeds]
+    return np.array(latents, dtype=np.float32).reshape(len(seeds), z_dim)
+
+
+def class_label(c_dim: int, class_idx: int | None) -> np.ndarray:
+    """The label that --class stands for: float32 [1, c_dim]; warns if the network (c_dim 0) has no use for it.
+
+    Raises:
+        UserError: the network is conditional and there is no class, or none of that number.
+    """
+    label = np.zeros([1, c_dim], dtype=np.float32)
+    if c_dim == 0:
+        if class_idx is not None:
+            click.echo("Warning: --class is ignored by an unconditional network", err=True)
+    elif class_idx is None:
+        raise UserError(f"--class: this network is conditional; give a class from 0 to {c_dim - 1}")
+    elif class_idx >= c_dim:
+        raise UserError(f"--class: this network has classes 0 to {c_dim - 1}, got {class_idx}")
+    else:
+        label[0, class_idx] = 1
+    return label
+
+
+class_option = click.option(
+    "--class", "class_idx", type=click.IntRange(min=0), metavar="INT", help="Class label of a conditional network."
+)

@@ -3,10 +3,9 @@ import os
 from typing import TYPE_CHECKING
 
 import numpy as np
-import PIL.Image
 import torch
 
-from dnnlib.files import open_atomic
+from .images import write_png
 
 if TYPE_CHECKING:
     from .dataset import Dataset
@@ -65,9 +64,7 @@ def save_grid(
     _, channels, height, width = images.shape
     pixels = to_uint8(images, *value_range).reshape(rows, columns, channels, height, width)
     pixels = pixels.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
-    picture = PIL.Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
-    with open_atomic(path, "wb") as f:
-        picture.save(f, format="PNG")
+    write_png(path, pixels)
 
 
 @torch.no_grad()

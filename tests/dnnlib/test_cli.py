@@ -5,6 +5,7 @@ import sys
 from fractions import Fraction
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -157,3 +158,25 @@ def test_types_take_their_own_values():
     assert cli.SeedList().convert([1], None, None) == [1]
     assert cli.CommaList().convert(["a"], None, None) == ["a"]
     assert cli.Fraction01().convert(Fraction(1, 3), None, None) == Fraction(1, 3)
+
+
+def test_latents_of_seeds():
+    latents = cli.seed_latents([3, 0, 3], 5)
+    assert latents.dtype == np.float32
+    np.testing.assert_array_equal(latents[[0, 2]], np.random.RandomState(3).randn(1, 5).astype(np.float32).repeat(2, 0))
+    assert cli.seed_latents([1], 0).shape == (1, 0)
+
+
+def test_label_of_a_class(capsys):
+    np.testing.assert_array_equal(cli.class_label(3, 1), [[0, 1, 0]])
+    assert cli.class_label(0, None).shape == (1, 0)
+    assert capsys.readouterr().err == ""
+    assert cli.class_label(0, 2).shape == (1, 0)
+    assert capsys.readouterr().err == "Warning: --class is ignored by an unconditional network\n"
+
+
+def test_classes_that_do_not_exist():
+    with pytest.raises(UserError, match="--class: this network is conditional; give a class from 0 to 2"):
+        cli.class_label(3, None)
+    with pytest.raises(UserError, match="--class: this network has classes 0 to 2, got 3"):
+        cli.class_label(3, 3)

@@ -1,0 +1,186 @@
+"""Find the latent whose generated image looks like a given one."""
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from dnnlib.cli import Command, class_label, class_option, device_option, trust_pickle_option
+from dnnlib.files import check_writable_dir, open_atomic
+from dnnlib.progress import Progress
+from dnnlib.util import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from training.perceptual import Features
+
+OWN_DISCRIMINATOR = "D"
+FRAMES_PER_SEC = 10
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's, by number of channels
+
+
+@click.command(cls=Command)
+@click.option("--network", "network_pkl", help="Network pickle: path or URL.", required=True, metavar="[PATH|URL]")
+@click.option("--target", "target_fname", help="Image to look for; cropped to a square around its centre and resized.",
+              required=True, metavar="FILE")
+@click.option("--num-steps", help="Optimisation steps.  [default: 1000]", type=click.IntRange(min=1), default=1000,
+              metavar="INT")
+@click.option("--seed", help="Random seed.  [default: 303]", type=click.IntRange(min=0, max=2**32 - 1), default=303,
+              metavar="INT")
+@click.option("--save-video", help="Write a video of the optimisation; needs the extra 'video'.  [default: true]",
+              type=bool, default=True, metavar="BOOL")
+@click.option("--outdir", help="Where to write the results.", required=True, metavar="DIR")
+@class_option
+@click.option("--detector", help="What compares the images: a TorchScript file such as vgg16.pt that gives LPIPS "
+              "features (path or URL, optionally #sha256=...), or D for the pickle's own discriminator, which needs no "
+              "other file.  [default: the published vgg16.pt, or D where that cannot be had]", metavar="[PATH|URL|D]")
+@device_option
+@trust_pickle_option
+@click.pass_context
+def main(
+    ctx: click.Context,
+    network_pkl: str,
+    target_fname: str,
+    num_steps: int,
+    seed: int,
+    save_video: bool,
+    outdir: str,
+    class_idx: int | None,
+    detector: str | None,
+    device: str,
+    trust_pickle: bool,
+) -> None:
+    """Project an image into the latent space of a trained network.
+
+    Writes target.png (the image as it is compared), proj.png (the closest image found), projected_w.npz (its latent,
+    for generate.py --projected-w) and proj.mp4 (the way there).
+
+    \b
+    Example:
+      python projector.py --outdir=out --target=~/mytarget.png --network=ffhq.pkl
+    """
+    asked = ctx.get_parameter_source("save_video") is click.core.ParameterSource.COMMANDLINE
+    save_video = save_video and _can_write_video(asked)
+    check_writable_dir(outdir, "--outdir")
+    import torch
+
+    from torch_utils.misc import resolve_device, tune_allocator
+    from training.images import PROJECTED, truncated, write_png
+    from training.pickles import open_networks
+    from training.projection import project
+
+    tune_allocator()
+    compute = resolve_device(device)
+    torch.manual_seed(seed)
+    networks = open_networks(network_pkl, trust_pickle=trust_pickle)
+    G = networks["G_ema"].to(compute)
+    label = torch.from_numpy(class_label(G.c_dim, class_idx)).to(compute)
+    target = _load_target(target_fname, G)
+    ws = project(
+        G,
+        torch.from_numpy(target.transpose(2, 0, 1).copy()),
+        features=_features(detector, networks["D"], compute),
+        c=label,
+        num_steps=num_steps,
+        verbose=True,
+        device=compute,
+    )
+
+    def images() -> Iterator[np.ndarray]:
+        for step in ws:
+            yield truncated(G.synthesis(step[None].to(compute), noise_mode="const"), PROJECTED)[0]
+
+    os.makedirs(outdir, exist_ok=True)
+    with torch.no_grad():
+        write_png(os.path.join(outdir, "target.png"), target)
+        if save_video:
+            _write_video(os.path.join(outdir, "proj.mp4"), target, images(), num_steps)
+        proj = truncated(G.synthesis(ws[-1:].to(compute), noise_mode="const"), PROJECTED)[0]
+    write_png(os.path.join(outdir, "proj.png"), proj)
+    with open_atomic(os.path.join(outdir, "projected_w.npz"), "wb") as f:
+        np.savez(f, w=ws[-1:].numpy())
+
+
+def _load_target(path: str, G: Any) -> np.ndarray:
+    """The target as uint8 [H, W, C] of the network's size and channels."""
+    import PIL.Image
+    import PIL.ImageOps
+
+    path = os.path.expanduser(path)
+    mode = _MODES.get(G.img_channels)
+    if mode is None:
+        raise UserError(f"--network: images of {G.img_channels} channels cannot be written as PNG")
+    try:
+        with PIL.Image.open(path) as picture:
+            picture = PIL.ImageOps.exif_transpose(picture).convert(mode)
+    except FileNotFoundError:
+        raise UserError(f"--target: {path}: no such file") from None
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        raise UserError(f"--target: {path} cannot be read as an image ({error})") from None
+    width, height = picture.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    picture = picture.crop((left, top, left + side, top + side))
+    picture = picture.resize((G.img_resolution, G.img_resolution), PIL.Image.Resampling.LANCZOS)
+    pixels = np.asarray(picture, dtype=np.uint8)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _features(source: str | None, D: Any, device: "torch.device") -> "Features":
+    """What --detector stands for."""
+    from metrics import detector
+    from training.perceptual import DetectorFeatures, DiscriminatorFeatures
+
+    if source != OWN_DISCRIMINATOR:
+        spec = detector.VGG16 if source is None else detector.DetectorSpec.parse(source)
+        try:
+            return DetectorFeatures(detector.load(spec, device, verbose=True))
+        except detector.DetectorUnavailable as error:
+            if source is not None:
+                raise
+            click.echo(f"Warning: images are compared by the network's own discriminator, since {error}", err=True)
+    return DiscriminatorFeatures(D.to(device))
+
+
+def _can_write_video(asked: bool) -> bool:
+    """Whether there is an ffmpeg for imageio to use.
+
+    Raises:
+        UserError: there is none, and the user asked for the video by name.
+    """
+    try:
+        import imageio_ffmpeg
+
+        imageio_ffmpeg.get_ffmpeg_exe()
+        return True
+    except (ImportError, RuntimeError) as error:
+        advice = f"a video needs imageio-ffmpeg (pip install imageio-ffmpeg), which cannot be used: {error}"
+    if asked:
+        raise UserError(f"--save-video: {advice}")
+    click.echo(f"Note: no proj.mp4 will be written; {advice}", err=True)
+    return False
+
+
+def _write_video(path: str, target: np.ndarray, images: Iterator[np.ndarray], num_images: int) -> None:
+    """Writes a video of the target beside each image [H, W, C]."""
+    import imageio
+
+    # ffmpeg writes to a name, not into an open file, and knows the format by its end.
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(path), prefix=".proj-") as folder:
+        temp = os.path.join(folder, "proj.mp4")
+        video = imageio.get_writer(
+            temp, mode="I", fps=FRAMES_PER_SEC, codec="libx264", bitrate="16M", macro_block_size=1
+        )
+        with video, Progress(num_images, "video", unit="frame") as bar:
+            for image in images:
+                pair = np.concatenate([target, image], axis=1)
+                video.append_data(np.repeat(pair[:, :, :1], 3, axis=2) if pair.shape[2] < 3 else pair[:, :, :3])
+                bar.update()
+        os.replace(temp, path)
+
+
+if __name__ == "__main__":
+    main()

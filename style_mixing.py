@@ -1,0 +1,121 @@
+"""Mix the styles of generated images: a table of images with the layout of one seed and the details of another."""
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from dnnlib.cli import (
+    Command,
+    SeedList,
+    class_label,
+    class_option,
+    device_option,
+    seed_latents,
+    trust_pickle_option,
+)
+from dnnlib.files import check_writable_dir
+from dnnlib.progress import Progress
+from dnnlib.util import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_STYLES = range(7)
+
+
+@click.command(cls=Command)
+@click.option("--network", "network_pkl", help="Network pickle: path or URL.", required=True, metavar="[PATH|URL]")
+@click.option("--rows", "row_seeds", help="Seeds of the rows, e.g. 85,100-102.", type=SeedList(), required=True,
+              metavar="LIST")
+@click.option("--cols", "col_seeds", help="Seeds of the columns.", type=SeedList(), required=True, metavar="LIST")
+@click.option("--styles", "layers", help="Layers, from coarse to fine, that take the column's style.  [default: 0-6, "
+              "as far as the network has them]", type=SeedList(), metavar="LIST")
+@click.option("--trunc", "truncation_psi", help="Truncation psi.  [default: 1]", type=float, default=1,
+              metavar="FLOAT")
+@class_option
+@click.option("--noise-mode", help="Noise of the synthesis network.  [default: const]",
+              type=click.Choice(["const", "random", "none"]), default="const")
+@click.option("--outdir", help="Where to write the images.", required=True, metavar="DIR")
+@device_option
+@trust_pickle_option
+def main(
+    network_pkl: str,
+    row_seeds: list[int],
+    col_seeds: list[int],
+    layers: list[int] | None,
+    truncation_psi: float,
+    class_idx: int | None,
+    noise_mode: str,
+    outdir: str,
+    device: str,
+    trust_pickle: bool,
+) -> None:
+    """Mix the styles of generated images: every row's image with the listed layers of every column's.
+
+    Writes ROW-COL.png for every pair of seeds, SEED-SEED.png for every seed by itself, and all of them as grid.png.
+
+    \b
+    Example:
+      python style_mixing.py --outdir=out --rows=85,100,75,458,1500 --cols=55,821,1789,293 --network=metfaces.pkl
+    """
+    check_writable_dir(outdir, "--outdir")
+    import torch
+
+    from torch_utils.misc import resolve_device, tune_allocator
+    from training.images import truncated, write_png
+    from training.pickles import open_networks
+
+    tune_allocator()
+    target = resolve_device(device)
+    G = open_networks(network_pkl, trust_pickle=trust_pickle)["G_ema"].to(target)
+    chosen = _layers(G, layers)
+    label = torch.from_numpy(class_label(G.c_dim, class_idx)).to(target)
+    os.makedirs(outdir, exist_ok=True)
+    with torch.no_grad():
+        seeds = list(dict.fromkeys(row_seeds + col_seeds))
+        zs = torch.from_numpy(seed_latents(seeds, G.z_dim)).to(target)
+        all_ws = G.mapping(zs, label.expand(len(zs), -1), truncation_psi=truncation_psi)
+        mixes = _mixes(dict(zip(seeds, all_ws, strict=True)), row_seeds, col_seeds, chosen)
+        images = {}
+        with Progress(len(mixes), "images", unit="img") as bar:
+            for (row, col), ws in mixes.items():
+                images[row, col] = truncated(G.synthesis(ws[None], noise_mode=noise_mode))[0]
+                write_png(os.path.join(outdir, f"{row}-{col}.png"), images[row, col])
+                bar.update()
+    write_png(os.path.join(outdir, "grid.png"), _grid(images, row_seeds, col_seeds))
+
+
+def _layers(G: Any, layers: list[int] | None) -> list[int]:
+    """The layers to replace, checked against the network."""
+    if not hasattr(G, "mapping") or not hasattr(G, "synthesis"):
+        raise UserError(f"--network: only style-based generators have styles to mix, this is a {type(G).__name__}")
+    if layers is None:
+        return [layer for layer in DEFAULT_STYLES if layer < G.num_ws]
+    if max(layers) >= G.num_ws:
+        raise UserError(f"--styles: this network has layers 0 to {G.num_ws - 1}, got {max(layers)}")
+    return layers
+
+
+def _mixes(
+    ws_of: dict[int, "torch.Tensor"], row_seeds: list[int], col_seeds: list[int], layers: list[int]
+) -> dict[tuple[int, int], "torch.Tensor"]:
+    """(row, column) → ws [num_ws, w_dim] of every image; a seed with itself stays what it is."""
+    mixes = {(seed, seed): ws for seed, ws in ws_of.items()}
+    for row in row_seeds:
+        for col in col_seeds:
+            mixes[row, col] = ws = ws_of[row].clone()
+            ws[layers] = ws_of[col][layers]
+    return mixes
+
+
+def _grid(images: dict[tuple[int, int], np.ndarray], row_seeds: list[int], col_seeds: list[int]) -> np.ndarray:
+    """All images [H, W, C] in one, headed by those of the columns and of the rows alone; the corner is black."""
+    corner = np.zeros_like(images[row_seeds[0], row_seeds[0]])
+    table = [[corner] + [images[col, col] for col in col_seeds]]
+    table += [[images[row, row]] + [images[row, col] for col in col_seeds] for row in row_seeds]
+    return np.concatenate([np.concatenate(row, axis=1) for row in table])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Finds the latent w whose image looks like a given one (Karras et al. 2020, arXiv:1912.04958, appendix D)."""
+import copy
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from dnnlib.progress import Progress
+from dnnlib.util import UserError
+
+from .perceptual import Features
+
+_STATISTICS_SEED = 123
+_STATISTICS_BATCH = 1000
+_SMALLEST_OCTAVE = 8  # px
+
+
+class ProjectionError(UserError, ValueError):
+    """A network or a target that cannot be projected with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Learning rate and noise over the course of the optimisation; t runs from 0 to 1.
+
+    Args:
+        initial_learning_rate: before and after the ramps.
+        initial_noise_factor: standard deviation of the noise added to w, in units of that of w itself, at the start.
+        lr_rampdown_length, lr_rampup_length, noise_ramp_length: fractions of the whole.
+    """
+
+    initial_learning_rate: float = 0.1
+    initial_noise_factor: float = 0.05
+    lr_rampdown_length: float = 0.25
+    lr_rampup_length: float = 0.05
+    noise_ramp_length: float = 0.75
+
+    def learning_rate(self, t: float) -> float:
+        """Rises linearly from 0, and falls along a cosine at the end."""
+        falling = min(1.0, (1.0 - t) / self.lr_rampdown_length)
+        rising = min(1.0, t / self.lr_rampup_length)
+        return self.initial_learning_rate * (0.5 - 0.5 * math.cos(math.pi * falling)) * rising
+
+    def noise_factor(self, t: float) -> float:
+        """Falls quadratically to 0."""
+        return self.initial_noise_factor * max(0.0, 1.0 - t / self.noise_ramp_length) ** 2
+
+
+def w_statistics(G: Any, c: torch.Tensor, num_samples: int) -> tuple[torch.Tensor, float]:
+    """The mean of w over random latents, and how far w lies from it.
+
+    Args:
+        G: generator with `mapping`.
+        c: label [1, c_dim] of all samples.
+        num_samples: latents, drawn with a seed of their own.
+
+    Returns:
+        mean [1, 1, w_dim], and the root of the mean squared distance from it (of whole vectors, not per dimension).
+    """
+    z = torch.from_numpy(np.random.RandomState(_STATISTICS_SEED).randn(num_samples, G.z_dim)).to(torch.float32)
+    with torch.no_grad():
+        parts = [G.mapping(zs.to(c.device), c.expand(len(zs), -1))[:, :1] for zs in z.split(_STATISTICS_BATCH)]
+    w = torch.cat(parts).to(torch.float32)  # [num_samples, 1, w_dim]
+    mean = w.mean(dim=0, keepdim=True)
+    return mean, float(((w - mean).square().sum() / num_samples).sqrt())
+
+
+def noise_regulariser(noises: list[torch.Tensor]) -> torch.Tensor:
+    """How much noise images [H, W] resemble themselves one pixel on, at every scale: 0 for white noise.
+
+    The sum over images, scales and both directions of the squared mean product of neighbours (ibid.).
+    """
+    total = torch.zeros([], device=noises[0].device if noises else None)
+    for noise in noises:
+        for octave in _octaves(noise):
+            for dim in (0, 1):
+                total = total + (octave * octave.roll(1, dims=dim)).mean().square()
+    return total
+
+
+def _octaves(noise: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The image itself, then averages of 2x2 pixels again and again, down to 8 pixels."""
+    yield noise
+    while noise.shape[0] > _SMALLEST_OCTAVE:
+        noise = F.avg_pool2d(noise[None, None], kernel_size=2)[0, 0]
+        yield noise
+
+
+@torch.no_grad()
+def whiten_(noise: torch.Tensor) -> None:
+    """Brings a noise image to mean 0 and mean square 1, in place."""
+    noise -= noise.mean()
+    noise *= noise.square().mean().rsqrt()
+
+
+def project(
+    G: Any,
+    target: torch.Tensor,
+    *,
+    features: Features,
+    c: torch.Tensor | None = None,
+    num_steps: int = 1000,
+    w_avg_samples: int = 10000,
+    initial_learning_rate: float = 0.1,
+    initial_noise_factor: float = 0.05,
+    lr_rampdown_length: float = 0.25,
+    lr_rampup_length: float = 0.05,
+    noise_ramp_length: float = 0.75,
+    regularize_noise_weight: float = 1e5,
+    verbose: bool = False,
+    device: torch.device | str = "cpu",
+) -> torch.Tensor:
+    """Optimises one w, and the noise images, so that the image comes close to the target; G itself is left alone.
+
+    Random numbers come from torch's global generator.
+
+    Args:
+        G: generator with `mapping` and `synthesis`, any number of channels.
+        target: uint8 or float [img_channels, img_resolution, img_resolution], 0..255.
+        features: in which the images are compared.
+        c: label [1, c_dim] of a conditional network.
+        num_steps: steps of Adam.
+        w_avg_samples: latents for the statistics of w.
+        initial_learning_rate, initial_noise_factor, lr_rampdown_length, lr_rampup_length, noise_ramp_length: see
+            `Schedule`.
+        regularize_noise_weight: weight of `noise_regulariser`.
+        verbose: show progress.
+        device: where to compute.
+
+    Returns:
+        ws after every step, [num_steps, num_ws, w_dim], float32; the last one is the result.
+
+    Raises:
+        ProjectionError: G is not style-based, or the target is not an image such as G makes.
+    """
+    _check(G, target)
+    device = torch.device(device)
+    schedule = Schedule(
+        initial_learning_rate, initial_noise_factor, lr_rampdown_length, lr_rampup_length, noise_ramp_length
+    )
+    G = copy.deepcopy(G).eval().requires_grad_(False).to(device)
+    c = torch.zeros([1, G.c_dim], device=device) if c is None else c.to(device)
+    w_avg, w_std = w_statistics(G, c, w_avg_samples)
+    with torch.no_grad():
+        target_features = features(target[None].to(device, torch.float32))
+
+    w = w_avg.clone().requires_grad_(True)
+    noises = [buffer for name, buffer in G.synthesis.named_buffers() if "noise_const" in name]
+    for noise in noises:
+        noise.normal_().requires_grad_(True)
+    opt = torch.optim.Adam([w, *noises], lr=initial_learning_rate, betas=(0.9, 0.999))
+    found = torch.empty([num_steps, G.num_ws, G.w_dim])
+    with Progress(num_steps, "projection", unit="step", enabled=None if verbose else False) as bar:
+        for step in range(num_steps):
+            t = step / num_steps
+            for group in opt.param_groups:
+                group["lr"] = schedule.learning_rate(t)
+            ws = (w + torch.randn_like(w) * (w_std * schedule.noise_factor(t))).repeat(1, G.num_ws, 1)
+            image = (G.synthesis(ws, noise_mode="const", force_fp32=True) + 1) * 127.5
+            distance = (target_features - features(image)).square().sum()
+            opt.zero_grad(set_to_none=True)
+            (distance + regularize_noise_weight * noise_regulariser(noises)).backward()
+            opt.step()
+            found[step] = w.detach()[0].cpu()
+            for noise in noises:
+                whiten_(noise)
+            if verbose:
+                bar.desc = f"projection (distance {distance.item():.4g})"
+            bar.update()
+    return found
+
+
+def _check(G: Any, target: torch.Tensor) -> None:
+    if not hasattr(G, "mapping") or not hasattr(G, "synthesis"):
+        raise ProjectionError(f"--network: only style-based generators have a w to look for, this is a "
+                              f"{type(G).__name__}")
+    expected = [G.img_channels, G.img_resolution, G.img_resolution]
+    if list(target.shape) != expected:
+        raise ProjectionError(f"target: expected an image of shape {expected}, got {list(target.shape)}")
