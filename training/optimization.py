@@ -81,7 +81,6 @@ def step(phase: Phase, guard: GradientGuard) -> None:
         flat = torch.cat([p.grad.flatten() for p in params])
         distributed.mean_([flat])
         guard.clean_(flat)
-        param: Any
         for param, part in zip(params, flat.split([p.numel() for p in params])):
             param.grad = part.reshape(param.shape)
     phase.opt.step()
@@ -105,5 +104,5 @@ def update_ema(average: torch.nn.Module, current: torch.nn.Module, beta: float) 
     """average ← current + beta · (average - current) for parameters; buffers are copied."""
     for old, new in zip(average.parameters(), current.parameters()):
         old.copy_(new.lerp(old, beta))
-    for old, new in zip(average.buffers(), current.buffers()):
-        old.copy_(new)
+    for kept, buffer in zip(average.buffers(), current.buffers()):
+        kept.copy_(buffer)

@@ -3,5 +3,5 @@
 No torch here: command lines list the names.
 """
 
-NAMES = ("first", "random", "l1")
-DISCRIMINATOR_NAMES = ("first", "random", "l1")  # those that need no styles
+NAMES = ("first", "random", "l1", "content", "diversity")
+DISCRIMINATOR_NAMES = ("first", "random", "l1", "content", "diversity")  # those that need no styles

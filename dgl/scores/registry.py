@@ -18,6 +18,7 @@ class ScoreOptions:
     seed: int = 0  # of everything random
     num_samples: int | None = None  # latents to average over; None is the score's own number
     batch: int = 32  # latents per pass; the scores do not depend on it
+    roi: Callable[[torch.Tensor], torch.Tensor] | None = None  # images [1, C, H, W] → mask [H, W] of what matters
 
 
 Score = Callable[[torch.nn.Module, Plan, ScoreOptions], dict[str, torch.Tensor]]
