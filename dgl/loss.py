@@ -1,52 +1,24 @@
-"""The teacher's discriminator in the student's loss (DGL-GAN, arXiv:2112.06502, section 4).
+"""The student's losses: those of StyleGAN2, plus its teachers' (DGL-GAN, arXiv:2112.06502, section 4).
 
 The student's generator minimises  E f(-D(G(z))) + λ · E f(-D_T(G(z))),  f = softplus, D its own discriminator and D_T
 its teacher's; nothing is added to the loss of D. In the variant with an updated teacher, D_T goes on training on reals
 and on the student's images, with the same loss as D.
 """
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-from training.loss import GenBatch, Phase, StyleGAN2Loss, report_logits
+from training.loss import Phase, StyleGAN2Loss, report_logits
 from training.optimization import make_phases
 
-from .teacher import frozen_discriminator
+from . import teacher as teacher_files
+from .guidance import TeacherDiscriminatorTerm
 
+__all__ = ["DGLLoss", "TeacherDiscriminatorTerm"]
 
-class TeacherDiscriminatorTerm:
-    """λ · f(-D_T(img)), averaged over the teachers.
-
-    Args:
-        discriminators: D_T of each teacher; frozen by whoever passes them.
-        weight: λ; 0 adds nothing.
-        augmented: show the teachers the augmented images that D sees, instead of the plain ones.
-        start_nimg: before that many images there is no teacher (stage one).
-    """
-
-    name = "dgl"
-
-    def __init__(
-        self,
-        discriminators: Sequence[torch.nn.Module],
-        weight: float = 0.1,
-        augmented: bool = False,
-        start_nimg: int = 0,
-    ) -> None:
-        self.discriminators = list(discriminators)
-        self.weight = weight
-        self.augmented = augmented
-        self.start_nimg = start_nimg
-
-    def __call__(self, batch: GenBatch) -> torch.Tensor | None:
-        if self.weight == 0 or batch.cur_nimg < self.start_nimg:
-            return None
-        img = batch.img_aug if self.augmented else batch.img
-        logits = torch.cat([D(img, batch.c) for D in self.discriminators], dim=1)  # [N, teachers]
-        report_logits("fake", logits, prefix="teacher/")
-        return F.softplus(-logits).mean(dim=1) * self.weight
+_KD_TERMS = {"rgb": "RGBTerm", "feature": "FeatureTerm", "latent": "LatentDirectionTerm"}
 
 
 class DGLLoss(StyleGAN2Loss):
@@ -55,12 +27,15 @@ class DGLLoss(StyleGAN2Loss):
     Args:
         teachers: for each, url and sha256 of its pickle, optionally trust_pickle.
         dgl_weight: λ.
+        dgl_ramp_kimg: thousands of images over which λ grows from 0 once the teachers have joined.
+        teacher_weights: of the teachers in their term; see TeacherDiscriminatorTerm.
         stage1_kimg: thousands of images before the teachers join; at the switch the optimizers and the mean path length
             start afresh.
         teacher_aug: show the teachers augmented images.
         teacher_update: go on training the teachers' discriminators.
         teacher_opt_kwargs: their optimizer's class_name and arguments; the learning rate is used as it is.
         teacher_reg_interval: iterations between their R1 steps.
+        kd: weights of distillation terms (`dgl.kd.NAMES`), with the first teacher.
         kwargs: as for StyleGAN2Loss.
     """
 
@@ -71,20 +46,29 @@ class DGLLoss(StyleGAN2Loss):
         D: torch.nn.Module,
         teachers: Sequence[Mapping[str, Any]],
         dgl_weight: float = 0.1,
+        dgl_ramp_kimg: float = 0,
+        teacher_weights: Sequence[float] | str | None = None,
         stage1_kimg: float = 0,
         teacher_aug: bool = False,
         teacher_update: bool = False,
         teacher_opt_kwargs: Mapping[str, Any] | None = None,
         teacher_reg_interval: int = 16,
+        kd: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(device, G, D, **kwargs)
         self.start_nimg = round(stage1_kimg * 1000)
         self.teacher_update = teacher_update
-        self.teachers = [
-            frozen_discriminator(t["url"], device, t.get("trust_pickle", False), t.get("sha256")) for t in teachers
-        ]
-        self.g_terms.append(TeacherDiscriminatorTerm(self.teachers, dgl_weight, teacher_aug, self.start_nimg))
+        loaded = [teacher_files.load(**teacher) for teacher in teachers]
+        self.teachers = [teacher.D.eval().requires_grad_(False).to(device) for teacher in loaded]
+        self.g_terms.append(
+            TeacherDiscriminatorTerm(
+                self.teachers, dgl_weight, teacher_aug, self.start_nimg, round(dgl_ramp_kimg * 1000), teacher_weights
+            )
+        )
+        for name, weight in (kd or {}).items():
+            term = getattr(importlib.import_module(f"dgl.kd.{name}"), _KD_TERMS[name])
+            self.g_terms.append(term(weight=weight, teacher=loaded[0], G=G, device=device))
         self._teacher_phases: dict[str, tuple[torch.nn.Module, str]] = {}
         self._extra_phases: list[Phase] = []
         if teacher_update:
@@ -117,12 +101,17 @@ class DGLLoss(StyleGAN2Loss):
     ) -> None:
         if phase not in self._teacher_phases:
             super().accumulate_gradients(phase, real_img, real_c, gen_z, gen_c, gain, cur_nimg)
+            if phase in ("Dreg", "Dboth") and not self.teacher_update and cur_nimg >= self.start_nimg:
+                self._report_reals(real_img, real_c)
         elif cur_nimg >= self.start_nimg:
             D, part = self._teacher_phases[phase]
-            if part == "main":
-                self.d_fake(D, gen_z, gen_c, gain, prefix="teacher/")
-            if part == "main" or self.r1_gamma != 0:
-                self.d_real(D, real_img, real_c, gain, main=part == "main", penalise=part == "reg", prefix="teacher/")
+            main, reg = part == "main", part == "reg"
+            self.d_step(D, real_img, real_c, gen_z, gen_c, gain, main, reg, prefix="teacher/")
+
+    @torch.no_grad()
+    def _report_reals(self, img: torch.Tensor, c: torch.Tensor) -> None:
+        """What frozen teachers think of real images, now and then; draws no random numbers."""
+        report_logits("real", torch.cat([D(img, c) for D in self.teachers], dim=1), prefix="teacher/")
 
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()

@@ -3,8 +3,12 @@
 import ipaddress
 import os
 import socket
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from torch_utils.training_stats import Collector
 
 # Before torch is imported by anyone, child processes included: the tests run side by side on few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -40,3 +44,12 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def statistics(monkeypatch: pytest.MonkeyPatch) -> "Collector":
+    """A collector of what this test reports, whatever others have reported before."""
+    from torch_utils import training_stats
+
+    monkeypatch.setattr(training_stats, "_counters", training_stats._Counters())
+    return training_stats.Collector()

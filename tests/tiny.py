@@ -9,6 +9,7 @@ import torch
 
 from tests.helpers import random_images, write_images, zip_folder
 from training import networks, pickles
+from training.loss import GenBatch
 
 WIDTHS = {"channel_base": 128, "channel_max": 16}  # 16 channels up to 8 px, 8 at 16 px
 DATA_KWARGS = {"class_name": "training.dataset.ImageFolderDataset"}
@@ -116,3 +117,29 @@ def double_precision() -> Iterator[None]:
         yield
     finally:
         networks.torch = torch  # type: ignore[attr-defined]
+
+
+def gradients(loss: Any, phase: str, module: torch.nn.Module, seed: int = 0, **kwargs: Any) -> dict[str, torch.Tensor]:
+    """Gradients that one phase of a loss gives a module, with all randomness seeded; `random_state` is what it left."""
+    module.requires_grad_(True)
+    module.zero_grad(set_to_none=True)
+    z, c = latents(c_dim=getattr(loss.G, "c_dim", 0))
+    torch.manual_seed(seed)
+    batch = {"real_img": images(), "real_c": c, "gen_z": z, "gen_c": c, "gain": 1, "cur_nimg": 0, **kwargs}
+    loss.accumulate_gradients(phase, **batch)
+    module.requires_grad_(False)
+    found = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+    module.zero_grad(set_to_none=True)
+    return {**found, "random_state": torch.random.get_rng_state()}
+
+
+class ConstantTerm:
+    """A term of the generator's loss that is the same for every sample."""
+
+    name = "constant"
+
+    def __init__(self, device: torch.device, value: float) -> None:
+        self.value = torch.tensor(value, device=device)
+
+    def __call__(self, batch: GenBatch) -> torch.Tensor:
+        return self.value.expand(len(batch.z))

@@ -166,11 +166,7 @@ class StyleGAN2Loss(Loss):
             if reg and self.pl_weight != 0:
                 self.g_path_length(gen_z, gen_c, gain)
             return
-        if main:
-            self.d_fake(self.D, gen_z, gen_c, gain)
-        penalise = reg and self.r1_gamma != 0
-        if main or penalise:
-            self.d_real(self.D, real_img, real_c, gain, main=main, penalise=penalise)
+        self.d_step(self.D, real_img, real_c, gen_z, gen_c, gain, main, reg)
 
     # Passes through the networks.
 
@@ -228,15 +224,35 @@ class StyleGAN2Loss(Loss):
         training_stats.report("Loss/G/reg", loss)
         loss.mean().mul(gain).backward()
 
-    def d_fake(self, D: torch.nn.Module, z: torch.Tensor, c: torch.Tensor, gain: float, prefix: str = "") -> None:
-        """Discriminator on generated images: softplus(D(G(z)))."""
+    def d_step(
+        self,
+        D: torch.nn.Module,
+        real_img: torch.Tensor,
+        real_c: torch.Tensor,
+        gen_z: torch.Tensor,
+        gen_c: torch.Tensor,
+        gain: float,
+        main: bool,
+        reg: bool,
+        prefix: str = "",
+    ) -> None:
+        """One discriminator's main loss, its regularisation, or both; statistics are named Loss/<prefix>..."""
+        fake_loss = self.d_fake(D, gen_z, gen_c, gain, prefix) if main else None
+        penalise = reg and self.r1_gamma != 0
+        if main or penalise:
+            self.d_real(D, real_img, real_c, gain, fake_loss, penalise, prefix)
+
+    def d_fake(
+        self, D: torch.nn.Module, z: torch.Tensor, c: torch.Tensor, gain: float, prefix: str = ""
+    ) -> torch.Tensor:
+        """Discriminator on generated images: softplus(D(G(z))), which is also returned, [N, 1], detached."""
         with torch.no_grad():
             img, _ = self.run_G(z, c)
         logits = D(self.augment(img), c)
         report_logits("fake", logits, prefix)
         loss = F.softplus(logits)
-        self._d_fake_loss = loss.detach()
         loss.mean().mul(gain).backward()
+        return loss.detach()
 
     def d_real(
         self,
@@ -244,18 +260,21 @@ class StyleGAN2Loss(Loss):
         img: torch.Tensor,
         c: torch.Tensor,
         gain: float,
-        main: bool,
+        fake_loss: torch.Tensor | None,
         penalise: bool,
         prefix: str = "",
     ) -> None:
-        """Discriminator on real images: softplus(-D(x)), and/or the R1 penalty on the images before augmentation."""
+        """Discriminator on real images: softplus(-D(x)), and/or the R1 penalty on the images before augmentation.
+
+        The former is the other half of `fake_loss`, and left out if that is None.
+        """
         img = img.detach().requires_grad_(penalise)
         logits = D(self.augment(img), c)
         report_logits("real", logits, prefix)
         loss = torch.zeros_like(logits)
-        if main:
+        if fake_loss is not None:
             loss = F.softplus(-logits)  # -log(sigmoid(logits))
-            training_stats.report(f"Loss/{prefix}D/loss", loss + self._d_fake_loss)
+            training_stats.report(f"Loss/{prefix}D/loss", loss + fake_loss)
         if penalise:
             (gradient,) = torch.autograd.grad(logits.sum(), img, create_graph=True)
             penalty = gradient.square().sum(dim=[1, 2, 3])  # [N]
