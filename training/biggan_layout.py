@@ -195,8 +195,8 @@ def complete(options: dict[str, Any], config: Mapping[str, Any]) -> dict[str, An
         stated.pop("model", None)
     if f"{kind}_param" in stated and stated[f"{kind}_param"] != "SN":
         stated[f"{kind}_param"] = "none"
-    if f"{kind}_channels" in options and f"{kind}_channels" not in stated:
-        stated[f"{kind}_channels"] = None
+    if f"{kind}_ch" in stated:
+        stated.setdefault(f"{kind}_channels", None)
     try:
         found, claimed = _facts(kind, options), _facts(kind, {**options, **stated})
     except (ValueError, TypeError, KeyError) as error:
