@@ -12,14 +12,14 @@ from click.testing import CliRunner
 import dnnlib
 import projector
 from metrics import torchscript
+from tests import tiny
 from tests.metrics import toys
-from tests.tiny_networks import tiny_networks, write_pickle
 from training.images import PROJECTED, truncated
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    return write_pickle(tmp_path_factory.mktemp("net") / "rgb.pkl", *tiny_networks())
+    return tiny.write_teacher(tmp_path_factory.mktemp("net") / "rgb.pkl")
 
 
 @pytest.fixture(autouse=True)
@@ -52,9 +52,9 @@ def test_files(tmp_path, network):
     np.testing.assert_array_equal(read(out / "target.png"), read(tmp_path / "in.png"))
     with np.load(out / "projected_w.npz") as data:
         w = data["w"]
-    G, _ = tiny_networks()
+    G = tiny.tiny_networks()["G_ema"]
     assert w.dtype == np.float32
-    assert w.shape == (1, G.num_ws, 8)
+    assert w.shape == (1, G.num_ws, 16)
     expected = truncated(G.synthesis(torch.from_numpy(w), noise_mode="const"), PROJECTED)[0]
     np.testing.assert_array_equal(read(out / "proj.png"), expected)
 
@@ -85,7 +85,7 @@ def test_seed_decides(tmp_path, network):
     ("img_channels", "mode"), [(1, "L"), (2, "LA"), (3, "RGB"), (4, "RGBA"), (1, "RGB"), (3, "P"), (3, "RGBA")]
 )
 def test_any_target_for_any_channels(tmp_path, img_channels, mode):
-    network = write_pickle(tmp_path / "net.pkl", *tiny_networks(img_channels=img_channels))
+    network = tiny.write_teacher(tmp_path / "net.pkl", channels=img_channels)
     target = write_target(tmp_path / "in.png", mode=mode)
     result = run(network=network, target=target, outdir=tmp_path, **{"num-steps": 1})
     assert result.exit_code == 0, result.output
@@ -114,7 +114,7 @@ def test_target_is_turned_upright(tmp_path, network):
 
 
 def test_class(tmp_path):
-    network = write_pickle(tmp_path / "net.pkl", *tiny_networks(c_dim=2))
+    network = tiny.write_teacher(tmp_path / "net.pkl", c_dim=2)
     target = write_target(tmp_path / "in.png")
     found = []
     for idx in (0, 1):
@@ -133,7 +133,7 @@ def detector(tmp_path_factory):
 
 @pytest.mark.parametrize("img_channels", [1, 3])
 def test_detector_file(tmp_path, detector, img_channels):
-    network = write_pickle(tmp_path / "net.pkl", *tiny_networks(img_channels=img_channels))
+    network = tiny.write_teacher(tmp_path / "net.pkl", channels=img_channels)
     target = write_target(tmp_path / "in.png")
     result = run(network=network, target=target, outdir=tmp_path, detector=detector)
     assert result.exit_code == 0, result.output
@@ -188,7 +188,7 @@ def test_errors(tmp_path, network, options, message):
 
 
 def test_five_channels(tmp_path):
-    network = write_pickle(tmp_path / "net.pkl", *tiny_networks(img_channels=5))
+    network = tiny.write_teacher(tmp_path / "net.pkl", channels=5)
     result = run(network=network, target=write_target(tmp_path / "in.png"), outdir=tmp_path)
     assert result.output == "Error: --network: images of 5 channels cannot be written as PNG\n"
 
@@ -247,7 +247,7 @@ def test_frames_of_the_video(tmp_path, monkeypatch, img_channels):
 
     monkeypatch.setattr(imageio, "get_writer", get_writer)
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", types.SimpleNamespace(get_ffmpeg_exe=lambda: "ffmpeg"))
-    network = write_pickle(tmp_path / "net.pkl", *tiny_networks(img_channels=img_channels))
+    network = tiny.write_teacher(tmp_path / "net.pkl", channels=img_channels)
     out = tmp_path / "out"
     result = run(network=network, target=write_target(tmp_path / "in.png"), outdir=out, **{"save-video": None})
     assert result.exit_code == 0, result.output

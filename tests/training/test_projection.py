@@ -5,11 +5,25 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny_networks import tiny_networks
+from training.networks import Discriminator, Generator
 from training.perceptual import DetectorFeatures, DiscriminatorFeatures, PerceptualError
 from training.projection import ProjectionError, Schedule, noise_regulariser, project, w_statistics, whiten_
 
 NO_LABEL = torch.zeros([1, 0])
+
+
+def fresh_networks(img_channels: int = 3, c_dim: int = 0) -> tuple[Generator, Discriminator]:
+    """G and D as before training: without noise, and with a w of so few dimensions that an image determines it."""
+    widths = {"channel_base": 256, "channel_max": 16}
+    size = {"c_dim": c_dim, "img_resolution": 16, "img_channels": img_channels}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        G = Generator(z_dim=8, w_dim=8, mapping_kwargs={"num_layers": 2}, synthesis_kwargs=widths, **size)
+        D = Discriminator(**widths, **size)
+    for name, parameter in G.named_parameters():
+        if name.endswith("torgb.weight"):
+            parameter.data.mul_(0.3)  # few pixels are too bright for a byte
+    return G.eval().requires_grad_(False), D.eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +46,7 @@ def test_schedule(t, rate, noise):
 
 
 def test_statistics_of_w():
-    G, _ = tiny_networks()
+    G, _ = fresh_networks()
     z = np.random.RandomState(123).randn(2500, 8)  # more than one batch, and not a whole number of them
     w = G.mapping(torch.from_numpy(z), None)[:, 0].double().numpy()
     mean, std = w_statistics(G, NO_LABEL, 2500)
@@ -42,7 +56,7 @@ def test_statistics_of_w():
 
 
 def test_statistics_of_w_are_those_of_the_class():
-    G, _ = tiny_networks(c_dim=2)
+    G, _ = fresh_networks(c_dim=2)
     means = [w_statistics(G, label[None], 50)[0] for label in torch.eye(2)]
     expected = G.mapping(torch.from_numpy(np.random.RandomState(123).randn(50, 8)), torch.eye(2)[1:].expand(50, -1))
     assert not torch.equal(*means)
@@ -88,7 +102,7 @@ def self_made(G, c, seed=0):
     ],
 )
 def test_image_of_the_generator_is_found_again(img_channels, c_dim, seed):
-    G, D = tiny_networks(img_channels=img_channels, c_dim=c_dim)
+    G, D = fresh_networks(img_channels=img_channels, c_dim=c_dim)
     c = torch.eye(c_dim)[:1] if c_dim else NO_LABEL
     w, target = self_made(G, c, seed)
     features = DiscriminatorFeatures(D)
@@ -108,7 +122,7 @@ def test_image_of_the_generator_is_found_again(img_channels, c_dim, seed):
 
 
 def test_first_step_stays_and_the_same_seed_repeats():
-    G, D = tiny_networks()
+    G, D = fresh_networks()
     _, target = self_made(G, NO_LABEL)
     runs = []
     for seed in (1, 1, 2):
@@ -121,7 +135,7 @@ def test_first_step_stays_and_the_same_seed_repeats():
 
 
 def test_generator_is_left_alone():
-    G, D = tiny_networks()
+    G, D = fresh_networks()
     before = {name: tensor.clone() for name, tensor in G.state_dict().items()}
     G.train()
     project(G, self_made(G, NO_LABEL)[1], features=DiscriminatorFeatures(D), num_steps=2, w_avg_samples=10)
@@ -132,7 +146,7 @@ def test_generator_is_left_alone():
 
 
 def test_errors_of_project():
-    G, D = tiny_networks()
+    G, D = fresh_networks()
     features = DiscriminatorFeatures(D)
     with pytest.raises(ProjectionError, match=r"expected an image of shape \[3, 16, 16\], got \[3, 8, 8\]"):
         project(G, torch.zeros(3, 8, 8), features=features)
@@ -141,7 +155,7 @@ def test_errors_of_project():
 
 
 def test_discriminator_features_are_a_bounded_distance():
-    _, D = tiny_networks(img_channels=1)
+    _, D = fresh_networks(img_channels=1)
     features = DiscriminatorFeatures(D)
     images = torch.rand([2, 1, 16, 16], generator=torch.Generator().manual_seed(0)) * 255
     vectors = features(images)
@@ -151,7 +165,7 @@ def test_discriminator_features_are_a_bounded_distance():
 
 
 def test_discriminator_features_by_hand():
-    _, D = tiny_networks()
+    _, D = fresh_networks()
     image = torch.rand([1, 3, 16, 16], generator=torch.Generator().manual_seed(0)) * 255
     scaled = image / 127.5 - 1
     x16, img = D.b16(None, scaled)
