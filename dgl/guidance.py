@@ -1,0 +1,131 @@
+"""The teacher's term of the generator's loss, and what it tells about itself.
+
+λ · f(-D_T(G(z))) with f = softplus (DGL-GAN, arXiv:2112.06502, equation 5 and section 4); several teachers are
+averaged, with fixed weights or with weights that follow the batch.
+"""
+import logging
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from torch_utils import distributed, training_stats
+from training.loss import GenBatch, report_logits
+
+SURE_SIGN = 0.95  # mean sign of a teacher's logits on fakes from which it hardly tells one fake from another
+SURE_CALLS = 200  # passes that this must last before it is worth a warning
+_log = logging.getLogger(__name__)
+
+
+class TeacherDiscriminatorTerm:
+    """λ · Σ_k w_k f(-D_k(img)) over the teachers' discriminators D_k, Σ w_k = 1.
+
+    Args:
+        discriminators: D_k; frozen by whoever passes them.
+        weight: λ; 0 adds nothing.
+        augmented: show the teachers the augmented images that D sees, instead of the plain ones.
+        start_nimg: before that many images there is no teacher (stage one).
+        ramp_nimg: λ grows linearly from 0 over that many images after the start; 0 is at once.
+        teacher_weights: w_k before they are scaled to sum to 1; None weights all alike; 'dynamic' gives each teacher
+            the share of its own loss in that of all, so that the one least convinced by the student counts most.
+    """
+
+    name = "dgl"
+
+    def __init__(
+        self,
+        discriminators: Sequence[torch.nn.Module],
+        weight: float = 0.1,
+        augmented: bool = False,
+        start_nimg: int = 0,
+        ramp_nimg: int = 0,
+        teacher_weights: Sequence[float] | str | None = None,
+    ) -> None:
+        self.discriminators = list(discriminators)
+        self.weight = weight
+        self.augmented = augmented
+        self.start_nimg = start_nimg
+        self.ramp_nimg = ramp_nimg
+        self.dynamic = teacher_weights == "dynamic"
+        fixed = [1.0] * len(self.discriminators) if teacher_weights is None or self.dynamic else teacher_weights
+        if len(fixed) != len(self.discriminators) or min(map(float, fixed)) < 0 or sum(map(float, fixed)) == 0:
+            raise ValueError(f"teacher_weights: expected one weight for each of {len(self.discriminators)} teachers, "
+                             f"not negative and not all 0, got {teacher_weights!r}")
+        self._fixed = torch.tensor([float(w) for w in fixed]) / sum(map(float, fixed))
+        self._confidence = _Confidence()
+
+    def current_weight(self, cur_nimg: int) -> float:
+        """λ after that many images."""
+        if cur_nimg < self.start_nimg:
+            return 0.0
+        if cur_nimg < self.start_nimg + self.ramp_nimg:
+            return self.weight * (cur_nimg - self.start_nimg) / self.ramp_nimg
+        return self.weight
+
+    def __call__(self, batch: GenBatch) -> torch.Tensor | None:
+        weight = self.current_weight(batch.cur_nimg)
+        if weight == 0:
+            return None
+        shown = batch.img_aug if self.augmented else batch.img
+        img = shown.view_as(shown)  # a node of its own, where the teachers' part of the gradient can be seen
+        _report_gradient_share(shown, img)
+        logits = torch.cat([D(img, batch.c) for D in self.discriminators], dim=1)  # [N, teachers]
+        report_logits("fake", logits, prefix="teacher/")
+        self._confidence.watch(logits)
+        losses = F.softplus(-logits)
+        training_stats.report("Loss/teacher/weight", weight)
+        return (losses * self._teacher_weights(losses)).sum(dim=1) * weight
+
+    def _teacher_weights(self, losses: torch.Tensor) -> torch.Tensor:
+        """w_k, [teachers]; those that follow the batch are the same on all ranks and carry no gradient."""
+        if not self.dynamic:
+            return self._fixed.to(losses)
+        means = losses.detach().mean(dim=0)
+        distributed.mean_([means])
+        return means / means.sum()
+
+
+def _report_gradient_share(shown: torch.Tensor, view: torch.Tensor) -> None:
+    """Reports, once the gradients of this batch are known, how much of the image's gradient comes from the teachers:
+    |g_T| / (|g_T| + |g - g_T|), g the whole gradient and g_T the teachers' part.
+    """
+    if not shown.requires_grad:
+        return
+    part: list[torch.Tensor] = []
+
+    def note_part(gradient: torch.Tensor) -> None:
+        part.append(gradient.detach())
+
+    def note_whole(gradient: torch.Tensor) -> None:
+        if part:
+            theirs, rest = part[0].norm(), (gradient.detach() - part[0]).norm()
+            training_stats.report("Loss/teacher/gradient_share", theirs / (theirs + rest).clamp_min(1e-30))
+
+    view.register_hook(note_part)
+    shown.register_hook(note_whole)
+
+
+class _Confidence:
+    """Warns once when frozen teachers have gone on calling nearly every fake real, or nearly every fake fake."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._signs: torch.Tensor | None = None
+        self._warned = False
+
+    def watch(self, logits: torch.Tensor) -> None:
+        signs = logits.detach().sign().mean()
+        self._signs = signs if self._signs is None else self._signs.lerp(signs, 1 / 50)
+        self._calls += 1
+        if self._warned or self._calls % SURE_CALLS != 0:
+            return
+        mean = float(self._signs)
+        if abs(mean) >= SURE_SIGN:
+            self._warned = True
+            verdict = "real" if mean > 0 else "fake"
+            advice = ("its term teaches nothing any more; end the run, or go on with --teacher-update"
+                      if mean > 0 else
+                      "the student may be too far from it, or its logits over-confident; try --teacher-update, a "
+                      "smaller --dgl-weight, or --stage1-kimg")
+            _log.warning("the teacher's discriminator calls %.0f %% of the student's images %s: %s",
+                         50 * (1 + abs(mean)), verdict, advice)
