@@ -7,11 +7,13 @@ seeded per block of samples, so it is the same for any number of processes, but 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 
+from dnnlib.util import UserError
 from metrics.options import MetricOptions
 
 
@@ -21,19 +23,24 @@ def sample_rng(seed: int, index: int) -> np.random.RandomState:
 
 
 class LabelSource:
-    """Labels as the data set has them: that of a uniformly drawn item; none if the generator is unconditional."""
+    """Labels as the data set has them: that of a uniformly drawn item; none if the generator is unconditional.
+
+    Raises:
+        UserError: the data set's labels are of another size than the generator's.
+    """
 
     def __init__(self, opts: MetricOptions, c_dim: int):
-        self._c_dim = c_dim
         self._dataset = opts.dataset() if c_dim > 0 else None
+        if self._dataset is not None and (found := self._dataset.get_label(0).shape) != (c_dim,):
+            raise UserError(
+                f"metrics: the network takes labels of {c_dim} numbers, the data set has labels of {math.prod(found)}"
+            )
 
     def draw(self, rng: np.random.RandomState) -> np.ndarray:
         """A float32 label [c_dim]."""
         if self._dataset is None:
             return np.zeros(0, dtype=np.float32)
-        label = self._dataset.get_label(rng.randint(len(self._dataset)))
-        assert label.shape == (self._c_dim,), (label.shape, self._c_dim)
-        return label
+        return self._dataset.get_label(rng.randint(len(self._dataset)))
 
 
 def rank_blocks(opts: MetricOptions, num_items: int, block: int) -> list[range]:

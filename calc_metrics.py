@@ -1,0 +1,215 @@
+"""Calculate quality metrics of one network pickle, or of every one in a folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dnnlib.cli import CommaList, Command, device_option, trust_pickle_option
+from dnnlib.util import UserError, is_url
+
+if TYPE_CHECKING:
+    import torch
+
+_DATASET_CLASS = "training.dataset.ImageFolderDataset"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a process needs to know."""
+
+    networks: list[str]
+    metrics: list[str]
+    data: str | None
+    mirror: bool | None
+    device: str
+    trust_pickle: bool
+    verbose: bool
+    options: dict[str, Any]  # passed on to every metric
+
+
+class MetricList(CommaList):
+    """Option type: a list of metrics with commas between them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        from metrics.metric_main import is_valid_metric, list_valid_metrics
+
+        names = super().convert(value, param, ctx)
+        unknown = [name for name in names if not is_valid_metric(name)]
+        if unknown:
+            self.fail(f"no metric is called {unknown[0]!r}; valid ones: {', '.join(list_valid_metrics())}", param, ctx)
+        return names
+
+
+class NetworkSource(click.ParamType):
+    """Option type: a URL, a file, or a folder, as the list of pickles that it stands for."""
+
+    name = "network"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        if isinstance(value, list):
+            return value
+        if os.path.isdir(value):
+            files = sorted(os.listdir(value))
+            pickles = [name for name in files if name.endswith(".pkl")]
+            snapshots = [name for name in pickles if name.startswith("network-snapshot-")]
+            if pickles:
+                return [os.path.join(value, name) for name in snapshots or pickles]
+            if not any(name.endswith(".pth") for name in files):  # a folder of those is one network
+                self.fail(f"the folder {value} holds no network", param, ctx)
+            return [value]
+        if not os.path.isfile(value) and not is_url(value):
+            self.fail(f"expected a file, a folder or a URL, found {value!r}", param, ctx)
+        return [value]
+
+
+def load_network(path: str, trust_pickle: bool) -> tuple[Any, dict[str, Any]]:
+    """The generator G_ema of a pickle, and the arguments of the data set that it was trained on."""
+    from training.pickles import open_networks
+
+    data = open_networks(path, trust_pickle=trust_pickle)
+    return data["G_ema"], dict(data.get("training_set_kwargs") or {})
+
+
+def dataset_options(job: Job, G: Any, trained_on: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of the data set with the real images; empty if nothing says where they are.
+
+    A pickle may name any class for its data set. Only ours is made from it, and only with the options known here:
+    the file's author must not choose what is run.
+    """
+    if job.data is not None:
+        options: dict[str, Any] = {"class_name": _DATASET_CLASS, "path": job.data}
+    elif trained_on.get("path") is None:
+        return {}
+    else:
+        class_name = trained_on.get("class_name", _DATASET_CLASS)
+        if class_name != _DATASET_CLASS:
+            raise UserError(f"--network: its data set is of the unknown class {class_name}; pass --data")
+        options = {key: trained_on[key] for key in ("path", "xflip", "max_size", "random_seed") if key in trained_on}
+        options["class_name"] = class_name
+    options |= {"resolution": G.img_resolution, "use_labels": G.c_dim != 0}
+    return options if job.mirror is None else options | {"xflip": job.mirror}
+
+
+def run_dir_of(path: str) -> str | None:
+    """The folder of a local pickle if a training run made it."""
+    folder = os.path.dirname(path) or "."
+    is_run = not is_url(path) and os.path.isfile(os.path.join(folder, "training_options.json"))
+    return folder if is_run else None
+
+
+def calc_network(job: Job, path: str, device: torch.device) -> None:
+    """Runs all metrics on one pickle and reports them."""
+    from metrics.metric_main import calc_metric, report_metric
+    from torch_utils import distributed
+
+    G, trained_on = load_network(path, job.trust_pickle)
+    dataset_kwargs = dataset_options(job, G, trained_on)
+    if job.verbose and distributed.is_main():
+        click.echo(f"network: {path}", err=True)
+        click.echo(f"data set: {dataset_kwargs}", err=True)
+    for name in job.metrics:
+        try:
+            result = calc_metric(
+                name, G=G, dataset_kwargs=dataset_kwargs, device=device, verbose=job.verbose, **job.options
+            )
+        except UserError as error:
+            source = dataset_kwargs.get("path")
+            if job.data is None and source is not None and not os.path.exists(source):
+                raise UserError(f"the network's training data {source} is not here; pass --data") from error
+            raise
+        if distributed.is_main():
+            report_metric(result, run_dir=run_dir_of(path), snapshot_pkl=path)
+
+
+def run(job: Job) -> None:
+    """The work of one process."""
+    import torch
+
+    from torch_utils import distributed
+    from torch_utils.misc import resolve_device, tune_allocator
+
+    tune_allocator()
+    device = resolve_device(job.device)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    distributed.init(device.type)
+    try:
+        for path in job.networks:
+            calc_network(job, path, device)
+    finally:
+        distributed.shutdown()
+
+
+_INT: dict[str, Any] = {"type": click.IntRange(min=1), "metavar": "INT"}
+_BOOL: dict[str, Any] = {"type": bool, "metavar": "BOOL"}
+
+
+@click.command(cls=Command)
+@click.option("--network", "networks", help="Network pickle, or a folder of them: path or URL.", required=True,
+              metavar="[PATH|URL]", type=NetworkSource())
+@click.option("--metrics", help="Metrics, comma-separated, or none.  [default: fid50k_full]", default="fid50k_full",
+              metavar="LIST", type=MetricList())
+@click.option("--data", help="Real images: folder or zip.  [default: those of the training]", metavar="PATH")
+@click.option("--mirror", help="Add the mirror images of the real ones.  [default: as in training]", **_BOOL)
+@click.option("--gpus", help="Number of processes.  [default: 1]", default=1, **_INT)
+@click.option("--verbose", help="Tell what is going on.  [default: true]", default=True, **_BOOL)
+@click.option("--num-gen", help="Generated images; other than the metric's own number is not comparable.", **_INT)
+@click.option("--num-real", help="Real images at most, likewise.", **_INT)
+@click.option("--detector", "detectors", help="TorchScript feature detector instead of the published one: path or URL, "
+              "if need be with #sha256=HEX. One that has a published one's file name replaces only that. Repeatable.",
+              metavar="[PATH|URL]", multiple=True)
+@click.option("--seed", help="Seed of the latents.  [default: 0]", type=click.IntRange(0, 2**32 - 1), default=0,
+              metavar="INT")
+@click.option("--batch-gen", help="Images per generator call.  [default: 4 from 256 pixels on, else 32]", **_INT)
+@click.option("--no-cache", help="Neither use nor keep the statistics of the real images.", is_flag=True)
+@device_option
+@trust_pickle_option
+def main(
+    networks: list[str],
+    metrics: list[str],
+    data: str | None,
+    mirror: bool | None,
+    gpus: int,
+    verbose: bool,
+    device: str,
+    trust_pickle: bool,
+    no_cache: bool,
+    **options: Any,
+) -> None:
+    """Calculate quality metrics of a network pickle, or of every one in a folder.
+
+    Results go to stdout, one JSON line each, and to metric-NAME.jsonl beside a pickle that is still in the folder of
+    its training run. Scores with another detector than the published one carry the detector's name.
+
+    \b
+    Examples:
+      # A pickle, compared with the images that it was trained on.
+      python calc_metrics.py --metrics=fid50k_full,pr50k3_full --network=runs/00000-ffhq/network-snapshot-025000.pkl
+    \b
+      # A quick look at every snapshot of a run, without a download.
+      python calc_metrics.py --network=runs/00000-fmnist --num-gen=2000 --detector=metrics/detectors/clothing32.pt
+    \b
+    Metrics:
+      fid50k_full  Frechet inception distance against all real images
+      kid50k_full  kernel inception distance against all real images
+      pr50k3_full  precision and recall against all real images
+      ppl2_wend    perceptual path length in W, end points, whole image
+      is50k        inception score
+    \b
+    Older protocols:
+      fid50k, kid50k, pr50k3                      against at most 50,000 real images
+      ppl_zfull, ppl_wfull, ppl_zend, ppl_wend    perceptual path lengths of cropped images
+    """
+    from torch_utils import distributed
+
+    job = Job(networks, metrics, data, mirror, device, trust_pickle, verbose, {"cache": not no_cache, **options})
+    distributed.launch(run, [job], gpus)
+
+
+if __name__ == "__main__":
+    main()
