@@ -1,0 +1,229 @@
+"""Prints the largest difference from every reference number in tests/golden, as one table.
+
+    python -m tests.golden_report [FILE...]
+
+FILE is the name of a file in tests/golden without its suffix; all of them by default. Exit status 1 if a difference is
+above its tolerance.
+"""
+import ast
+import dataclasses
+import sys
+import unittest.mock
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from tests.helpers import GOLDEN, golden
+from torch_utils.ops import bias_act, conv2d_resample, upfirdn2d
+from training import biggan_checkpoints, pickles
+from training.augment import AUGPIPE_PRESETS, AugmentPipe
+from training.loss import StyleGAN2Loss
+
+PHASES = ("Gmain", "Greg", "Dmain", "Dreg")
+BIAS_ACT_OPTIONS: list[dict[str, float]] = [{}, {"alpha": 0.3, "gain": 2, "clamp": 0.5}, {"alpha": 0.1, "gain": 0.7}]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One quantity of one file: the largest difference, and the one that is allowed."""
+
+    file: str
+    quantity: str
+    difference: float
+    allowed: float
+
+    def cells(self) -> list[str]:
+        """What the table shows."""
+        verdict = "ok" if self.difference <= self.allowed else "TOO LARGE"
+        return [self.file, self.quantity, f"{self.difference:.1e}", f"{self.allowed:.1e}", verdict]
+
+
+def _max(got: torch.Tensor, reference: np.ndarray) -> float:
+    assert got.shape == reference.shape, (got.shape, reference.shape)
+    return float(np.abs(got.detach().numpy() - reference).max())
+
+
+def of_image(file: str, quantity: str, got: torch.Tensor, reference: np.ndarray) -> Row:
+    """Images and ws may be off by 1e-4 of the reference's standard deviation."""
+    return Row(file, quantity, _max(got, reference), 1e-4 * float(reference.std()))
+
+
+def of_logits(file: str, quantity: str, got: torch.Tensor, reference: np.ndarray, relative: float = 1e-4) -> Row:
+    """Logits may be off by a part of the largest reference."""
+    return Row(file, quantity, _max(got, reference), relative * float(np.abs(reference).max()))
+
+
+def _networks(file: str) -> dict[str, Any]:
+    with open(GOLDEN / f"{file}.pkl", "rb") as f:
+        return pickles.load_networks(f)
+
+
+def _tensors(ref: Mapping[str, np.ndarray], *names: str) -> list[torch.Tensor]:
+    return [torch.from_numpy(ref[name]) for name in names]
+
+
+@torch.no_grad()
+def sg2ada(file: str) -> Iterator[Row]:
+    """Networks of an SG2-ADA pickle."""
+    nets, ref = _networks(file), golden(file)
+    G, D = nets["G_ema"], nets["D"]
+    z, c, img, real = _tensors(ref, "z", "c", "img_const", "real")
+    ws = G.mapping(z, c)
+    options = {"noise_mode": "const", "force_fp32": True}
+    yield of_image(file, "ws", ws, ref["ws"])
+    cut = G.mapping(z, c, truncation_psi=0.7, truncation_cutoff=4)
+    yield of_image(file, "ws, psi 0.7, cutoff 4", cut, ref["ws_psi0.7_cutoff4"])
+    yield of_image(file, "image, noise const", G.synthesis(ws, **options), ref["img_const"])
+    yield of_image(file, "image, fused", G.synthesis(ws, fused_modconv=True, **options), ref["img_const"])
+    yield of_image(file, "image, noise none", G.synthesis(ws, noise_mode="none", force_fp32=True), ref["img_none"])
+    yield of_image(file, "image, psi 0.5", G(z, c, truncation_psi=0.5, **options), ref["img_psi0.5"])
+    yield of_image(file, "image of the raw G", nets["G"](z, c, **options), ref["G_img_const"])
+    yield of_logits(file, "logits, generated", D(img, c, force_fp32=True), ref["logits"])
+    yield of_logits(file, "logits, real", D(real, c, force_fp32=True), ref["logits_real"])
+
+
+def gradients(file: str) -> Iterator[Row]:
+    """Gradients of the four phases: sum, sum of absolute values and norm of every parameter's, relative."""
+    nets, ref = _networks(file), golden(file)
+    G, D = nets["G_ema"].train(), nets["D"].train()
+    for name, parameter in G.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.data.zero_()
+    loss = StyleGAN2Loss(torch.device("cpu"), G, D, r1_gamma=3, style_mixing_prob=0)
+    loss.pl_mean.fill_(0.1)
+    (noise,) = _tensors(ref, "pl_noise_unit")
+    drawn = torch.randn_like
+
+    def reference_noise(x: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        return noise if x.shape == noise.shape else drawn(x, **kwargs)
+
+    for phase in PHASES:
+        module = G if phase[0] == "G" else D
+        module.requires_grad_(True).zero_grad(set_to_none=True)
+        with unittest.mock.patch.object(torch, "randn_like", reference_noise):
+            loss.accumulate_gradients(phase, *_tensors(ref, "real", "c", "z", "c"), gain=1, cur_nimg=0)
+        module.requires_grad_(False)
+        worst = 0.0
+        for name, parameter in module.named_parameters():
+            triple = ref.get(f"grad/{phase}/{name}")
+            if triple is not None:
+                worst = max(worst, _relative(parameter, triple))
+        yield Row(file, f"gradients of {phase}, relative", worst, 1e-4)
+        yield of_image(file, f"w_avg after {phase}", G.mapping.w_avg, ref[f"after/{phase}/w_avg"])
+        expected = float(ref[f"after/{phase}/pl_mean"])
+        yield Row(file, f"pl_mean after {phase}", abs(float(loss.pl_mean) - expected), 1e-5 * expected)
+
+
+def _relative(parameter: torch.Tensor, triple: np.ndarray) -> float:
+    """Largest relative difference of (sum, sum of absolute values, norm); the second is the scale of the first."""
+    gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    got = torch.stack([gradient.sum(), gradient.abs().sum(), gradient.norm()]).double().numpy()
+    scale = np.maximum(np.abs(triple[[1, 1, 2]]), 1e-8)
+    return float((np.abs(got - triple) / scale).max())
+
+
+@torch.no_grad()
+def other_pickle(file: str) -> Iterator[Row]:
+    """Networks of the stylegan3 tree's and of TensorFlow-era pickles."""
+    nets, ref = _networks(file), golden(file)
+    psi, key = (0.6, "img_psi06_const") if file.startswith("sg3") else (0.7, "img_psi07_const")
+    z, c = _tensors(ref, "z", "c")
+    options = {"noise_mode": "const", "force_fp32": True}
+    img = nets["G_ema"](z, c, truncation_psi=psi, **options)
+    yield of_image(file, f"image, psi {psi}", img, ref[key])
+    if "G_img_const" in ref:
+        yield of_image(file, "image of the raw G", nets["G"](z, c, **options), ref["G_img_const"])
+    yield of_logits(file, "logits", nets["D"](img, c, force_fp32=True), ref["logits"])
+
+
+@torch.no_grad()
+def biggan(file: str) -> Iterator[Row]:
+    """A BigGAN's state dicts."""
+    ref = golden(file)
+    G = biggan_checkpoints.load_generator(GOLDEN / f"{file}_G_ema.pth")
+    D = biggan_checkpoints.load_discriminator(GOLDEN / f"{file}_D.pth")
+    z, img = _tensors(ref, "z", "img")
+    labels = torch.nn.functional.one_hot(torch.from_numpy(ref["y"]), G.c_dim).float()
+    yield of_logits(file, "image", G(z, labels), ref["img"], 1e-5)
+    yield of_logits(file, "logits", D(img, labels), ref["logits"], 1e-5)
+
+
+@torch.no_grad()
+def augment(file: str) -> Iterator[Row]:
+    """The augmentation pipeline, the worst of all groups at each percentile, relative to the standard deviation."""
+    ref = golden(file)
+    worst: dict[str, float] = {}
+    for key in (key for key in ref if key != "images"):
+        name, percentile = key.split("/")
+        name = name.removeprefix("gray_")
+        pipe = AugmentPipe(**AUGPIPE_PRESETS.get(name, {name: 1}))
+        pipe.p.fill_(1)
+        (images,) = _tensors(ref, "images")
+        got = pipe(images[:, : ref[key].shape[1]], debug_percentile=float(percentile))
+        relative = _max(got, ref[key]) / float(ref[key].std())
+        worst[percentile] = max(worst.get(percentile, 0.0), relative)
+    for percentile, relative in sorted(worst.items()):
+        yield Row(file, f"all groups at {percentile}, relative", relative, 1e-4)
+
+
+@torch.no_grad()
+def ops(file: str) -> Iterator[Row]:
+    """Single ops, the worst of all cases."""
+    ref = golden(file)
+    x, b, f4 = _tensors(ref, "x", "b", "f4")
+    cases = {op: [key.removesuffix("/args") for key in ref if key.startswith(op + "/") and key.endswith("/args")]
+             for op in ("upfirdn2d", "conv2d_resample")}
+    worst = 0.0
+    for case in cases["upfirdn2d"]:
+        args = ast.literal_eval(str(ref[f"{case}/args"]))
+        worst = max(worst, _max(upfirdn2d.upfirdn2d(x, *_tensors(ref, args.pop("f")), **args), ref[f"{case}/y"]))
+    yield Row(file, "upfirdn2d", worst, 1e-5)
+    for name in ("filter2d", "upsample2d", "downsample2d"):
+        got = getattr(upfirdn2d, name)(x, f4, padding=[1, 0, 2, -1], gain=1.5)
+        yield Row(file, name, _max(got, ref[f"{name}/y"]), 1e-5)
+    yield Row(file, "bias_act", max(
+        _max(bias_act.bias_act(x, b, act=act, **options), ref[f"bias_act/{act}/{number}"])
+        for act in bias_act.activation_funcs for number, options in enumerate(BIAS_ACT_OPTIONS)
+    ), 1e-5)
+    worst = 0.0
+    for case in cases["conv2d_resample"]:
+        args = ast.literal_eval(str(ref[f"{case}/args"]))
+        f, (w,) = args.pop("f"), _tensors(ref, args.pop("w"))
+        got = conv2d_resample.conv2d_resample(x, w, _tensors(ref, f)[0] if f else None, **args)
+        worst = max(worst, _max(got, ref[f"{case}/y"]) / max(float(ref[f"{case}/y"].std()), 1))
+    yield Row(file, "conv2d_resample", worst, 1e-5)
+
+
+REPORTS = {
+    **{file: (sg2ada, gradients) for file in ("ffhq64", "cifar32", "gray32")},
+    **{file: (other_pickle,) for file in ("sg3tree_sg2", "tf_config_f_64", "tf_ada_cond_32")},
+    **{file: (biggan,) for file in ("biggan_cifar32", "biggan_imagenet128")},
+    "augment": (augment,),
+    "ops": (ops,),
+}
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = [["file", "quantity", "max difference", "allowed", ""], *(row.cells() for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines)
+
+
+@click.command()
+@click.argument("files", nargs=-1, type=click.Choice(list(REPORTS)), metavar="[FILE]...")
+def main(files: tuple[str, ...]) -> None:
+    """Print the largest difference from every reference number in tests/golden."""
+    rows = [row for file in files or REPORTS for report in REPORTS[file] for row in report(file)]
+    click.echo(table(rows))
+    failed = sum(row.difference > row.allowed for row in rows)
+    click.echo(f"\n{len(rows)} quantities, {failed} above what is allowed")
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()
