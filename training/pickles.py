@@ -1,12 +1,14 @@
 """Network pickles of every StyleGAN2-ADA family member, read safely, and our snapshots, written for all of them."""
 import copy
 import os
+import reprlib
 from typing import Any, BinaryIO
 
 import torch
 
 import dnnlib
 from dnnlib import EasyDict
+from dnnlib.util import UserError
 from torch_utils import checkpoint, misc
 from torch_utils.checkpoint import CheckpointError, ModuleRecord, TFNetworkRecord
 
@@ -29,16 +31,14 @@ def open_networks(path_or_url: str, force_fp16: bool = False, trust_pickle: bool
         return biggan_checkpoints.load_networks(path_or_url)
     try:
         f = dnnlib.util.open_url(path_or_url)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path_or_url}: no such file") from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise CheckpointError(f"{path_or_url}: cannot be read ({error.strerror})") from None
+    except UserError as error:
+        raise CheckpointError(str(error)) from None
     with f:
         try:
             return load_networks(f, force_fp16=force_fp16, trust_pickle=trust_pickle)
         except CheckpointError as error:
-            text = str(error)
-            raise CheckpointError(text if text.startswith(str(path_or_url)) else f"{path_or_url}: {text}") from None
+            named = str(path_or_url) in str(error)  # a URL is not: the file is a copy in the cache
+            raise CheckpointError(f"{'' if named else f'{path_or_url}: '}{error}") from error.__cause__
 
 
 def load_networks(f: BinaryIO, force_fp16: bool = False, trust_pickle: bool = False) -> dict[str, Any]:
@@ -54,19 +54,25 @@ def load_networks(f: BinaryIO, force_fp16: bool = False, trust_pickle: bool = Fa
         augment_pipe (module or None).
 
     Raises:
-        CheckpointError: a refused, damaged or unknown file.
+        CheckpointError: a refused, damaged or unknown file; the message names it.
     """
     data = checkpoint.read_trusted(f) if trust_pickle else checkpoint.read(f)
+    try:
+        return _networks_in(data, force_fp16)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint.file_name(f)}: {error}") from error.__cause__
+
+
+def _networks_in(data: Any, force_fp16: bool) -> dict[str, Any]:
     if isinstance(data, tuple) and len(data) == 3 and all(isinstance(n, TFNetworkRecord) for n in data):
-        G, D, G_ema = data
-        data = {"G": generator_from_tf(G), "D": discriminator_from_tf(D), "G_ema": generator_from_tf(G_ema)}
+        data = dict(zip(("G", "D", "G_ema"), data))
     if not isinstance(data, dict):
         raise CheckpointError(f"expected a dictionary with {', '.join(NETWORKS)} or a TensorFlow triple, "
                               f"found a {type(data).__name__}")
     missing = [name for name in NETWORKS if data.get(name) is None]
     if missing:
         raise CheckpointError(f"the pickle holds no {', '.join(missing)}; "
-                              f"found: {', '.join(map(str, data)) or 'nothing'}")
+                              f"found: {', '.join(map(reprlib.repr, data)) or 'nothing'}")
     data.setdefault("training_set_kwargs", None)
     data.setdefault("augment_pipe", None)
     for name in (*NETWORKS, "augment_pipe"):
@@ -81,13 +87,17 @@ def load_networks(f: BinaryIO, force_fp16: bool = False, trust_pickle: bool = Fa
 
 
 def _as_module(name: str, value: Any) -> Any:
-    if isinstance(value, ModuleRecord):
-        try:
-            return build(value)
-        except CheckpointError as error:
-            raise CheckpointError(f"{name}: {error}") from None
     if isinstance(value, torch.nn.Module) or (value is None and name == "augment_pipe"):
         return value
+    try:
+        if isinstance(value, ModuleRecord):
+            return build(value)
+        if isinstance(value, TFNetworkRecord):
+            return discriminator_from_tf(value) if name == "D" else generator_from_tf(value)
+    except CheckpointError as error:
+        raise CheckpointError(f"{name}: {error}") from None
+    except checkpoint.MALFORMED as error:
+        raise CheckpointError(f"{name}: the file's values make no network ({type(error).__name__}: {error})") from error
     raise CheckpointError(f"{name}: expected a network, found a {type(value).__name__}")
 
 

@@ -16,9 +16,7 @@ from torch_utils.ops import upfirdn2d
 
 from . import networks, networks_biggan, widths
 from .augment import AugmentPipe
-from .rebuilding import rebuild
-
-MAX_RESOLUTION = 1 << 14
+from .rebuilding import MAX_RESOLUTION, rebuild
 
 _None = type(None)
 _PLAIN = (bool, int, float, str, list, _None)
@@ -73,8 +71,8 @@ def _uniform(what: str, values: Iterable[Any]) -> Any:
 def _num_fp16_res(blocks: dict[int, ModuleRecord], img_resolution: int, recorded: Any) -> int:
     """The constructor argument that puts exactly the recorded blocks into half precision."""
     flags = {res: block.value("use_fp16", bool) for res, block in blocks.items()}
-    counts = range(img_resolution.bit_length())
-    for count in [*([recorded] if recorded in counts else []), *counts]:
+    is_count = type(recorded) is int and 0 <= recorded < 64
+    for count in [*([recorded] if is_count else []), *range(img_resolution.bit_length())]:
         start = networks._fp16_from(img_resolution, count)
         if all(flag == (res >= start) for res, flag in flags.items()):
             return count

@@ -3,16 +3,19 @@
 Both layouts of options (config-f and ADA) are served by one table each; what a table does not know is an error.
 """
 import re
-from collections.abc import Callable
+import reprlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from dnnlib import EasyDict
+from torch_utils import misc
 from torch_utils.checkpoint import CheckpointError, TFNetworkRecord
 
 from . import networks
+from .rebuilding import MAX_RESOLUTION, rebuild
 
 MINIMUM_VERSION = 4
 _UNUSED_OPTIONS = {
@@ -31,6 +34,8 @@ _CONVERSIONS: dict[str, Convert] = {
     "const": lambda a: a[0],
     "noise": lambda a: a[0, 0],
 }
+
+_RANKS = {"dense": 2, "conv": 4, "conv_up": 4, "const": 4, "noise": 4}
 
 # Our name (regular expression), theirs (groups as \1; {noise} is the running number of a layer's noise), conversion.
 _SYNTHESIS_LAYERS = [
@@ -83,10 +88,10 @@ class _Options:
 
     def __init__(self, network: TFNetworkRecord, kind: str) -> None:
         version = network.state.get("version", 0)
-        if version < MINIMUM_VERSION:
-            raise CheckpointError(f"TensorFlow pickle version too low: {kind} has version {version}, "
+        if type(version) is not int or version < MINIMUM_VERSION:
+            raise CheckpointError(f"TensorFlow pickle version too low: {kind} has version {reprlib.repr(version)}, "
                                   f"StyleGAN2 files have {MINIMUM_VERSION} or more")
-        self.values = dict(network.state.get("static_kwargs", {}))
+        self.values = dict(network.state.get("static_kwargs") or {})
         self.kind = kind
         self.known = set(_UNUSED_OPTIONS[kind])
 
@@ -94,10 +99,40 @@ class _Options:
         """The option's value; `default` if absent, `none` where the stored value is None."""
         self.known.add(name)
         value = self.values.get(name, default)
+        if not isinstance(value, str | int | float | None):
+            raise CheckpointError(f"TensorFlow kwarg {name!r} of {self.kind}: expected a number, a name or None, "
+                                  f"found {reprlib.repr(value)}")
         return none if value is None else value
 
+    def take_resolution(self) -> int:
+        """The image size, a power of two within reason."""
+        size = self.take("resolution", 1024)
+        if type(size) is not int or not 4 <= size <= MAX_RESOLUTION or size & (size - 1):
+            raise CheckpointError(f"TensorFlow kwarg 'resolution' of {self.kind}: expected a power of two "
+                                  f"from 4 to {MAX_RESOLUTION}, found {size!r}")
+        return size
+
+    def take_filter(self) -> list[float] | None:
+        """The taps of the resampling filter."""
+        self.known.add("resample_kernel")
+        taps = self.values.get("resample_kernel", [1, 3, 3, 1])
+        if isinstance(taps, np.ndarray):
+            taps = taps.tolist()
+        if taps is None or (isinstance(taps, list | tuple) and all(type(tap) in (int, float) for tap in taps)):
+            return taps if taps is None else list(taps)
+        raise CheckpointError(f"TensorFlow kwarg 'resample_kernel' of {self.kind}: expected a list of numbers, "
+                              f"found {reprlib.repr(taps)}")
+
+    def take_layers(self, name: str, default: int, variables: Mapping[str, Any]) -> int:
+        """A number of layers, each of which needs variables."""
+        count = self.take(name, default)
+        if type(count) is not int or not 0 <= count <= len(variables):
+            raise CheckpointError(f"TensorFlow kwarg {name!r} of {self.kind}: expected a number of layers, "
+                                  f"found {count!r}; the file has {len(variables)} variables")
+        return count
+
     def finish(self) -> None:
-        unknown = sorted(self.values.keys() - self.known)
+        unknown = sorted(str(name) for name in self.values.keys() - self.known)
         if unknown:
             raise CheckpointError(f"unknown TensorFlow kwarg {unknown[0]!r} of {self.kind}; "
                                   "this is not a StyleGAN2 network of a kind known here")
@@ -110,14 +145,15 @@ def generator_from_tf(network: TFNetworkRecord) -> networks.Generator:
         CheckpointError: version below 4, an unknown option, or a variable that is missing or of the wrong shape.
     """
     o = _Options(network, "G")
+    variables = network.variables()
     kwargs = EasyDict(
         z_dim=o.take("latent_size", 512),
         c_dim=o.take("label_size", 0),
         w_dim=o.take("dlatent_size", 512),
-        img_resolution=o.take("resolution", 1024),
+        img_resolution=o.take_resolution(),
         img_channels=o.take("num_channels", 3),
         mapping_kwargs=EasyDict(
-            num_layers=o.take("mapping_layers", 8),
+            num_layers=o.take_layers("mapping_layers", 8, variables),
             embed_features=o.take("label_fmaps"),
             layer_features=o.take("mapping_fmaps"),
             activation=o.take("mapping_nonlinearity", "lrelu"),
@@ -130,13 +166,13 @@ def generator_from_tf(network: TFNetworkRecord) -> networks.Generator:
             num_fp16_res=o.take("num_fp16_res", 0),
             conv_clamp=o.take("conv_clamp"),
             architecture=o.take("architecture", "skip"),
-            resample_filter=o.take("resample_kernel", [1, 3, 3, 1]),
+            resample_filter=o.take_filter(),
             use_noise=o.take("use_noise", True),
             activation=o.take("nonlinearity", "lrelu"),
         ),
     )
     o.finish()
-    return _filled(networks.Generator, kwargs, _GENERATOR, network.variables())
+    return _filled(networks.Generator, kwargs, _GENERATOR, variables)
 
 
 def discriminator_from_tf(network: TFNetworkRecord) -> networks.Discriminator:
@@ -149,13 +185,13 @@ def discriminator_from_tf(network: TFNetworkRecord) -> networks.Discriminator:
     o = _Options(network, "D")
     variables = network.variables()
     architecture = o.take("architecture", "resnet")
-    resolution = o.take("resolution", 1024)
+    resolution = o.take_resolution()
     if any(name.startswith("FromRGB_lod") for name in variables):  # StyleGAN1-style names of the input layers
         architecture = "orig"
         pattern = re.compile(r"FromRGB_lod(\d+)/(.*)")
         for name in [n for n in variables if pattern.fullmatch(n)]:
             level, rest = pattern.fullmatch(name).groups()  # type: ignore[union-attr]
-            res = resolution // 2 ** int(level)
+            res = resolution >> int(level)
             variables[f"{res}x{res}/FromRGB/{rest}"] = variables[name]
     activation = EasyDict(activation=o.take("nonlinearity", "lrelu"))
     features = o.take("mapping_fmaps")
@@ -171,12 +207,12 @@ def discriminator_from_tf(network: TFNetworkRecord) -> networks.Discriminator:
         cmap_dim=features,
         block_kwargs=EasyDict(
             activation,
-            resample_filter=o.take("resample_kernel", [1, 3, 3, 1]),
+            resample_filter=o.take_filter(),
             freeze_layers=o.take("freeze_layers", 0),
         ),
         mapping_kwargs=EasyDict(
             activation,
-            num_layers=o.take("mapping_layers", 0),
+            num_layers=o.take_layers("mapping_layers", 0, variables),
             embed_features=features,
             layer_features=features,
             lr_multiplier=o.take("mapping_lrmul", 0.1),
@@ -192,20 +228,30 @@ def discriminator_from_tf(network: TFNetworkRecord) -> networks.Discriminator:
 
 
 def _filled(cls: type, kwargs: EasyDict, table: list[tuple[str, str, str]], variables: dict[str, Any]) -> Any:
-    with torch.random.fork_rng(devices=[]):  # the random initial weights are all overwritten
-        module = cls(**kwargs).eval().requires_grad_(False)
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        if name.endswith("resample_filter"):
+    with torch.device("meta"):
+        wanted = misc.named_params_and_buffers(cls(**kwargs))
+    tensors = {}
+    for name, tensor in wanted:
+        if name.endswith("resample_filter"):  # not in the file: as constructed
+            tensors[name] = tensor
             continue
         source, kind = _tf_name(name, table)
         if source not in variables:
             raise CheckpointError(f"TensorFlow pickle: variable {source!r} (for {name}) is missing")
-        value = _CONVERSIONS[kind](np.asarray(variables[source]))
-        if value.shape != tuple(tensor.shape):
-            raise CheckpointError(f"TensorFlow pickle: {source} has shape {list(value.shape)} once converted, "
-                                  f"{name} expects {list(tensor.shape)}")
-        tensor.data.copy_(torch.from_numpy(np.array(value, dtype=np.float32)))
-    return module
+        tensors[name] = _converted(source, variables[source], kind, list(tensor.shape))
+    return rebuild(cls, kwargs, tensors)
+
+
+def _converted(source: str, value: Any, kind: str, shape: list[int]) -> torch.Tensor:
+    if not isinstance(value, np.ndarray | int | float):
+        raise CheckpointError(f"TensorFlow pickle: {source} should be an array, found {reprlib.repr(value)}")
+    array = np.asarray(value)
+    if array.ndim == _RANKS.get(kind, array.ndim):
+        array = _CONVERSIONS[kind](array)
+        if list(array.shape) == shape:
+            return torch.from_numpy(np.array(array, dtype=np.float32))
+    raise CheckpointError(f"TensorFlow pickle: {source} has shape {list(np.shape(value))}, which does not convert "
+                          f"to the {shape} that this architecture needs")
 
 
 def _tf_name(name: str, table: list[tuple[str, str, str]]) -> tuple[str, str]:

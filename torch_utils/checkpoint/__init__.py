@@ -2,16 +2,19 @@
 
 Reading never imports or calls anything a file names. Which of our classes a record becomes is decided elsewhere.
 """
-from .reading import read, read_trusted
-from .records import CheckpointError, ModuleRecord, TFNetworkRecord
+from .errors import CheckpointError
+from .reading import MALFORMED, file_name, read, read_trusted
+from .records import ModuleRecord, TFNetworkRecord
 from .torch_files import Inert, read_torch_file
 from .writing import write_pickle
 
 __all__ = [
+    "MALFORMED",
     "CheckpointError",
     "Inert",
     "ModuleRecord",
     "TFNetworkRecord",
+    "file_name",
     "read",
     "read_torch_file",
     "read_trusted",

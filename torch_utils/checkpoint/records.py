@@ -1,45 +1,56 @@
 """What the objects in a network pickle become: data without behaviour."""
+import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from dnnlib.util import UserError
+from .errors import CheckpointError
+from .machine import Unfinished
 
 
-class CheckpointError(UserError, ValueError):
-    """A network file that cannot be read, is refused, or does not hold what it should."""
-
-
-@dataclass
+@dataclass(eq=False)
 class ModuleRecord:
     """A persistent torch module as a file describes it. The embedded `source` is text and stays text."""
 
     class_name: str
-    source: str
+    source: str = field(repr=False)
     state: dict[str, Any] = field(repr=False)
 
-    def __contains__(self, attribute: str) -> bool:
-        return attribute in self.state
+    def value(self, attribute: str, *kinds: type) -> Any:
+        """A plain instance attribute, which must be of one of these very types.
 
-    def __getitem__(self, attribute: str) -> Any:
-        """A plain instance attribute."""
-        try:
-            return self.state[attribute]
-        except KeyError:
-            raise CheckpointError(f"{self.class_name}: the file has no attribute {attribute!r}") from None
+        Raises:
+            CheckpointError: it is missing or of another type.
+        """
+        if attribute not in self.state:
+            raise CheckpointError(f"{self.class_name}: the file has no attribute {attribute!r}")
+        value = self.state[attribute]
+        if type(value) not in kinds:
+            expected = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+            raise CheckpointError(f"{self.class_name}: {attribute} should be {expected}, "
+                                  f"the file has {reprlib.repr(value)}")
+        return value
+
+    def _mapping(self, attribute: str) -> dict[str, Any]:
+        value = self.state.get(attribute)
+        if value is None:
+            return {}
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            raise CheckpointError(f"{self.class_name}: {attribute} should be a dictionary of names, "
+                                  f"the file has {reprlib.repr(value)}")
+        return value
 
     @property
     def init_kwargs(self) -> dict[str, Any]:
         """The keyword arguments the object was built with, as far as recorded."""
-        return dict(self.state.get("_init_kwargs") or {})
+        return dict(self._mapping("_init_kwargs"))
 
     @property
     def children(self) -> dict[str, "ModuleRecord"]:
         """Name → direct submodule; absent ones (None) are left out."""
-        modules = self.state.get("_modules") or {}
-        return {name: child for name, child in modules.items() if isinstance(child, ModuleRecord)}
+        return {name: child for name, child in self._mapping("_modules").items() if isinstance(child, ModuleRecord)}
 
     def child(self, name: str) -> "ModuleRecord":
         """A direct submodule by name."""
@@ -48,40 +59,92 @@ class ModuleRecord:
         except KeyError:
             raise CheckpointError(f"{self.class_name}: the file has no submodule {name!r}") from None
 
-    def own_tensors(self) -> dict[str, torch.Tensor]:
-        """Parameters and buffers of this module alone."""
-        both = {**(self.state.get("_parameters") or {}), **(self.state.get("_buffers") or {})}
-        return {name: tensor for name, tensor in both.items() if tensor is not None}
+    @property
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """Trainable tensors of this module alone."""
+        return self._tensors("_parameters")
 
-    def modules(self, prefix: str = "") -> Iterator[tuple[str, "ModuleRecord"]]:
-        """This record and all below it, with dotted names."""
-        yield prefix, self
-        for name, child in self.children.items():
-            yield from child.modules(f"{prefix}.{name}" if prefix else name)
+    @property
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """Other tensors of this module alone."""
+        return self._tensors("_buffers")
+
+    def _tensors(self, attribute: str) -> dict[str, torch.Tensor]:
+        return {name: value for name, value in self._mapping(attribute).items() if isinstance(value, torch.Tensor)}
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """One parameter or buffer of this module."""
+        found = self.parameters.get(name, self.buffers.get(name))
+        if found is None:
+            raise CheckpointError(f"{self.class_name}: the file has no tensor {name!r}")
+        return found
+
+    def modules(self) -> Iterator[tuple[str, "ModuleRecord"]]:
+        """This record and all below it, with dotted names.
+
+        Raises:
+            CheckpointError: a record occurs twice; the walk could be endless.
+        """
+        waiting: list[tuple[str, ModuleRecord]] = [("", self)]
+        seen = set()
+        while waiting:
+            prefix, record = waiting.pop()
+            if id(record) in seen:
+                raise CheckpointError(f"{self.class_name}: {prefix} is also another part of the network")
+            seen.add(id(record))
+            yield prefix, record
+            children = [(f"{prefix}.{name}" if prefix else name, child) for name, child in record.children.items()]
+            waiting += reversed(children)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Dotted name → tensor, parameters and buffers alike."""
-        return {
-            f"{prefix}.{name}" if prefix else name: tensor
-            for prefix, module in self.modules()
-            for name, tensor in module.own_tensors().items()
-        }
+        """Dotted name → tensor, parameters and buffers alike.
+
+        Raises:
+            CheckpointError: a tensor occurs twice; a small file could then stand for any number of weights.
+        """
+        found: dict[str, torch.Tensor] = {}
+        for prefix, module in self.modules():
+            for name, tensor in {**module.parameters, **module.buffers}.items():
+                found[f"{prefix}.{name}" if prefix else name] = tensor
+        if len({id(tensor) for tensor in found.values()}) != len(found):
+            raise CheckpointError(f"{self.class_name}: the same tensor stands in several places of the network")
+        return found
 
 
-class TFNetworkRecord:
+class TFNetworkRecord(Unfinished):
     """A network of the TensorFlow code base: its pickled state dictionary."""
 
-    def __init__(self) -> None:
+    def __init__(self, *_: Any) -> None:
         self.state: dict[str, Any] = {}
 
-    def __setstate__(self, state: Any) -> None:
-        if not isinstance(self, TFNetworkRecord) or not isinstance(state, dict):
+    def build(self, state: Any) -> "TFNetworkRecord":
+        if not isinstance(state, dict):
             raise CheckpointError("TensorFlow network: expected a state dictionary")
         self.state = state
+        return self
+
+    def __setstate__(self, state: Any) -> None:
+        """For Python's own unpickler, where the file is trusted."""
+        self.build(state)
 
     def variables(self) -> dict[str, Any]:
-        """'component/variable' → NumPy array, recursively."""
-        found = {name: value for name, value in self.state.get("variables", [])}
-        for component, network in self.state.get("components", {}).items():
-            found.update({f"{component}/{name}": value for name, value in network.variables().items()})
+        """'component/variable' → NumPy array or number, recursively.
+
+        Raises:
+            CheckpointError: the record is malformed.
+        """
+        found: dict[str, Any] = {}
+        waiting = [("", self)]
+        seen = set()
+        while waiting:
+            prefix, network = waiting.pop()
+            if not isinstance(network, TFNetworkRecord) or id(network) in seen:
+                raise CheckpointError(f"TensorFlow network: component {prefix!r} is malformed")
+            seen.add(id(network))
+            for name, value in network.state.get("variables") or []:
+                if not isinstance(name, str):
+                    raise CheckpointError(f"TensorFlow network: a variable is named {reprlib.repr(name)}")
+                found[prefix + name] = value
+            components = network.state.get("components") or {}
+            waiting += [(f"{prefix}{component}/", part) for component, part in components.items()]
         return found

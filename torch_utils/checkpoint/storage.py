@@ -1,12 +1,13 @@
 """The tensor storages inside a network pickle: little files of torch's pre-zip format, parsed by hand."""
 import io
-import pickle
+import reprlib
 import struct
 from typing import Any
 
 import torch
 
-from .records import CheckpointError
+from .errors import CheckpointError
+from .machine import run
 
 MAGIC = 119547037146038801333356
 PROTOCOL = 1001
@@ -24,42 +25,60 @@ DTYPES = {
 }
 
 
-class _HeaderUnpickler(pickle.Unpickler):
-    """Reads the five header pickles; the only global they may name is a storage type, which stays a string."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in ("torch", "torch.storage") and name in DTYPES:
-            return name
-        raise CheckpointError(f"tensor storage names the global {module}.{name}, which is not a known storage type")
-
-    def persistent_load(self, pid: Any) -> tuple[str, str, int]:
-        kind, storage_type, key, _location, count, *_ = pid
-        if kind != "storage" or storage_type not in DTYPES or not isinstance(count, int):
-            raise CheckpointError(f"tensor storage: unexpected entry {pid!r}")
-        return storage_type, str(key), count
+def _find_global(module: str, name: str) -> str:
+    """The only globals are storage types, which stay strings."""
+    if module in ("torch", "torch.storage") and name in DTYPES:
+        return name
+    raise CheckpointError(f"refused: a tensor storage names {module}.{name}, which is not a known storage type")
 
 
-def parse_storage(blob: bytes) -> torch.Tensor:
+def storage_entry(pid: Any) -> tuple[torch.dtype, str, int]:
+    """Type, key and number of elements out of the persistent id of a storage."""
+    kind, storage_type, key, _location, count, *view = pid
+    flat = [kind, storage_type, key]
+    if not all(isinstance(part, str) for part in flat) or type(count) is not int or any(v is not None for v in view):
+        raise CheckpointError(f"tensor storage: unexpected entry {reprlib.repr(pid)}")
+    if kind != "storage" or storage_type not in DTYPES or count < 0:
+        raise CheckpointError(f"tensor storage: unexpected entry {reprlib.repr(pid)}")
+    return DTYPES[storage_type], key, count
+
+
+def is_header(magic: Any, protocol: Any, machine: Any) -> bool:
+    """Whether three pickles begin a little-endian file of the pre-zip format."""
+    numbers = type(magic) is int and type(protocol) is int and (magic, protocol) == (MAGIC, PROTOCOL)
+    return numbers and isinstance(machine, dict) and machine.get("little_endian") is True
+
+
+def elements(raw: bytes, dtype: torch.dtype, count: int) -> torch.Tensor:
+    """Raw little-endian numbers as a one-dimensional tensor.
+
+    Raises:
+        CheckpointError: these are not `count` numbers.
+    """
+    expected = count * dtype.itemsize
+    if len(raw) != expected:
+        raise CheckpointError(f"tensor storage: expected {expected} bytes of {dtype}, found {len(raw)}")
+    return torch.frombuffer(bytearray(raw), dtype=dtype) if count else torch.empty([0], dtype=dtype)
+
+
+def parse_storage(blob: Any) -> torch.Tensor:
     """The elements of one serialised storage as a one-dimensional tensor.
 
     Args:
-        blob: five pickles (magic number, protocol, machine, the storage's persistent id, the list of keys), a
+        blob: bytes: five pickles (magic number, protocol, machine, the storage's persistent id, the list of keys), a
             little-endian int64 element count, and the raw little-endian elements.
 
     Raises:
         CheckpointError: anything else.
     """
+    if not isinstance(blob, bytes):
+        raise CheckpointError(f"tensor storage: expected bytes, found a {type(blob).__name__}")
     stream = io.BytesIO(blob)
-    magic, protocol, machine, entry, keys = (_HeaderUnpickler(stream).load() for _ in range(5))
-    if magic != MAGIC or protocol != PROTOCOL or not machine.get("little_endian", False):
+    magic, protocol, machine, entry, keys = (run(stream, _find_global, storage_entry) for _ in range(5))
+    if not is_header(magic, protocol, machine) or not isinstance(entry, tuple) or not isinstance(keys, list):
         raise CheckpointError("tensor storage: not a little-endian legacy torch file")
-    storage_type, key, count = entry
+    dtype, key, count = entry
     (stored,) = struct.unpack("<q", stream.read(8))
-    if [str(k) for k in keys] != [key] or stored != count:
+    if keys != [key] or stored != count:
         raise CheckpointError(f"tensor storage: header announces {count} elements, data has {stored}")
-    dtype = DTYPES[storage_type]
-    raw = stream.read()
-    expected = count * torch.empty([], dtype=dtype).element_size()
-    if len(raw) != expected:
-        raise CheckpointError(f"tensor storage: expected {expected} bytes of {storage_type}, found {len(raw)}")
-    return torch.frombuffer(bytearray(raw), dtype=dtype) if count else torch.empty([0], dtype=dtype)
+    return elements(stream.read(), dtype, count)

@@ -1,7 +1,6 @@
 """Files of torch.save, zip archives and the format before them, read without executing what they name."""
 import io
 import os
-import pickle
 import struct
 import zipfile
 from collections.abc import Callable
@@ -9,64 +8,49 @@ from typing import Any, BinaryIO
 
 import torch
 
-from .reading import _GLOBALS, _MALFORMED, _Call, _plain, strided_view
-from .records import CheckpointError
-from .storage import DTYPES, MAGIC, PROTOCOL
+from .errors import CheckpointError
+from .machine import Function, Sink, Unfinished, run
+from .objects import GLOBALS, make_dict, strided_view
+from .reading import MALFORMED
+from .storage import DTYPES, elements, is_header, storage_entry
 
 
-class Inert:
+class Inert(Sink):
     """Stands for an object of a class that is not known; takes whatever a stream does to it, and does nothing."""
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
 
-    def __call__(self, *_: Any, **__: Any) -> "Inert":
-        return self
-
-    def _ignore(self, *_: Any) -> None:
-        pass
-
-    __setstate__ = __setitem__ = append = extend = add = _ignore
-
-
-class _StateDict(dict):
+class _StateDict(dict, Unfinished):
     """The dictionary of a network's tensors, which torch gives an attribute with version numbers."""
 
-    def __setstate__(self, state: Any) -> None:
-        pass
+    def build(self, state: Any) -> Any:
+        return self
 
 
-_KNOWN = {
-    **_GLOBALS,
-    ("collections", "OrderedDict"): _StateDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _Call(strided_view),
+def _tensor(storage: Any, *layout: Any) -> torch.Tensor:
+    if not isinstance(storage, torch.Tensor):
+        raise CheckpointError(f"tensor: expected a storage, found a {type(storage).__name__}")
+    return strided_view(storage, *layout)
+
+
+_KNOWN: dict[tuple[str, str], Any] = {
+    **GLOBALS,
+    ("collections", "OrderedDict"): Function(lambda *pairs: _StateDict(make_dict(*pairs))),
+    ("torch._utils", "_rebuild_tensor_v2"): Function(_tensor),
+    **{(module, name): name for module in ("torch", "torch.storage") for name in DTYPES},
 }
 
+FindStorage = Callable[[torch.dtype, str, int], torch.Tensor]
 
-class _TorchUnpickler(pickle.Unpickler):
+
+def _run(f: BinaryIO, find_storage: FindStorage) -> Any:
     """Tensors, plain values, and Inert objects; `find_storage(dtype, key, count)` gives a tensor's elements."""
 
-    def __init__(self, f: BinaryIO, find_storage: Callable[[torch.dtype, str, int], torch.Tensor]) -> None:
-        super().__init__(f)
-        self._find_storage = find_storage
+    def find_external(pid: Any) -> Any:
+        if pid[0] == "module":  # a class, in the older format
+            return Inert()
+        return find_storage(*storage_entry(pid))
 
-    def find_class(self, module: str, name: str) -> Any:
-        if module in ("torch", "torch.storage") and name in DTYPES:
-            return name
-        return _KNOWN.get((module, name), Inert)
-
-    def persistent_load(self, pid: Any) -> torch.Tensor:
-        kind, storage_type, key, _location, count, *_ = pid
-        if kind != "storage" or storage_type not in DTYPES or not isinstance(count, int) or count < 0:
-            raise CheckpointError(f"tensor storage: unexpected entry {pid!r}")
-        return self._find_storage(DTYPES[storage_type], str(key), count)
-
-
-def _elements(raw: bytes, dtype: torch.dtype, count: int) -> torch.Tensor:
-    expected = count * dtype.itemsize
-    if len(raw) != expected:
-        raise CheckpointError(f"tensor storage: expected {expected} bytes, found {len(raw)}")
-    return torch.frombuffer(bytearray(raw), dtype=dtype) if count else torch.empty([0], dtype=dtype)
+    return run(f, lambda module, name: _KNOWN.get((module, name)) or Inert(), find_external)
 
 
 def _read_archive(f: BinaryIO) -> Any:
@@ -75,6 +59,8 @@ def _read_archive(f: BinaryIO) -> Any:
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(names) != 1:
             raise CheckpointError("this zip archive was not written by torch.save")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise CheckpointError("the entries of this zip archive are compressed; torch.save does not do that")
         root = names[0].removesuffix("data.pkl")
         if root + "byteorder" in archive.namelist() and archive.read(root + "byteorder") != b"little":
             raise CheckpointError("the numbers are not little-endian")
@@ -82,10 +68,10 @@ def _read_archive(f: BinaryIO) -> Any:
 
         def find(dtype: torch.dtype, key: str, count: int) -> torch.Tensor:
             if key not in storages:
-                storages[key] = _elements(archive.read(f"{root}data/{key}"), dtype, count)
+                storages[key] = elements(archive.read(f"{root}data/{key}"), dtype, count)
             return storages[key]
 
-        return _TorchUnpickler(io.BytesIO(archive.read(names[0])), find).load()
+        return _run(io.BytesIO(archive.read(names[0])), find)
 
 
 def _read_stream(f: BinaryIO) -> Any:
@@ -95,15 +81,17 @@ def _read_stream(f: BinaryIO) -> Any:
     def find(dtype: torch.dtype, key: str, count: int) -> torch.Tensor:
         return storages.setdefault(key, torch.zeros([count], dtype=dtype))
 
-    magic, protocol, machine, data, keys = (_TorchUnpickler(f, find).load() for _ in range(5))
-    if magic != MAGIC or protocol != PROTOCOL or not machine.get("little_endian", False):
+    magic, protocol, machine, data, keys = (_run(f, find) for _ in range(5))
+    if not is_header(magic, protocol, machine):
         raise CheckpointError("not a little-endian torch file")
     for key in keys:
-        storage = storages[str(key)]
+        if not isinstance(key, str):
+            raise CheckpointError(f"tensor storage: a {type(key).__name__} as a key")
+        storage = storages[key]
         (count,) = struct.unpack("<q", f.read(8))
         if count != len(storage):
             raise CheckpointError(f"tensor storage: header announces {len(storage)} elements, data has {count}")
-        storage.copy_(_elements(f.read(count * storage.element_size()), storage.dtype, count))
+        storage.copy_(elements(f.read(count * storage.element_size()), storage.dtype, count))
     return data
 
 
@@ -121,12 +109,11 @@ def read_torch_file(path: str | os.PathLike) -> Any:
         with open(path, "rb") as f:
             is_archive = f.read(2) == b"PK"
             f.seek(0)
-            data = _read_archive(f) if is_archive else _read_stream(f)
+            return _read_archive(f) if is_archive else _read_stream(f)
     except CheckpointError as error:
         raise CheckpointError(f"{os.fspath(path)}: {error}") from None
     except OSError as error:
         raise CheckpointError(f"{os.fspath(path)}: cannot be read: {error.strerror or error}") from None
-    except (*_MALFORMED, zipfile.BadZipFile) as error:
+    except (*MALFORMED, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{os.fspath(path)}: the file is truncated, damaged or not written by torch.save "
                               f"({type(error).__name__}: {error})") from None
-    return _plain(data)

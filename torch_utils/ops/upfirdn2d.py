@@ -33,7 +33,7 @@ def setup_filter(
     Returns:
         float32 tensor, [fh, fw] or, separable, [taps].
     """
-    taps = torch.as_tensor(1 if f is None else f, dtype=torch.float32)
+    taps = torch.as_tensor(1 if f is None else f, dtype=torch.float32, device=device)
     if taps.ndim > 2 or taps.numel() == 0:
         raise ValueError(f"setup_filter: expected taps of rank 0, 1 or 2, got shape {tuple(taps.shape)}")
     if taps.ndim == 0:
@@ -46,7 +46,7 @@ def setup_filter(
         taps = taps / taps.sum()
     if flip_filter:
         taps = taps.flip(list(range(taps.ndim)))
-    return (taps * gain ** (taps.ndim / 2)).to(device)
+    return taps * gain ** (taps.ndim / 2)
 
 
 def _parse_scaling(scaling: Scaling) -> tuple[int, int]:

@@ -1,0 +1,18 @@
+"""The error of everything that reads network files."""
+from dnnlib.util import UserError
+
+_MAX_LENGTH = 1000  # characters; names in a damaged file can be of any length
+
+
+class CheckpointError(UserError, ValueError):
+    """A network file that cannot be read, is refused, or does not hold what it should.
+
+    Messages quote such files, so whatever cannot be printed on one line is escaped, and the middle of a very long one
+    is left out.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        if len(line) > _MAX_LENGTH:
+            line = f"{line[:_MAX_LENGTH * 3 // 4]} ... {line[-_MAX_LENGTH // 4:]}"
+        super().__init__(line)

@@ -1,0 +1,206 @@
+"""The stack machine that a pickle is a program for, cut down to what network files need.
+
+Python's own unpickler calls methods of whatever lies on the stack, hashes what it is told to hash and trusts announced
+sizes. This machine knows some forty operations, applies each to the plain types it is meant for, and calls nothing but
+the functions it was given.
+"""
+import pickletools
+import reprlib
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from .errors import CheckpointError
+
+_PUSH_ARGUMENT = {
+    "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+    "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINSTRING", "SHORT_BINSTRING",
+}  # fmt: skip
+_PUSH_NEW: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": set,
+}
+_SCALARS = (str, int, float, bool, bytes, type(None))
+
+
+class Function:
+    """A function that a stream may call, by REDUCE or NEWOBJ, and do nothing else with."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.call = function
+
+
+class Unfinished:
+    """An object that a stream completes with one BUILD."""
+
+    def build(self, state: Any) -> Any:
+        """What takes this object's place, everywhere."""
+        raise NotImplementedError
+
+
+class Sink:
+    """Stands for an object that is of no interest: takes whatever a stream does to it and keeps nothing."""
+
+
+def checked_key(key: Any) -> Any:
+    """The key of a dictionary or element of a set, if it is flat: Python hashes nested tuples without limit.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    if not all(isinstance(part, (*_SCALARS, Sink)) for part in (key if isinstance(key, tuple) else [key])):
+        raise CheckpointError(f"the file uses a {type(key).__name__} as a key or as an element of a set")
+    return key
+
+
+def run(
+    stream: BinaryIO,
+    find_global: Callable[[str, str], Any],
+    find_external: Callable[[Any], Any] | None = None,
+) -> Any:
+    """Reads one pickle and leaves the stream behind its end.
+
+    Args:
+        stream: binary file.
+        find_global: (module, name) → what stands for it: a Function, a Sink, or a plain value.
+        find_external: the same for persistent ids; None refuses them.
+
+    Returns:
+        None, numbers, strings, bytes, tuples, lists, dictionaries, sets, and what the functions returned.
+
+    Raises:
+        CheckpointError: an operation that is not known, or not allowed on its object.
+        Exception: any other kind, for a stream that is damaged.
+    """
+    machine = _Machine(find_global, find_external)
+    for operation, argument, _ in pickletools.genops(stream):
+        if operation.name == "STOP":
+            break
+        machine.execute(operation.name, argument)
+    return machine.pop()
+
+
+class _Machine:
+    def __init__(
+        self, find_global: Callable[[str, str], Any], find_external: Callable[[Any], Any] | None
+    ) -> None:
+        self.find_global = find_global
+        self.find_external = find_external
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        self.places: dict[int, list[int]] = {}  # id of an Unfinished → its keys in the memo
+
+    def execute(self, name: str, argument: Any) -> None:
+        if name in _PUSH_ARGUMENT:
+            self.stack.append(argument)
+        elif name in _PUSH_NEW:
+            self.stack.append(_PUSH_NEW[name]())
+        elif name in _OPERATIONS:
+            _OPERATIONS[name](self, argument)
+        else:
+            detail = "" if argument is None else f" {reprlib.repr(argument)}"
+            raise CheckpointError(f"refused: the file uses the pickle operation {name}{detail}, "
+                                  "which no network pickle needs")
+
+    def pop(self) -> Any:
+        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
+            raise EOFError("the stack is empty")
+        return self.stack.pop()
+
+    def top(self) -> Any:
+        value = self.pop()
+        self.stack.append(value)
+        return value
+
+    def pop_items(self) -> list[Any]:
+        """All above the last mark."""
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def put(self, key: int) -> None:
+        value = self.memo[key] = self.top()
+        if isinstance(value, Unfinished):
+            self.places.setdefault(id(value), []).append(key)
+
+    def tuple_of(self, count: int) -> None:
+        items = [self.pop() for _ in range(count)]
+        self.stack.append(tuple(items[::-1]))
+
+    def add(self, kind: Any, items: list[Any]) -> None:
+        """Items for the list or set on top of the stack; for a dictionary, keys and values in turn."""
+        target = self.top()
+        if isinstance(target, Sink):
+            return
+        if not isinstance(target, kind):
+            raise CheckpointError(f"the file fills a {type(target).__name__} as if it were a {kind.__name__}")
+        if kind is list:
+            target.extend(items)
+            return
+        keys = [checked_key(key) for key in (items if kind is set else items[::2])]
+        target.update(keys if kind is set else zip(keys, items[1::2], strict=True))
+
+    def resolve(self, module: Any, name: Any) -> None:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise TypeError("a global is named by something else than text")
+        self.stack.append(self.find_global(module, name))
+
+    def call(self) -> None:
+        arguments, function = self.pop(), self.pop()
+        if isinstance(function, Sink):
+            self.stack.append(function)
+            return
+        if not isinstance(function, Function) or not isinstance(arguments, tuple):
+            raise CheckpointError(f"refused: the file calls a {type(function).__name__}, which is no function")
+        self.stack.append(function.call(*arguments))
+
+    def build(self) -> None:
+        state, target = self.pop(), self.pop()
+        if isinstance(target, Unfinished):
+            finished = target.build(state)
+            for key in self.places.pop(id(target), ()):
+                if self.memo[key] is target:
+                    self.memo[key] = finished
+            target = finished
+        elif not isinstance(target, Sink):
+            raise CheckpointError(f"refused: the file tries to modify a {type(target).__name__}")
+        self.stack.append(target)
+
+    def external(self) -> None:
+        pid = self.pop()
+        if self.find_external is None:
+            raise CheckpointError(f"refused: the file refers to an external object {reprlib.repr(pid)}")
+        self.stack.append(self.find_external(pid))
+
+
+_OPERATIONS: dict[str, Callable[[_Machine, Any], Any]] = {
+    "PROTO": lambda m, _: None,
+    "FRAME": lambda m, _: None,
+    "MARK": lambda m, _: m.marks.append(len(m.stack)),
+    "TUPLE": lambda m, _: m.stack.append(tuple(m.pop_items())),
+    "TUPLE1": lambda m, _: m.tuple_of(1),
+    "TUPLE2": lambda m, _: m.tuple_of(2),
+    "TUPLE3": lambda m, _: m.tuple_of(3),
+    "APPEND": lambda m, _: m.add(list, [m.pop()]),
+    "APPENDS": lambda m, _: m.add(list, m.pop_items()),
+    "SETITEM": lambda m, _: m.add(dict, [m.pop(), m.pop()][::-1]),
+    "SETITEMS": lambda m, _: m.add(dict, m.pop_items()),
+    "ADDITEMS": lambda m, _: m.add(set, m.pop_items()),
+    "BINPUT": lambda m, key: m.put(key),
+    "LONG_BINPUT": lambda m, key: m.put(key),
+    "MEMOIZE": lambda m, _: m.put(len(m.memo)),
+    "BINGET": lambda m, key: m.stack.append(m.memo[key]),
+    "LONG_BINGET": lambda m, key: m.stack.append(m.memo[key]),
+    "GLOBAL": lambda m, names: m.resolve(*names.split(" ", 1)),
+    "STACK_GLOBAL": lambda m, _: m.resolve(*[m.pop(), m.pop()][::-1]),
+    "REDUCE": lambda m, _: m.call(),
+    "NEWOBJ": lambda m, _: m.call(),
+    "BUILD": lambda m, _: m.build(),
+    "BINPERSID": lambda m, _: m.external(),
+}

@@ -1,0 +1,142 @@
+"""What the globals of a network pickle stand for here: functions that check their arguments and make plain values."""
+import math
+import re
+import reprlib
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import persistence
+from .errors import CheckpointError
+from .machine import Function, Unfinished, checked_key
+from .records import ModuleRecord, TFNetworkRecord
+from .storage import parse_storage
+
+_NUMBER_TYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
+
+
+class _NumpyType(Unfinished):
+    """A NumPy dtype: kind and size, then the byte order."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        if not isinstance(code, str) or _NUMBER_TYPE.fullmatch(code) is None:
+            raise CheckpointError(f"NumPy type {reprlib.repr(code)} is not a plain number type")
+        self.code = code
+
+    def build(self, state: Any) -> np.dtype:
+        order = state[1]
+        if order not in ("<", ">", "|", "="):
+            raise CheckpointError(f"NumPy type {self.code!r}: malformed")
+        return np.dtype(self.code).newbyteorder(order)
+
+
+class _NumpyArray(Unfinished):
+    """A NumPy array of which shape, type and bytes are still to come."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def build(self, state: Any) -> np.ndarray:
+        _version, shape, dtype, is_fortran, raw = state
+        _checked(dtype, np.dtype, "NumPy array")
+        flat = np.frombuffer(raw, dtype=dtype) if raw else np.empty([0], dtype=dtype)
+        return flat.reshape(shape, order="F" if is_fortran else "C").copy()
+
+
+def _checked(value: Any, kind: type, what: str) -> Any:
+    if not isinstance(value, kind):
+        raise CheckpointError(f"{what}: expected a {kind.__name__}, found a {type(value).__name__}")
+    return value
+
+
+def _numpy_scalar(dtype: Any, raw: Any) -> Any:
+    return np.frombuffer(raw, dtype=_checked(dtype, np.dtype, "NumPy scalar"), count=1)[0].item()
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    """How protocol 2 spells bytes."""
+    if encoding not in ("latin1", "latin-1"):
+        raise CheckpointError(f"unexpected text encoding {reprlib.repr(encoding)}")
+    return _checked(text, str, "text").encode("latin-1")
+
+
+def make_dict(pairs: Any = ()) -> dict:
+    """Any mapping class."""
+    return {checked_key(key): value for key, value in pairs}
+
+
+def _set(items: Any = ()) -> set:
+    return {checked_key(item) for item in items}
+
+
+class Storage:
+    """A tensor's elements; `unclaimed` of them may still become part of a tensor."""
+
+    def __init__(self, blob: Any) -> None:
+        self.elements = parse_storage(blob)
+        self.unclaimed = self.elements.numel()
+
+
+def strided_view(storage: torch.Tensor, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor:
+    """A tensor over a storage, checked against its bounds; strides are kept.
+
+    Raises:
+        CheckpointError: it reaches beyond the storage, or shows elements several times: a few bytes of a file could
+            stand for any number of them.
+    """
+    numbers = [offset, *size, *stride]
+    if len(size) != len(stride) or any(type(number) is not int or number < 0 for number in numbers):
+        raise CheckpointError(f"tensor of size {reprlib.repr(size)} and stride {reprlib.repr(stride)}: malformed")
+    last = offset + sum((n - 1) * s for n, s in zip(size, stride)) if all(size) else offset - 1
+    if last >= storage.numel():
+        raise CheckpointError(f"tensor of size {reprlib.repr(size)} reaches beyond its storage "
+                              f"of {storage.numel()} elements")
+    if math.prod(size) > storage.numel():
+        raise CheckpointError(f"tensor of size {reprlib.repr(size)} repeats the {storage.numel()} elements "
+                              "of its storage")
+    return torch.as_strided(storage, size, stride, offset)
+
+
+def _tensor(storage: Any, *layout: Any) -> torch.Tensor:
+    tensor = strided_view(_checked(storage, Storage, "tensor").elements, *layout)
+    storage.unclaimed -= tensor.numel()
+    if storage.unclaimed < 0:
+        raise CheckpointError(f"several tensors repeat the {len(storage.elements)} elements of one storage")
+    return tensor
+
+
+def _parameter(data: Any, *_: Any) -> torch.Tensor:
+    return _checked(data, torch.Tensor, "parameter")
+
+
+def _persistent(meta: Any) -> ModuleRecord:
+    kind, version = _checked(meta, dict, "persistent object").get("type"), meta.get("version")
+    if (type(kind), type(version)) != (str, int) or (kind, version) != ("class", persistence.FORMAT_VERSION):
+        raise CheckpointError(f"persistent object: expected type 'class' of version {persistence.FORMAT_VERSION}, "
+                              f"found type {reprlib.repr(kind)} of version {reprlib.repr(version)}")
+    return ModuleRecord(
+        class_name=_checked(meta["class_name"], str, "class_name"),
+        source=_checked(meta["module_src"], str, "module_src"),
+        state=_checked(meta["state"], dict, "state"),
+    )
+
+
+GLOBALS: dict[tuple[str, str], Function] = {
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): Function(_persistent),
+    ("dnnlib.util", "EasyDict"): Function(make_dict),
+    ("collections", "OrderedDict"): Function(make_dict),
+    ("torch._utils", "_rebuild_parameter"): Function(_parameter),
+    ("torch._utils", "_rebuild_tensor_v2"): Function(_tensor),
+    ("torch.storage", "_load_from_bytes"): Function(Storage),
+    ("numpy", "dtype"): Function(_NumpyType),
+    ("numpy", "ndarray"): Function(_NumpyArray),
+    ("numpy.core.multiarray", "scalar"): Function(_numpy_scalar),
+    ("numpy._core.multiarray", "scalar"): Function(_numpy_scalar),
+    ("numpy.core.multiarray", "_reconstruct"): Function(_NumpyArray),
+    ("numpy._core.multiarray", "_reconstruct"): Function(_NumpyArray),
+    ("builtins", "set"): Function(_set),
+    ("__builtin__", "set"): Function(_set),
+    ("_codecs", "encode"): Function(_encode),
+    ("dnnlib.tflib.network", "Network"): Function(TFNetworkRecord),
+}
