@@ -81,17 +81,17 @@ class Demo:
         """
         click.echo(f"$ python {shlex.join(command)}")
         env = {**os.environ, "DNNLIB_CACHE_DIR": str(self.out.resolve() / "cache"), "PYTHONUNBUFFERED": "1"}
-        process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True, env=env)
-        assert process.stdout is not None
         lines = []
-        try:
-            for line in process.stdout:
-                click.echo(line, nl=False)
-                lines.append(line)
-        except KeyboardInterrupt:  # the command got it too, and may have work to save
-            process.wait()
-            raise
-        if process.wait() != 0:
+        with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True, env=env) as process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    click.echo(line, nl=False)
+                    lines.append(line)
+            except KeyboardInterrupt:  # the command got it too, and may have work to save
+                process.wait()
+                raise
+        if process.returncode != 0:
             raise UserError(f"{command[0]} ended with exit status {process.returncode}")
         return "".join(lines)
 
@@ -178,9 +178,10 @@ def main(out: str, kimg: int, num_gen: int) -> None:
     """Compress the embedded network to half its width: slice, train under its teacher, score, draw."""
     from demo import report
 
+    folder = Path(out).absolute()
     os.chdir(ROOT)
     start = time.monotonic()
-    demo = Demo(Path(out), kimg, num_gen)
+    demo = Demo(folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder, kimg, num_gen)
     try:
         demo.open()
         train_data = make_data(demo, "train", f"0:{NUM_TRAIN}")
