@@ -18,6 +18,7 @@ from torch_utils.checkpoint import CheckpointError, read_torch_file
 from . import biggan_layout as layout
 from . import biggan_studiogan as studiogan
 from .networks_biggan import BigGANDiscriminator, BigGANGenerator
+from .rebuilding import rebuild
 
 _FILE = re.compile(r"(?P<role>G_ema|G|D|state_dict)(?:_(?P<suffix>\w+))?\.pth")
 _STUDIOGAN_FILE = re.compile(r"model=(?P<role>G_ema|G|D)-(?P<suffix>\w+)-weights-step=\d+\.pth")
@@ -150,7 +151,7 @@ def _load(file: Path, kind: str | None = None) -> torch.nn.Module:
     except CheckpointError as error:
         raise CheckpointError(f"{config_path}: {error} (in {file.name})") from None
     try:
-        return build(options, tensors)
+        return rebuild(_CLASSES["G" if "G_param" in options else "D"], {**options, "skip_init": True}, tensors)
     except (CheckpointError, ValueError) as error:
         raise CheckpointError(f"{file}: {error}") from None
 
@@ -200,30 +201,6 @@ def _without_counters(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
         count = float(tensors.get(f"{prefix}.accumulation_counter", torch.zeros([1]))) or 1
         found[name] = tensor / count if count != 1 and leaf in ("stored_mean", "stored_var") else tensor
     return found
-
-
-def build(options: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> torch.nn.Module:
-    """A network of these constructor arguments with these tensors, in eval mode on the CPU, without gradients.
-
-    Raises:
-        CheckpointError: names or shapes do not match; the message lists them.
-    """
-    with torch.random.fork_rng(devices=[]):  # the initial weights are all overwritten
-        network = _CLASSES["G" if "G_param" in options else "D"](**options, skip_init=True)
-    target = network.state_dict()
-    missing, extra = sorted(target.keys() - tensors.keys()), sorted(tensors.keys() - target.keys())
-    if missing or extra:
-        raise CheckpointError(f"the tensors do not match this architecture; missing in the file: {_some(missing)}; "
-                              f"unknown here: {_some(extra)}")
-    for name, tensor in target.items():
-        if tensor.shape != tensors[name].shape:
-            raise CheckpointError(f"{name} has shape {list(tensors[name].shape)}, expected {list(tensor.shape)}")
-        tensor.copy_(tensors[name])
-    return network.eval().requires_grad_(False)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") if names else "none"
 
 
 # ----------------------------------------------------------------------------------------------------------------------

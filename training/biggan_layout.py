@@ -204,7 +204,11 @@ def complete(options: dict[str, Any], config: Mapping[str, Any]) -> dict[str, An
     differing = [f"{name} {claimed[name]} instead of {found[name]}" for name in found if found[name] != claimed[name]]
     if differing:
         raise CheckpointError(f"the configuration belongs to another network: {'; '.join(differing)}")
-    return {**options, **{name: config[name] for name in _TAKEN_OVER[kind] if name in config}}
+    taken = {name: config[name] for name in _TAKEN_OVER[kind] if name in config}
+    for name, value in taken.items():
+        if not isinstance(value, str if name.endswith("init") else int | float):
+            raise CheckpointError(f"{name} is not what it should be: {value!r}")
+    return {**options, **taken}
 
 
 def _facts(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
