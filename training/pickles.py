@@ -10,7 +10,7 @@ import dnnlib
 from dnnlib import EasyDict
 from dnnlib.util import UserError
 from torch_utils import checkpoint, misc
-from torch_utils.checkpoint import CheckpointError, ModuleRecord, TFNetworkRecord
+from torch_utils.checkpoint import CheckpointError, ModuleRecord, TFNetworkRecord, describe
 
 from . import biggan_checkpoints
 from .records_to_networks import build
@@ -97,7 +97,7 @@ def _as_module(name: str, value: Any) -> Any:
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}") from None
     except checkpoint.MALFORMED as error:
-        raise CheckpointError(f"{name}: the file's values make no network ({type(error).__name__}: {error})") from error
+        raise CheckpointError(f"{name}: the file's values make no network ({describe(error)})") from error
     raise CheckpointError(f"{name}: expected a network, found a {type(value).__name__}")
 
 

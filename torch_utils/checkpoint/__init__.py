@@ -2,7 +2,7 @@
 
 Reading never imports or calls anything a file names. Which of our classes a record becomes is decided elsewhere.
 """
-from .errors import CheckpointError
+from .errors import CheckpointError, describe
 from .reading import MALFORMED, file_name, read, read_trusted
 from .records import ModuleRecord, TFNetworkRecord
 from .torch_files import Inert, read_torch_file
@@ -14,6 +14,7 @@ __all__ = [
     "Inert",
     "ModuleRecord",
     "TFNetworkRecord",
+    "describe",
     "file_name",
     "read",
     "read_torch_file",

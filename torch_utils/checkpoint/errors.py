@@ -16,3 +16,8 @@ class CheckpointError(UserError, ValueError):
         if len(line) > _MAX_LENGTH:
             line = f"{line[:_MAX_LENGTH * 3 // 4]} ... {line[-_MAX_LENGTH // 4:]}"
         super().__init__(line)
+
+
+def describe(error: BaseException) -> str:
+    """An exception's type and the first line of what it says; torch adds its call stack."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

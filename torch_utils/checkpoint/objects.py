@@ -13,6 +13,7 @@ from .machine import Function, Unfinished, checked_key
 from .records import ModuleRecord, TFNetworkRecord
 from .storage import parse_storage
 
+_HUGE = 1 << 40  # no size, stride or offset of a tensor comes near
 _NUMBER_TYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 
 
@@ -86,7 +87,7 @@ def strided_view(storage: torch.Tensor, offset: Any, size: Any, stride: Any, *_:
             stand for any number of them.
     """
     numbers = [offset, *size, *stride]
-    if len(size) != len(stride) or any(type(number) is not int or number < 0 for number in numbers):
+    if len(size) != len(stride) or any(type(n) is not int or not 0 <= n < _HUGE for n in numbers):
         raise CheckpointError(f"tensor of size {reprlib.repr(size)} and stride {reprlib.repr(stride)}: malformed")
     last = offset + sum((n - 1) * s for n, s in zip(size, stride)) if all(size) else offset - 1
     if last >= storage.numel():

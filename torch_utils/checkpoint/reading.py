@@ -5,7 +5,7 @@ import struct
 from typing import Any, BinaryIO
 
 from .. import persistence
-from .errors import CheckpointError
+from .errors import CheckpointError, describe
 from .machine import run
 from .objects import GLOBALS
 from .records import TFNetworkRecord
@@ -52,7 +52,7 @@ def _check_signature(data: bytes) -> None:
 
 def _damaged(name: str, error: BaseException) -> CheckpointError:
     return CheckpointError(f"{name}: the file is truncated, damaged or not a network pickle "
-                           f"({type(error).__name__}: {error})")
+                           f"({describe(error)})")
 
 
 def read(f: BinaryIO) -> Any:

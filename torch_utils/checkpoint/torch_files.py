@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from .errors import CheckpointError
+from .errors import CheckpointError, describe
 from .machine import Function, Sink, Unfinished, run
 from .objects import GLOBALS, make_dict, strided_view
 from .reading import MALFORMED
@@ -116,4 +116,4 @@ def read_torch_file(path: str | os.PathLike) -> Any:
         raise CheckpointError(f"{os.fspath(path)}: cannot be read: {error.strerror or error}") from None
     except (*MALFORMED, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{os.fspath(path)}: the file is truncated, damaged or not written by torch.save "
-                              f"({type(error).__name__}: {error})") from None
+                              f"({describe(error)})") from None
