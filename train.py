@@ -133,7 +133,9 @@ def main(ctx: click.Context, **options: Any) -> None:
     """
     opts = EasyDict(options)
     given = {name for name in opts if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    speaks = os.environ.get("RANK", "0") == "0"  # under torchrun every process comes here
+    _set_up_logging(speaks)
+    _take_over_processes(opts, given)
     run_dir = _run_to_continue(opts)
     if run_dir is not None:
         c = _continued(run_dir, opts, given)
@@ -141,11 +143,31 @@ def main(ctx: click.Context, **options: Any) -> None:
         c = _configured(opts, given)
         run_dir = str(next_run_dir(opts.outdir, c.pop("description")))
     c.run_dir = run_dir
-    click.echo("Training options:\n" + json.dumps(c, indent=2) + "\n")
+    if speaks:
+        click.echo("Training options:\n" + json.dumps(c, indent=2) + "\n")
+        if opts.dry_run:
+            click.echo("Dry run; exiting.")
     if opts.dry_run:
-        click.echo("Dry run; exiting.")
         return
     _launch(c, resuming=bool(c.get("resume_state")))
+
+
+def _set_up_logging(is_main: bool) -> None:
+    """Notes and warnings come from one process only."""
+    level = logging.INFO if is_main else logging.ERROR
+    logging.basicConfig(level=level, format="%(levelname)s: %(message)s")
+
+
+def _take_over_processes(opts: EasyDict, given: set[str]) -> None:
+    """Under torchrun, its number of processes is that of --gpus."""
+    text = os.environ.get("WORLD_SIZE", "")
+    if not text.isdigit():
+        return
+    started = int(text)
+    if "gpus" in given and opts.gpus != started:
+        raise click.UsageError(f"--gpus: torchrun started {started} processes, got {opts.gpus}; leave --gpus out")
+    opts.gpus = started
+    given.add("gpus")
 
 
 def _need(opts: EasyDict, *names: str) -> None:
@@ -181,8 +203,8 @@ def _configured(opts: EasyDict, given: set[str]) -> EasyDict:
 
 
 # Options that may differ when a run goes on: they do not change what it computes.
-FREE_WHEN_RESUMING = {"kimg", "snap", "metrics", "detector", "num_gen", "num_real", "workers", "device", "resume",
-                      "outdir", "dry_run", "nobench", "trust_pickle"}
+FREE_WHEN_RESUMING = {"gpus", "kimg", "snap", "metrics", "detector", "num_gen", "num_real", "workers", "device",
+                      "resume", "outdir", "dry_run", "nobench", "trust_pickle"}
 
 
 def _run_to_continue(opts: EasyDict) -> str | None:
@@ -217,6 +239,8 @@ def _continued(run_dir: str, opts: EasyDict, given: set[str]) -> EasyDict:
                         f"one of its pickles with --resume={os.path.join(run_dir, 'network-snapshot-….pkl')}")
     for name in ("provenance", "run_dir"):
         c.pop(name, None)
+    if "gpus" in given:
+        _share_anew(c, opts.gpus)
     if "kimg" in given:
         c.total_kimg = opts.kimg
     if "snap" in given:
@@ -236,6 +260,18 @@ def _continued(run_dir: str, opts: EasyDict, given: set[str]) -> EasyDict:
     return c
 
 
+def _share_anew(c: EasyDict, gpus: int) -> None:
+    """Lets a run go on with another number of processes."""
+    if gpus == c.num_gpus:
+        return
+    if c.batch_size % (gpus * c.batch_gpu) != 0:
+        raise UserError(f"--gpus: {gpus} processes cannot share this run's batch of {c.batch_size} in passes of "
+                        f"{c.batch_gpu} images; it was started with {c.num_gpus}")
+    logging.warning("the run goes on with %d instead of %d processes: no image is left out, but random numbers are "
+                    "not those of an unbroken run", gpus, c.num_gpus)
+    c.num_gpus = gpus
+
+
 def _launch(c: EasyDict, resuming: bool) -> None:
     """Makes the run directory and starts the processes; under torchrun this process is one of them already."""
     from torch_utils import distributed
@@ -246,7 +282,6 @@ def _launch(c: EasyDict, resuming: bool) -> None:
     under_torchrun = "WORLD_SIZE" in os.environ
     if under_torchrun:
         distributed.init(device_type)
-        c.num_gpus = distributed.world_size()
     if distributed.is_main() and not resuming:
         description = os.path.basename(c.run_dir).split("-", 1)[1]
         c.run_dir = str(new_run_dir(os.path.dirname(c.run_dir), description))
@@ -263,8 +298,8 @@ def _process(c: dict[str, Any], device_type: str) -> None:
     """One of several local processes."""
     from torch_utils import distributed
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     distributed.init(device_type)
+    _set_up_logging(distributed.is_main())
     try:
         _worker(EasyDict(c))
     finally:

@@ -1,5 +1,6 @@
 """From the options of the command line to the arguments of the training loop. Pure but for one look at the data set."""
 import dataclasses
+import logging
 import os
 from typing import Any
 
@@ -7,7 +8,10 @@ import dnnlib
 from dnnlib import EasyDict
 from dnnlib.util import UserError
 
+from .dataset_files import DatasetError
 from .presets import Preset, network_options
+
+_log = logging.getLogger(__name__)
 
 TRANSFER_BASE = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/transfer-learning-source-nets/"
 TRANSFER_SOURCES = {
@@ -55,6 +59,9 @@ def probe_data(opts: EasyDict) -> DataInfo:
     kwargs.resolution = dataset.resolution
     kwargs.use_labels = bool(opts.cond)
     kwargs.max_size = len(dataset)
+    if opts.cond is None and _has_usable_labels(dataset):
+        _log.warning("%s has labels, which are not used; --cond=true trains with them, --cond=false says that this is "
+                     "meant", opts.data)
     if opts.cond and not dataset.has_labels:
         raise OptionError("--cond", f"{opts.data} has no labels; write them into dataset.json "
                                     "(dataset_tool.py does so for labelled sources and for --subfolders-as-labels)")
@@ -68,6 +75,13 @@ def probe_data(opts: EasyDict) -> DataInfo:
     count = kwargs.max_size * (2 if kwargs.xflip else 1)
     label_dim = dataset.label_dim if opts.cond else 0
     return DataInfo(kwargs, dataset.name, dataset.resolution, dataset.num_channels, count, label_dim)
+
+
+def _has_usable_labels(dataset: Any) -> bool:
+    try:
+        return dataset.has_labels
+    except DatasetError:
+        return False
 
 
 def transfer_url(name: str) -> str:

@@ -10,6 +10,7 @@ import torch
 
 from dnnlib.files import open_atomic
 from dnnlib.util import UserError
+from torch_utils import distributed
 
 VERSION = 1
 KEPT = 2
@@ -38,6 +39,25 @@ def save(run_dir: str | os.PathLike, state: dict[str, Any]) -> Path:
     for old in state_files(run_dir)[KEPT:]:
         old.unlink()
     return path
+
+
+def load_common(run_dir: str | os.PathLike) -> dict[str, Any] | None:
+    """`load_latest` of every rank; collective.
+
+    Raises:
+        ResumeError: as there, or the ranks did not find the same state.
+    """
+    state = load_latest(run_dir)
+    found = distributed.gather_objects(state["cur_nimg"] if state else None)
+    for rank, image in enumerate(found):
+        if image != found[0]:
+            raise ResumeError(f"{run_dir}: rank 0 found {_of_image(found[0])}, but rank {rank} {_of_image(image)}; "
+                              "let all machines see the same folder")
+    return state
+
+
+def _of_image(image: int | None) -> str:
+    return "no state" if image is None else f"the state of image {image:,}"
 
 
 def load_latest(run_dir: str | os.PathLike) -> dict[str, Any] | None:

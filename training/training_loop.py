@@ -138,7 +138,7 @@ def training_loop(
         distributed.rank(), sync_device=target_device if distributed.world_size() > 1 else None
     )
     _seed(random_seed, 0)
-    state = run_state.load_latest(run_dir) if resume_state else None
+    state = run_state.load_common(run_dir) if resume_state else None
     if resume_state and main:
         _say("Continuing from image " + f"{state['cur_nimg']:,}" if state else "No state was saved yet: starting over")
 
