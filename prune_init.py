@@ -2,7 +2,9 @@
 import dataclasses
 import json
 import os
+import re
 from fractions import Fraction
+from typing import Any
 
 import click
 
@@ -11,15 +13,44 @@ from dnnlib.cli import Command, Fraction01, device_option, trust_pickle_option
 from dnnlib.files import check_writable_dir, write_json_atomic
 from dnnlib.util import UserError
 
+_TARGETS = ("target_macs", "target_params", "target_ms")
+
+
+class Quantity(click.ParamType):
+    """Option type: a positive number with an optional K, M or G, e.g. 7G."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        match = re.fullmatch(r"([0-9]*\.?[0-9]+)([KMG]?)", str(value).strip())
+        number = float(match[1]) * {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}[match[2]] if match else 0
+        if number <= 0:
+            self.fail(f"expected a positive number such as 7G, 5M or 50, got {value!r}", param, ctx)
+        return number
+
 
 @click.command(cls=Command)
 @click.option("--teacher", required=True, help="Network pickle to slice: path or URL.", metavar="[PATH|URL]")
-@click.option("--width", required=True, help="Part of the generator's channels to keep, e.g. 0.5 or 2/3.",
-              type=Fraction01(), metavar="FRACTION")
-@click.option("--d-width", help="The same for the discriminator.  [default: 1]", type=Fraction01(), default="1",
+@click.option("--width", help="Part of the generator's channels to keep, e.g. 0.5 or 2/3.", type=Fraction01(),
               metavar="FRACTION")
-@click.option("--score", help="Which channels to keep: the first, random ones, or those with the largest outgoing "
-              "weights.  [default: l1]", type=click.Choice(scores.NAMES), default="l1")
+@click.option("--target-macs", help="Instead of --width: the widest student of at most that many multiply-accumulates "
+              "(up-convolutions at their input resolution), e.g. 7G.", type=Quantity(), metavar="NUMBER")
+@click.option("--target-params", help="The same by parameters, e.g. 5M.", type=Quantity(), metavar="NUMBER")
+@click.option("--target-ms", help="The same by milliseconds per image, measured here one image at a time.",
+              type=Quantity(), metavar="NUMBER")
+@click.option("--keep", help="Keep the same part of every layer, or the best channels of the whole network at the same "
+              "cost.  [default: uniform]", type=click.Choice(["uniform", "global"]), default="uniform")
+@click.option("--d-width", help="Part of the discriminator's channels to keep.  [default: 1]", type=Fraction01(),
+              default="1", metavar="FRACTION")
+@click.option("--score", help="Which channels to keep: the first, random ones, those with the largest outgoing weights "
+              "(l1), those the content depends on, or those that make images differ.  [default: l1]",
+              type=click.Choice(scores.NAMES), default="l1")
+@click.option("--score-samples", help="Latents to average the score over.  [default: the score's own number]",
+              type=click.IntRange(min=1), metavar="INT")
+@click.option("--roi", help="Region that counts for --score=content: a mask image, or MODULE:FUNCTION from images to "
+              "masks.  [default: everything]", metavar="[MASK.png|MODULE:FUNCTION]")
+@click.option("--refine", help="Refinement of the slice: svs replaces the singular values of its weights by their "
+              "square roots.  [default: none]", type=click.Choice(scores.REFINEMENTS), default="none")
 @click.option("--seed", help="Random seed of the score.  [default: 0]", type=click.IntRange(min=0), default=0,
               metavar="INT")
 @click.option("--dest", help="File to write.", metavar="FILE.pkl")
@@ -28,18 +59,7 @@ from dnnlib.util import UserError
               "[default: yes]")
 @device_option
 @trust_pickle_option
-def main(
-    teacher: str,
-    width: Fraction,
-    d_width: Fraction,
-    score: str,
-    seed: int,
-    dest: str | None,
-    outdir: str | None,
-    latency: bool,
-    device: str,
-    trust_pickle: bool,
-) -> None:
+def main(**options: Any) -> None:
     """Slice a narrow student out of a trained StyleGAN2 network, ready to be trained with train.py --cfg=dgl, or to be
     used as it is.
 
@@ -51,35 +71,50 @@ def main(
     Examples:
       python prune_init.py --teacher=ffhq.pkl --width=0.5 --dest=student.pkl
       python prune_init.py --teacher=ffhq.pkl --width=2/3 --d-width=1/2 --score=random --seed=1 --outdir=students
+      python prune_init.py --teacher=ffhq.pkl --target-macs=7G --keep=global --score=content --dest=student.pkl
     """
-    path = _destination(teacher, width, score, dest, outdir)
-    from dgl import cost, student
+    if sum(options[name] is not None for name in ("width", *_TARGETS)) != 1:
+        raise click.UsageError("pass exactly one of --width, --target-macs, --target-params and --target-ms")
+    if options["roi"] is not None and options["score"] != "content":
+        raise click.UsageError("--roi can only be given together with --score=content")
+    path = _destination(**options)
+    from dgl import cost, roi, student
     from dgl import teacher as teachers
     from torch_utils.misc import resolve_device, tune_allocator
     from training.pickles import save_networks, snapshot_data
 
     tune_allocator()
-    target = str(resolve_device(device))
-    source = teachers.load(teacher, trust_pickle=trust_pickle)
-    narrow = student.slice_student(source, width, score, d_width, seed)
+    device = options["device"] = str(resolve_device(options["device"]))
+    source = teachers.load(options["teacher"], trust_pickle=options["trust_pickle"])
+    cut = student.Cut(
+        width=_width(source.G_ema, **options),
+        score=options["score"],
+        seed=options["seed"],
+        num_samples=options["score_samples"],
+        roi=None if options["roi"] is None else roi.load(options["roi"], source.G_ema.img_resolution),
+        refine=options["refine"],
+        across_layers=options["keep"] == "global",
+    )
+    narrow = student.slice_student(source, cut, options["d_width"])
+    latency = options["latency"]
     costs = [
-        cost.measure("teacher G", source.G_ema, target, latency),
-        cost.measure("student G", narrow.G_ema, target, latency),
-        cost.measure("teacher D", source.D, target, latency=False),
-        cost.measure("student D", narrow.D, target, latency=False),
+        cost.measure("teacher G", source.G_ema, device, latency),
+        cost.measure("student G", narrow.G_ema, device, latency),
+        cost.measure("teacher D", source.D, device, latency=False),
+        cost.measure("student D", narrow.D, device, latency=False),
     ]
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     nets = {"G": narrow.G, "D": narrow.D, "G_ema": narrow.G_ema, "augment_pipe": None}
     save_networks(snapshot_data(nets, source.training_set_kwargs), path)
+    how = {name: options[name] for name in ("keep", "score", "score_samples", "roi", "refine", "seed", *_TARGETS)}
     record = {
-        "teacher": teacher,
+        "teacher": options["teacher"],
         "teacher_sha256": source.sha256,
-        "width": str(width),
-        "d_width": str(d_width),
-        "score": score,
-        "seed": seed,
+        "width": str(cut.width),
+        "d_width": str(options["d_width"]),
+        **how,
         "macs": "macs_in counts an up-convolution at its input resolution, macs_out every convolution at its output's",
-        "device": target,
+        "device": device,
         "costs": [dataclasses.asdict(c) for c in costs],
         "kept_channels": {name: kept.tolist() for name, kept in narrow.keep.items()},
     }
@@ -87,17 +122,44 @@ def main(
     click.echo(cost.table(costs))
     ratio = costs[0].macs_in / costs[1].macs_in
     click.echo(f"{ratio:.2f}x fewer MACs, {costs[0].params / costs[1].params:.2f}x fewer parameters")
-    click.echo(json.dumps({"student": path, "width": str(width), "score": score}))
+    click.echo(json.dumps({"student": path, "width": str(cut.width), "score": cut.score}))
 
 
-def _destination(teacher: str, width: Fraction, score: str, dest: str | None, outdir: str | None) -> str:
+def _width(G: Any, width: Fraction | None, device: str, **options: Any) -> Fraction:
+    """The uniform width, as given or as the budget allows."""
+    if width is not None:
+        return width
+    from dgl import budget, cost
+    from dgl.architectures import plan_of
+    from dgl.student import macs_in
+
+    plan = plan_of(G)
+    if options["target_macs"] is not None:
+        return budget.largest_width(plan, macs_in, options["target_macs"], "--target-macs")
+    if options["target_params"] is not None:
+        def count(network: Any) -> int:
+            return sum(p.numel() for p in network.parameters())
+
+        return budget.largest_width(plan, count, options["target_params"], "--target-params")
+    few = budget.thinned(budget.candidate_widths(plan.sets))
+
+    def milliseconds(network: Any) -> float:
+        return cost.milliseconds_per_image(network, device, 1)
+
+    return budget.largest_width(plan, milliseconds, options["target_ms"], "--target-ms", few)
+
+
+def _destination(teacher: str, dest: str | None, outdir: str | None, score: str, keep: str, **options: Any) -> str:
     """The file to write, checked before anything heavy begins."""
     if (dest is None) == (outdir is None):
         raise click.UsageError("pass either --dest or --outdir")
     if dest is None:
         assert outdir is not None
         stem = os.path.splitext(os.path.basename(teacher))[0]
-        dest = os.path.join(outdir, f"{stem}-width{str(width).replace('/', 'of')}-{score}.pkl")
+        name, amount = next((name, options[name]) for name in ("width", *_TARGETS) if options[name] is not None)
+        amount = str(amount).replace("/", "of") if name == "width" else f"{amount:g}"
+        across = "-global" if keep == "global" else ""
+        dest = os.path.join(outdir, f"{stem}-{name.replace('target_', '')}{amount}-{score}{across}.pkl")
     if not dest.endswith(".pkl"):
         raise UserError(f"--dest: expected a name ending in .pkl, got {dest}")
     check_writable_dir(os.path.dirname(os.path.abspath(dest)), "--outdir" if outdir is not None else "--dest")

@@ -3,6 +3,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
 import torch
+
 from dnnlib.util import UserError
 
 from .plan import Plan
@@ -35,7 +36,7 @@ def largest_width(
     """
     widths = candidate_widths(plan.sets) if candidates is None else list(candidates)
     low, high = 0, len(widths)  # widths[:low] fit, widths[high:] do not
-    narrowest = None
+    narrowest = 0.0
     while low < high:
         middle = (low + high) // 2
         found = cost(plan.build(list(scaled(plan.sets, widths[middle]).values())))
@@ -62,9 +63,9 @@ def global_widths(
 ) -> dict[str, int]:
     """Keeps the best channels of the whole network, at the cost of a uniform cut.
 
-    Every set's scores are divided by their mean, so that layers can be compared; all channels above one common threshold
-    are kept, but at least `FLOOR` of a set's uniform width. The threshold is the lowest at which the network costs at
-    most `target`.
+    Every set's scores are divided by their mean, so that layers can be compared; all channels above one common
+    threshold are kept, but at least `FLOOR` of a set's uniform width. The threshold is the lowest at which the network
+    costs at most `target`.
 
     Returns:
         Set name → number of channels.

@@ -43,7 +43,7 @@ def measure(name: str, network: Any, device: str = "cpu", latency: bool = True) 
     from .architectures import costs_of
 
     layers = costs_of(network)
-    times = [_milliseconds_per_image(network, device, batch) if latency else None for batch in (1, 8)]
+    times = [milliseconds_per_image(network, device, batch) if latency else None for batch in (1, 8)]
     return Cost(
         name=name,
         params=sum(p.numel() for p in network.parameters()),
@@ -66,7 +66,7 @@ def _inputs(network: Any, batch: int, device: Any) -> list[Any]:
     return [torch.zeros([batch, network.img_channels, size, size], device=device), c]
 
 
-def _milliseconds_per_image(network: Any, device: str, batch: int) -> float:
+def milliseconds_per_image(network: Any, device: str, batch: int) -> float:
     """Median over repeated runs, after one that is not counted."""
     import torch
 

@@ -13,9 +13,46 @@ from training.config import DataInfo, OptionError
 from training.config import training_config as base_config
 from training.presets import Preset, auto_gamma
 
-from . import scores
+from . import kd, scores
 
 CFG = "dgl"
+
+
+class TeacherWeights(click.ParamType):
+    """Option type: 'dynamic', or numbers with commas between them."""
+
+    name = "list"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | list[float]:
+        if isinstance(value, list) or value == "dynamic":
+            return value
+        try:
+            weights = [float(item) for item in value.split(",")]
+        except ValueError:
+            self.fail(f"expected 'dynamic' or numbers such as 2,1, got {value!r}", param, ctx)
+        if not (all(0 <= w < float("inf") for w in weights) and sum(weights) > 0):
+            self.fail(f"expected numbers of at least 0, not all 0, got {value!r}", param, ctx)
+        return weights
+
+
+class Distillation(click.ParamType):
+    """Option type: a term of `dgl.kd`, optionally with =WEIGHT (1 if not), as a pair."""
+
+    name = "term"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        if isinstance(value, tuple):
+            return value
+        name, _, weight = value.partition("=")
+        if name not in kd.NAMES:
+            self.fail(f"expected one of {', '.join(kd.NAMES)}, got {name!r}", param, ctx)
+        try:
+            number = float(weight or 1)
+        except ValueError:
+            number = -1
+        if not 0 <= number < float("inf"):
+            self.fail(f"expected a weight of at least 0, got {weight!r}", param, ctx)
+        return name, number
 DGL_WEIGHT = 0.1  # λ of the authors' run lines
 
 _OPTIONS: list[Callable[[Any], Any]] = [
@@ -27,9 +64,18 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  type=Fraction01(), metavar="FRACTION"),
     click.option("--dgl-weight", help="Weight (lambda) of the teacher's term.  [default: 0.1]",
                  type=click.FloatRange(min=0), metavar="FLOAT"),
+    click.option("--dgl-ramp", help="Let lambda grow from 0 over that many thousands of images.  [default: 0]",
+                 type=click.IntRange(min=0), metavar="INT"),
+    click.option("--teacher-weights", help="Weights of several teachers, e.g. 2,1, or 'dynamic', which favours the "
+                 "teacher least convinced by the student.  [default: all alike]", type=TeacherWeights(),
+                 metavar="[LIST|dynamic]"),
+    click.option("--kd", help="Add a distillation term: rgb (L1 to the teacher's image), feature (distance in the "
+                 "features of the teacher's D) or latent (relations of latent directions), each optionally =WEIGHT; "
+                 "repeatable.  [default: none]", multiple=True, type=Distillation(), metavar="TERM[=WEIGHT]"),
     click.option("--init", help="Where the student starts: slice (of the teacher), scratch, or the pickle of a student."
                  "  [default: slice]", metavar="[slice|scratch|PKL]"),
     click.option("--score", help="Which channels a slice keeps.  [default: l1]", type=click.Choice(scores.NAMES)),
+    click.option("--refine", help="Refinement of a slice.  [default: none]", type=click.Choice(scores.REFINEMENTS)),
     click.option("--d-init", help="Where the student's discriminator starts.  [default: teacher, with --init=scratch "
                  "scratch]", type=click.Choice(["teacher", "scratch"])),
     click.option("--d-width", help="Part of the teacher's discriminator channels that the student's has.  [default: 1]",
@@ -42,7 +88,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  default=None),
 ]
 _NAMES = ("teacher", "width", "dgl_weight", "init", "score", "d_init", "d_width", "stage1_kimg", "teacher_update",
-          "teacher_aug")
+          "teacher_aug", "refine", "dgl_ramp", "teacher_weights", "kd")
 # Options that the teacher settles.
 _FIXED = ("cbase", "cmax", "z_dim", "w_dim", "map_depth", "mbstd_group", "freezed", "resume", "fp32", "nhwc")
 
@@ -85,6 +131,7 @@ class _Start:
 
     init: str
     score: str
+    refine: str
     d_init: str
     width: Fraction
     d_width: Fraction
@@ -94,11 +141,12 @@ def _start(opts: EasyDict) -> _Start:
     init = opts.init or "slice"
     if init not in ("slice", "scratch"):
         init = os.path.expanduser(init)
-        if opts.score is not None:
-            raise OptionError("--score", "can only be given together with --init=slice")
+    for name in ("score", "refine"):
+        if opts[name] is not None and init != "slice":
+            raise OptionError(_flag(name), "can only be given together with --init=slice")
     d_init = opts.d_init or ("scratch" if init == "scratch" else "teacher")
     one = Fraction(1)
-    return _Start(init, opts.score or "l1", d_init, one if opts.width is None else opts.width,
+    return _Start(init, opts.score or "l1", opts.refine or "none", d_init, one if opts.width is None else opts.width,
                   one if opts.d_width is None else opts.d_width)
 
 
@@ -156,6 +204,7 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> EasyDict
         init=start.init,
         width=str(start.width),
         score=start.score,
+        refine=start.refine,
         d_init=start.d_init,
         d_width=str(start.d_width),
         seed=opts.seed,
@@ -199,6 +248,15 @@ def _loss_config(opts: EasyDict, c: EasyDict, start: _Start, specs: list[EasyDic
         teacher_aug=bool(opts.teacher_aug),
         teacher_update=bool(opts.teacher_update),
     )
+    if opts.dgl_ramp:
+        loss.dgl_ramp_kimg = opts.dgl_ramp
+    if opts.teacher_weights is not None:
+        if opts.teacher_weights != "dynamic" and len(opts.teacher_weights) != len(specs):
+            raise OptionError("--teacher-weights", f"expected one weight for each of the {len(specs)} teacher(s), got "
+                                                   f"{len(opts.teacher_weights)}")
+        loss.teacher_weights = opts.teacher_weights
+    if opts.kd:
+        loss.kd = dict(opts.kd)
     if opts.teacher_update:
         loss.teacher_opt_kwargs = EasyDict(c.D_opt_kwargs)
     return loss

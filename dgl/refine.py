@@ -3,8 +3,6 @@ from typing import Any
 
 import torch
 
-NAMES = ("none", "svs")
-
 
 @torch.no_grad()
 def svs(G: Any) -> None:

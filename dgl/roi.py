@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 
 import torch
+
 from dnnlib.util import UserError
 
 Roi = Callable[[torch.Tensor], torch.Tensor]

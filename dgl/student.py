@@ -9,11 +9,29 @@ import torch
 from torch_utils import misc
 from training.pickles import open_networks
 
-from . import prune, widths
-from .architectures import plan_of
-from .scores import DISCRIMINATOR_NAMES
+from . import budget, prune, refine, widths
+from .architectures import costs_of, plan_of
+from .roi import Roi
+from .scores import DISCRIMINATOR_SCORES
 from .scores.registry import ScoreOptions, compute
 from .teacher import Teacher, load
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """How the generator of a student is cut out of its teacher's."""
+
+    width: Fraction = Fraction(1)  # part of the channels to keep
+    score: str = "l1"  # one of dgl.scores.NAMES
+    seed: int = 0  # of everything random in the scores
+    num_samples: int | None = None  # latents to average a score over; None is the score's own number
+    roi: Roi | None = None  # region of interest of the score `content`
+    refine: str = "none"  # one of dgl.scores.REFINEMENTS
+    across_layers: bool = False  # keep the best channels of the whole network, at the cost of a uniform cut
+
+    def options(self) -> ScoreOptions:
+        """The options of the score."""
+        return ScoreOptions(seed=self.seed, num_samples=self.num_samples, roi=self.roi)
 
 
 @dataclasses.dataclass
@@ -26,33 +44,37 @@ class Student:
     keep: dict[str, torch.Tensor]  # generator's channel sets → kept channels of the teacher
 
 
-def keep_lists(network: torch.nn.Module, width: Fraction, score: str, options: ScoreOptions) -> dict:
-    """The channels of a network to keep at a width, by a score."""
+def macs_in(network: torch.nn.Module) -> int:
+    """Multiply-accumulates for one image, up-convolutions at their input resolution."""
+    return sum(layer.macs_in for layer in costs_of(network))
+
+
+def keep_lists(network: torch.nn.Module, cut: Cut) -> dict[str, torch.Tensor]:
+    """Channel set → kept channels of a network."""
     plan = plan_of(network)
-    return prune.choose(compute(score, network, plan, options), widths.scaled(plan.sets, width))
+    scores = compute(cut.score, network, plan, cut.options())
+    kept = widths.scaled(plan.sets, cut.width)
+    if cut.across_layers:
+        target = macs_in(plan.build(list(kept.values())))
+        kept = budget.global_widths(plan, scores, macs_in, target, cut.width)
+    return prune.choose(scores, kept)
 
 
-def slice_student(
-    teacher: Teacher,
-    width: Fraction,
-    score: str = "l1",
-    d_width: Fraction = Fraction(1),
-    seed: int = 0,
-) -> Student:
+def slice_student(teacher: Teacher, cut: Cut, d_width: Fraction = Fraction(1)) -> Student:
     """Slices G_ema by its scores, G by the same channels, and D by its own scores.
 
     Args:
-        width, d_width: parts of the generator's and the discriminator's channels to keep; 1 keeps the network as it is.
-        score: one of `dgl.scores.NAMES`.
-        seed: of everything random in the scores.
+        d_width: part of the discriminator's channels to keep, uniformly; 1 keeps it as it is.
     """
-    options = ScoreOptions(seed=seed)
-    keep = keep_lists(teacher.G_ema, width, score, options)
+    keep = keep_lists(teacher.G_ema, cut)
     G_ema, G = (prune.slice_network(network, keep) for network in (teacher.G_ema, teacher.G))
+    if cut.refine == "svs":
+        for network in (G_ema, G):
+            refine.svs(network)
     D = teacher.D
     if d_width != 1:
-        d_score = score if score in DISCRIMINATOR_NAMES else "l1"
-        D = prune.slice_network(D, keep_lists(D, d_width, d_score, options))
+        score = cut.score if cut.score in DISCRIMINATOR_SCORES else "l1"
+        D = prune.slice_network(D, keep_lists(D, Cut(d_width, score, cut.seed)))
     return Student(G, G_ema, D, keep)
 
 
@@ -68,6 +90,7 @@ def initialise(
     init: str,
     width: str,
     score: str,
+    refine: str,
     d_init: str,
     d_width: str,
     seed: int,
@@ -91,7 +114,7 @@ def initialise(
         sources.update({name: nets[name] for name in ("G", "G_ema")})
         lines.append(f"Student: weights of {init}")
     if init == "slice" or d_init == "teacher":
-        student = slice_student(load(**teacher), Fraction(width), score, Fraction(d_width), seed)
+        student = slice_student(load(**teacher), Cut(Fraction(width), score, seed, refine=refine), Fraction(d_width))
         if init == "slice":
             sources.update({"G": student.G, "G_ema": student.G_ema})
             lines.append(f"Student: {width} of the channels of {teacher['url']}, chosen by {score}")

@@ -4,8 +4,6 @@ import hashlib
 import os
 from typing import Any
 
-import torch
-
 import dnnlib
 from dnnlib.util import UserError
 from training.pickles import open_networks
@@ -53,11 +51,6 @@ def file_sha256(url: str) -> str:
         for block in iter(lambda: f.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
-
-
-def frozen_discriminator(url: str, device: torch.device, trust_pickle: bool, sha256: str | None) -> torch.nn.Module:
-    """The discriminator of a teacher, in eval mode, without gradients of its own."""
-    return load(url, trust_pickle, sha256).D.eval().requires_grad_(False).to(device)
 
 
 def check_fits(teacher: Teacher, resolution: int, num_channels: int, label_dim: int) -> None:

@@ -1,0 +1,56 @@
+"""Latent-direction relations (StyleKD: Xu et al., ECCV 2022, arXiv:2208.14840, section 3.3).
+
+Moving a latent along a direction changes the image; how alike the changes of different latents are is a relation that
+the student should share with its teacher.
+"""
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from training.loss import GenBatch
+
+from ..features import block_features
+from ..scores.diversity import principal_directions
+from ..teacher import Teacher
+
+STEP = 5.0  # length of a move in w
+
+
+class LatentDirectionTerm:
+    """weight · mean |R(G) - R(G_T)|, R[n, m] = cos(φ(G(ws_n + s)) - φ(G(ws_n)), φ(G(ws_m + s)) - φ(G(ws_m))).
+
+    φ are the flattened features of the lowest block of the teacher's discriminator, s is one principal direction of w,
+    the next of a fixed list in every call.
+
+    Args:
+        weight: of the term; 0 adds nothing.
+        teacher: whose relations are imitated and whose D looks.
+        G: the student; its moved images need a pass of their own.
+        device: where to compute.
+    """
+
+    name = "kd_latent"
+
+    def __init__(self, weight: float, teacher: Teacher, G: Any, device: torch.device) -> None:
+        self.weight = weight
+        self.G = G
+        self.teacher = teacher.G_ema.eval().requires_grad_(False).to(device)
+        self.D = teacher.D.eval().requires_grad_(False).to(device)
+        self.directions = principal_directions(self.teacher, torch.Generator().manual_seed(0))
+
+    def __call__(self, batch: GenBatch) -> torch.Tensor | None:
+        if self.weight == 0:
+            return None
+        step = STEP * self.directions[batch.cur_nimg // len(batch.z) % len(self.directions)]
+        with torch.no_grad():
+            plain, moved = (self.teacher.synthesis(ws, noise_mode="const") for ws in (batch.ws, batch.ws + step))
+            target = self._relations(plain, moved)
+        plain, moved = (self.G.synthesis(ws, noise_mode="const") for ws in (batch.ws, batch.ws + step))
+        return (self._relations(plain, moved) - target).abs().mean(dim=1) * self.weight
+
+    def _relations(self, plain: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
+        """Cosines between the changes of all pairs of samples, [N, N]."""
+        change = (block_features(self.D, moved)[-1] - block_features(self.D, plain)[-1]).flatten(1)
+        unit = F.normalize(change, dim=1)
+        return unit @ unit.t()
