@@ -1,8 +1,11 @@
 """What several test files share."""
+
 import functools
 import io
 import json
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +68,19 @@ def damage_zip_entry(path: Path, name: str) -> None:
     content = bytearray(path.read_bytes())
     content[entry.header_offset + 30 + len(name) + entry.file_size // 2] ^= 1  # 30: the fixed part of its header
     path.write_bytes(content)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs (and is no zombie that nobody collects)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], timeout_sec: float = 60) -> None:
+    """Returns once the condition is true; fails if it never is."""
+    deadline = time.monotonic() + timeout_sec
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)

@@ -5,9 +5,12 @@ Everything is the identity, or does nothing, in a single process.
 
 from __future__ import annotations
 
-import ctypes
+import collections
 import datetime
 import os
+import pickle
+import time
+import weakref
 from typing import Any
 
 import torch
@@ -32,10 +35,15 @@ __all__ = [
     "mean_",
     "rank",
     "shutdown",
+    "sum_",
     "world_size",
 ]
 
 _DEFAULT_TIMEOUT_SEC = 600.0
+
+_MAX_WAIT_SEC = 2.0  # longer only if an operation never ended, and then the group had better be left as it is
+
+_in_flight: collections.deque[weakref.ref] = collections.deque(maxlen=256)
 
 
 def _env_int(name: str) -> int:
@@ -103,51 +111,101 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def _watch(*tensors: torch.Tensor) -> None:
+    """Notes tensors that gloo worked on and that nobody else keeps; see `_wait_for_gloo`."""
+    if dist.get_backend() == "gloo":
+        _in_flight.extend(map(weakref.ref, tensors))
+
+
+def _wait_for_gloo() -> bool:
+    """Waits until gloo's threads have let go of all tensors, which they do a little after an operation is over.
+
+    They need the interpreter's lock to do so. A process that leaves the group or ends at that moment hangs or aborts.
+    """
+    deadline = time.monotonic() + _MAX_WAIT_SEC
+    while any(ref() is not None for ref in _in_flight):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+def _all_reduce(x: torch.Tensor) -> torch.Tensor:
+    """Overwrites x, which nobody else must know, by its sum over the ranks."""
+    dist.all_reduce(x)
+    _watch(x)
+    return x
+
+
+def _all_gather(x: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors of all ranks; x is of one shape everywhere."""
+    x = x.detach().clone(memory_format=torch.contiguous_format)
+    parts = [torch.empty_like(x) for _ in range(world_size())]
+    dist.all_gather(parts, x)
+    _watch(x, *parts)
+    return parts
+
+
+def _comm_device() -> torch.device:
+    """Where small tensors must be for the backend to send them."""
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
 def barrier() -> None:
     """Waits until all processes are here."""
     if _is_many():
         dist.barrier()
 
 
+@torch.no_grad()
+def sum_(tensor: torch.Tensor) -> torch.Tensor:
+    """Replaces the tensor by its sum over the processes; returns it."""
+    return tensor.copy_(_all_reduce(tensor.clone(memory_format=torch.contiguous_format))) if _is_many() else tensor
+
+
+@torch.no_grad()
 def broadcast_(tensor: torch.Tensor, src: int = 0) -> torch.Tensor:
     """Overwrites the tensor by that of process `src`; returns it."""
     if _is_many():
-        with torch.no_grad():
-            if tensor.is_contiguous():
-                dist.broadcast(tensor, src)
-            else:
-                packed = tensor.contiguous()
-                dist.broadcast(packed, src)
-                tensor.copy_(packed)
+        x = tensor.clone(memory_format=torch.contiguous_format)
+        dist.broadcast(x, src)
+        _watch(x)
+        tensor.copy_(x)
     return tensor
+
+
+def _pack(obj: Any) -> torch.Tensor:
+    """An object as uint8 [num_bytes]."""
+    return torch.frombuffer(bytearray(pickle.dumps(obj)), dtype=torch.uint8).to(_comm_device())
+
+
+def _unpack(data: torch.Tensor) -> Any:
+    return pickle.loads(data.cpu().numpy().tobytes())
 
 
 def broadcast_object(obj: Any) -> Any:
     """What process 0 passed; it must be possible to pickle it."""
     if not _is_many():
         return obj
-    box = [obj]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
+    data = _pack(obj if is_main() else None)
+    size = broadcast_(torch.tensor(len(data), device=data.device))
+    return _unpack(broadcast_(data if is_main() else data.new_empty(int(size))))
 
 
 def gather_objects(obj: Any) -> list[Any]:
     """What every process passed, by rank; it must be possible to pickle it."""
     if not _is_many():
         return [obj]
-    found: list[Any] = [None] * world_size()
-    dist.all_gather_object(found, obj)
-    return found
+    data = _pack(obj)
+    sizes = [int(size) for size in _all_gather(torch.tensor(len(data), device=data.device))]
+    padded = data.new_zeros(max(sizes))
+    padded[: len(data)] = data
+    return [_unpack(part[:size]) for part, size in zip(_all_gather(padded), sizes, strict=True)]
 
 
 def any_rank(flag: bool) -> bool:
     """Whether the flag is set on any process."""
-    if not _is_many():
-        return flag
-    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else "cpu"
-    count = torch.tensor(int(flag), device=device)
-    dist.all_reduce(count)
-    return bool(count)
+    return bool(sum_(torch.tensor(int(flag), device=_comm_device()))) if _is_many() else flag
 
 
 def all_gather_interleaved(x: torch.Tensor) -> torch.Tensor:
@@ -155,12 +213,7 @@ def all_gather_interleaved(x: torch.Tensor) -> torch.Tensor:
 
     n must be the same on every rank. The order is that in which `InfiniteSampler` deals out the samples.
     """
-    if not _is_many():
-        return x
-    x = x.detach().contiguous()
-    parts = [torch.empty_like(x) for _ in range(world_size())]
-    dist.all_gather(parts, x)
-    return torch.stack(parts, dim=1).flatten(0, 1)
+    return torch.stack(_all_gather(x), dim=1).flatten(0, 1) if _is_many() else x
 
 
 def mean_(tensors: list[torch.Tensor]) -> None:
@@ -175,9 +228,7 @@ def mean_(tensors: list[torch.Tensor]) -> None:
         groups.setdefault((tensor.dtype, tensor.device), []).append(tensor)
     with torch.no_grad():
         for group in groups.values():
-            flat = torch.cat([tensor.reshape(-1) for tensor in group])
-            dist.all_reduce(flat)
-            flat /= world_size()
+            flat = _all_reduce(torch.cat([tensor.reshape(-1) for tensor in group])) / world_size()
             for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
                 tensor.copy_(part.view_as(tensor))
 
@@ -185,9 +236,7 @@ def mean_(tensors: list[torch.Tensor]) -> None:
 class _Mean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        total = x.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total / world_size()
+        return _all_reduce(x.clone(memory_format=torch.contiguous_format)) / world_size()
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
@@ -205,10 +254,5 @@ def mean(x: torch.Tensor) -> torch.Tensor:
 
 def shutdown() -> None:
     """Leaves the group of processes."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return
-    if dist.get_backend() == "gloo":
-        # The destructor of a gloo group waits, with the interpreter locked, for threads that may still have to lock the
-        # interpreter to let go of the last tensor: seen to hang with torch 2.4. So the object is never destroyed.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(dist.group.WORLD))
-    dist.destroy_process_group()
+    if dist.is_available() and dist.is_initialized() and _wait_for_gloo():
+        dist.destroy_process_group()

@@ -103,10 +103,24 @@ def _rank_env(rank: int, num_procs: int, port: int, timeout_sec: float) -> dict[
     return {name: str(value) for name, value in env.items()}
 
 
+def _lead_own_group() -> None:
+    """Makes this process and its children (a data loader's) a group, so that they can be ended together."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+
+
+def _end_group(pid: int) -> None:
+    """Ends what is left of a process's group; a child whose parent was killed may go on for ever otherwise."""
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+
+
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
+    _end_group(os.getpid())
     os._exit(1)
 
 
@@ -126,6 +140,7 @@ def _is_network_error(error: Exception) -> bool:
 
 def _run_rank(fn: Callable[..., Any], args: Sequence[Any], env: dict[str, str], pipe: Connection) -> None:
     """The body of each process."""
+    _lead_own_group()
     os.environ.update(env)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _share_cores(int(env["WORLD_SIZE"]))
@@ -192,7 +207,7 @@ def _signal_all(workers: list[_Worker]) -> None:
 
 
 def _end(workers: list[_Worker]) -> None:
-    """Ends what still runs: asks, waits a moment, kills."""
+    """Ends what still runs, children of the processes included: asks, waits a moment, kills."""
     _signal_all(workers)
     deadline = time.monotonic() + _GRACE_SEC
     for worker in workers:
@@ -200,6 +215,7 @@ def _end(workers: list[_Worker]) -> None:
         if worker.process.exitcode is None:
             worker.process.kill()
             worker.process.join()
+        _end_group(worker.process.pid)
         worker.pipe.close()
 
 
@@ -207,9 +223,11 @@ def launch(fn: Callable[..., Any], args: Sequence[Any] = (), num_procs: int = 1,
     """Runs `fn(*args)` in several processes of this machine and waits for them.
 
     Each has $RANK, $WORLD_SIZE, $LOCAL_RANK, $MASTER_ADDR and $MASTER_PORT (a free port of the loopback device) set, so
-    that `distributed.init` finds the others. With one process, `fn` is called right here. If a process fails, the rest
-    is ended at once; all end if this process does. SIGINT and SIGTERM are passed on as SIGTERM and the processes have
-    `timeout_sec` to end by themselves; a second signal ends them at once.
+    that `distributed.init` finds the others. With one process, `fn` is called right here.
+
+    If a process fails, the rest is ended at once, children of the processes included; the same happens if this process
+    is killed. SIGINT and SIGTERM are passed on as SIGTERM, and the processes have `timeout_sec` to end by themselves; a
+    second signal ends them at once.
 
     Args:
         fn: a function at the top level of a module.

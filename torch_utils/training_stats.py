@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 import dnnlib
+from torch_utils import distributed
 
 # Moments of a name: [number of values, sum, sum of squares], float64.
 _NUM, _SUM, _SQUARES = range(3)
@@ -62,9 +63,7 @@ class _Counters:
             return
         moments = torch.stack([self.take_pending(name) for name in names])
         if self.sync_device is not None:
-            moments = moments.to(self.sync_device)
-            torch.distributed.all_reduce(moments)
-            moments = moments.cpu()
+            moments = distributed.sum_(moments.to(self.sync_device)).cpu()
         for name, increment in zip(names, moments, strict=True):
             for collector in self.collectors:
                 collector._receive(name, increment)

@@ -1,0 +1,150 @@
+"""Two real processes on this machine: collectives, and the end of the job when one fails."""
+
+import os
+import time
+
+import pytest
+import torch
+
+from dnnlib.util import UserError
+from tests.helpers import is_alive, wait_until
+from tests.torch_utils import rank_jobs
+from torch_utils import distributed
+from torch_utils.distributed import RankError, launch
+
+_TIMEOUT_SEC = 60.0
+
+
+def run(job, *args, timeout_sec=_TIMEOUT_SEC):
+    launch(job, args, num_procs=2, timeout_sec=timeout_sec)
+
+
+def results(job, folder):
+    run(job, str(folder))
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+def test_collectives(tmp_path):
+    found = results(rank_jobs.collectives, tmp_path)
+    assert [f["ranks"] for f in found] == [(0, 0, 2, True), (1, 1, 2, False)]
+    for f in found:
+        # Sample i of rank r is at 2 i + r.
+        assert f["gathered"].tolist() == [[0, 1], [100, 101], [2, 3], [102, 103], [4, 5], [104, 105]]
+        assert f["broadcast"].tolist() == [[100, 101], [102, 103], [104, 105]]
+        assert f["broadcast_swapped"].tolist() == [[0, 3], [1, 4], [2, 5]]
+        assert f["broadcast_object"] == {"from": 0}
+        assert f["objects"] == ["rank 0", "rank 1"]
+        assert f["any"] == (True, False)
+        assert f["left"]
+        wide, narrow, weight = f["means"]
+        assert wide.tolist() == [1.5, 3]
+        assert wide.dtype == torch.float64
+        assert narrow.tolist() == [[0.5, 0.5], [0.5, 0.5]]
+        assert weight.tolist() == [0.5, 0.5]
+
+
+def test_mean_is_differentiable_twice(tmp_path):
+    # Single-process counterpart: y = (a² + b²)/2 on both ranks, the mean of the losses (y² + 2 y²)/2, and each rank's
+    # gradient is of R times that mean, as it is averaged over the ranks later.
+    x = torch.tensor([2.0, 3.0], dtype=torch.float64, requires_grad=True)
+    y = (x**2).mean()
+    (grads,) = torch.autograd.grad((y**2 + 2 * y**2) / 2 * 2, x, create_graph=True)
+    # Second derivative of what rank r holds: the sum over ranks of d grad_s / d x_r.
+    (seconds,) = torch.autograd.grad(grads.sum(), x)
+    for rank, found in enumerate(results(rank_jobs.mean_gradients, tmp_path)):
+        assert found["y"] == pytest.approx(y.item(), abs=1e-12)
+        assert found["grad"] == pytest.approx(grads[rank].item(), abs=1e-12)
+        assert found["second"] == pytest.approx(seconds[rank].item(), abs=1e-12)
+
+
+def test_statistics_over_ranks(tmp_path):
+    for found in results(rank_jobs.statistics, tmp_path):
+        both = torch.tensor([1.0, 5, 2, 6])
+        assert found["both"].num == 4
+        assert found["both"].mean == both.mean().item()
+        assert found["both"].std == pytest.approx(both.std(correction=0).item(), rel=1e-6)
+        assert (found["main"].num, found["main"].mean) == (1, 7)
+
+
+def test_consistency():
+    run(rank_jobs.consistency, False)
+    with pytest.raises(
+        RankError, match="the ranks have drifted apart from rank 0: rank 1: BatchNorm1d.bias$".replace(".", r"\.")
+    ) as caught:
+        run(rank_jobs.consistency, True)
+    assert caught.value.rank in (0, 1)  # all of them say so
+
+
+@pytest.mark.parametrize("in_finally", [False, True])
+def test_error_names_the_rank_and_shows_its_traceback(in_finally):
+    start = time.monotonic()
+    with pytest.raises(RankError, match=r"^rank 1 raised ZeroDivisionError: the bug of rank 1\n") as caught:
+        run(rank_jobs.raise_on_rank_1, in_finally)
+    assert caught.value.rank == 1
+    assert "in raise_on_rank_1" in str(caught.value)
+    assert time.monotonic() - start < _TIMEOUT_SEC / 2  # nobody waited for the time-out
+
+
+def test_killed_rank_ends_the_job():
+    start = time.monotonic()
+    with pytest.raises(RankError, match=r"^rank 1 was killed by SIGKILL"):
+        run(rank_jobs.killed_on_rank_1)
+    assert time.monotonic() - start < _TIMEOUT_SEC / 2
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
+def test_children_of_ranks_end_too(tmp_path):
+    with pytest.raises(RankError, match=r"^rank 1 was killed by SIGKILL"):
+        run(rank_jobs.killed_with_children, str(tmp_path))
+    pids = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    assert pids
+    wait_until(lambda: not any(is_alive(pid) for pid in pids))
+
+
+def test_rank_that_never_comes_ends_the_job_at_the_timeout():
+    with pytest.raises(RankError, match=r"^rank 0 raised "):
+        run(rank_jobs.stuck_rank, timeout_sec=2)
+
+
+def test_single_process_is_the_identity(monkeypatch):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    distributed.init("cpu")
+    x = torch.ones(2, 3, requires_grad=True)
+    assert (distributed.rank(), distributed.local_rank(), distributed.world_size()) == (0, 0, 1)
+    assert distributed.is_main()
+    distributed.barrier()
+    assert distributed.broadcast_(x) is x
+    assert distributed.all_gather_interleaved(x) is x
+    assert distributed.mean(x) is x
+    assert distributed.broadcast_object(x) is x
+    assert distributed.gather_objects(1) == [1]
+    assert distributed.any_rank(True)
+    distributed.mean_([x])
+    assert x.tolist() == [[1] * 3] * 2
+    distributed.shutdown()
+    called = []
+    launch(called.append, (5,), num_procs=1)
+    assert called == [5]
+
+
+def test_environment_errors(monkeypatch):
+    for name in ("MASTER_ADDR", "MASTER_PORT", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(UserError, match=r"WORLD_SIZE: expected a number \(torchrun sets it\), found 'two'"):
+        distributed.init()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="MASTER_ADDR is not set; start the processes with torchrun"):
+        distributed.init()
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    with pytest.raises(UserError, match="environment variable RANK: expected a number"):
+        distributed.init()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="process 1 of this machine has no GPU, it has 1"):
+        distributed.init("cuda")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    distributed.init("cuda")
+    assert distributed.world_size() == 1
