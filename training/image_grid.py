@@ -1,6 +1,7 @@
 """Grids of sample images: which reals and labels they show, and how they become PNG files."""
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -72,3 +73,35 @@ def generate(G: torch.nn.Module, z: torch.Tensor, c: torch.Tensor, batch: int) -
     """Images of latents with constant noise, `batch` at a time, as a float32 array [N, C, H, W]."""
     images = [G(z=zs, c=cs, noise_mode="const").cpu() for zs, cs in zip(z.split(batch), c.split(batch))]
     return torch.cat(images).numpy()
+
+
+class SampleGrid:
+    """The same latents and labels, drawn again and again as a generator improves.
+
+    Args:
+        dataset: gives the real images, and the labels of the generated ones.
+        G: generator, drawn from as it is at the time.
+        seed: of the latents.
+        batch: images per pass.
+        run_dir: where the PNG files go.
+    """
+
+    def __init__(self, dataset: "Dataset", G: Any, seed: int, batch: int, run_dir: str | os.PathLike) -> None:
+        self.size, self._items = choose_items(dataset)
+        self._dataset = dataset
+        self._G = G
+        self._batch = batch
+        self._run_dir = Path(run_dir)
+        device = next(G.parameters()).device
+        z = torch.randn([len(self._items), G.z_dim], generator=torch.Generator().manual_seed(seed))
+        self._z = z.to(device)
+        self._c = torch.from_numpy(np.stack([dataset.get_label(item) for item in self._items])).to(device)
+
+    def save_reals(self) -> None:
+        """reals.png."""
+        images = np.stack([self._dataset[item][0] for item in self._items])
+        save_grid(images, self._run_dir / "reals.png", (0, 255), self.size)
+
+    def save_fakes(self, name: str) -> None:
+        """The generator's images, as a file of that name."""
+        save_grid(generate(self._G, self._z, self._c, self._batch), self._run_dir / name, (-1, 1), self.size)

@@ -49,40 +49,51 @@ class GradientGuard:
 
     Attributes:
         steps: optimizer steps so far in which a gradient was not finite (scalar tensor).
-        longest: most such steps in a row (scalar tensor).
     """
 
     def __init__(self, device: torch.device) -> None:
         self.steps = torch.zeros([], dtype=torch.int64, device=device)
-        self.longest = torch.zeros_like(self.steps)
-        self._row = torch.zeros_like(self.steps)
+        self._longest = torch.zeros_like(self.steps)  # most such steps of one phase in a row since `take_longest`
+        self._rows: dict[str, torch.Tensor] = {}  # phase → such steps in a row up to now
 
-    def clean_(self, gradient: torch.Tensor) -> None:
+    def clean_(self, gradient: torch.Tensor, phase: str) -> None:
         """Replaces NaN by 0 and infinities by ±GRADIENT_LIMIT, in place."""
         bad = (~gradient.isfinite()).any()
         self.steps += bad
-        self._row.add_(1).mul_(bad)
-        torch.maximum(self.longest, self._row, out=self.longest)
+        row = self._rows.setdefault(phase, torch.zeros_like(self.steps))
+        row.add_(1).mul_(bad)
+        torch.maximum(self._longest, row, out=self._longest)
         torch.nan_to_num(gradient, nan=0.0, posinf=GRADIENT_LIMIT, neginf=-GRADIENT_LIMIT, out=gradient)
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        return {"steps": self.steps.cpu(), "longest": self.longest.cpu(), "row": self._row.cpu()}
+    def take_longest(self) -> int:
+        """The most such steps of one phase in a row that there were since this was last asked."""
+        longest = int(self._longest)
+        self._longest.zero_()
+        return longest
 
-    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        rows = {phase: row.clone() for phase, row in self._rows.items()}
+        return {"steps": self.steps.clone(), "longest": self._longest.clone(), "rows": rows}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.steps.copy_(state["steps"])
-        self.longest.copy_(state["longest"])
-        self._row.copy_(state["row"])
+        self._longest.copy_(state["longest"])
+        self._rows = {phase: row.to(self.steps.device, copy=True) for phase, row in state["rows"].items()}
 
 
 def step(phase: Phase, guard: GradientGuard) -> None:
-    """Averages the gradients of a phase over the ranks (one flat all-reduce), cleans them and takes the step."""
-    params: list[Any] = [p for p in phase.module.parameters() if p.grad is not None]
-    if params:
-        flat = torch.cat([p.grad.flatten() for p in params])
-        distributed.mean_([flat])
-        guard.clean_(flat)
-        for param, part in zip(params, flat.split([p.numel() for p in params])):
-            param.grad = part.reshape(param.shape)
+    """Averages the gradients of a phase over the ranks (one flat all-reduce), cleans them and takes the step.
+
+    Parameters that a loss does not depend on have gradient 0; a phase without any loss takes no step.
+    """
+    params: list[Any] = list(phase.module.parameters())
+    if all(param.grad is None for param in params):
+        return
+    flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in params])
+    distributed.mean_([flat])
+    guard.clean_(flat, phase.name)
+    for param, part in zip(params, flat.split([p.numel() for p in params])):
+        param.grad = part.reshape(param.shape)
     phase.opt.step()
 
 

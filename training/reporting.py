@@ -56,7 +56,7 @@ class StatsWriter:
     def __init__(self, run_dir: str | os.PathLike, num_bytes: int = 0) -> None:
         self._path = Path(run_dir, "stats.jsonl")
         with open(self._path, "ab") as f:
-            f.truncate(num_bytes)
+            f.truncate(min(num_bytes, f.tell()))  # it may have been removed or cut since
         self._tensorboard: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter

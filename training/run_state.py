@@ -1,10 +1,11 @@
 """The complete state of a training run on disk, for going on exactly: written atomically, the last two kept."""
 import logging
 import os
-import pickle
 import re
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 
@@ -60,6 +61,14 @@ def _of_image(image: int | None) -> str:
     return "no state" if image is None else f"the state of image {image:,}"
 
 
+def _read(path: Path) -> dict[str, Any]:
+    with ZipFile(path) as archive:  # torch does not look at the check sums
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged} in it is damaged")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def load_latest(run_dir: str | os.PathLike) -> dict[str, Any] | None:
     """The newest state of a run that can be read; None if the run has not saved any yet.
 
@@ -69,8 +78,8 @@ def load_latest(run_dir: str | os.PathLike) -> dict[str, Any] | None:
     files = state_files(run_dir)
     for path in files:
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+            state = _read(path)
+        except (OSError, RuntimeError, EOFError, ValueError, KeyError, BadZipFile, UnpicklingError) as error:
             _log.warning("%s cannot be read (%s); trying the one before", path, error)
             continue
         if state.get("version") != VERSION:

@@ -1,0 +1,333 @@
+"""Exact resume: an interrupted run and an unbroken one end in the same bits."""
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dnnlib.util import UserError
+from tests import tiny
+from tests.training import tiny_runs
+from training import optimization, pickles, run_state
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("data")
+    return {
+        "plain": tiny.write_data(folder / "plain"),
+        "labelled": tiny.write_data(folder / "labelled", num_classes=3),
+        "teacher1": tiny.write_teacher(folder / "teacher1.pkl", seed=1),
+        "teacher2": tiny.write_teacher(folder / "teacher2.pkl", seed=2),
+        "conditional": tiny.write_teacher(folder / "conditional.pkl", c_dim=3),
+    }
+
+
+def configuration(name: str, data: dict[str, str]) -> dict[str, Any]:
+    if name == "stylegan2":  # p moves by 0.1 every second iteration, down at first
+        changes: dict[str, Any] = {"augment_p": 0.5, "ada_kimg": 0.08, "ada_interval": 2, "ema_rampup": 0.05}
+        return tiny_runs.options(data["plain"], *tiny_runs.STYLEGAN2, "--mirror=1", **changes)
+    teacher = f"--teacher={data['teacher1']}"
+    if name == "sliced":
+        return tiny_runs.options(data["plain"], *tiny_runs.DGL, teacher, "--width=0.5", "--gamma=1")
+    if name == "two-stages":
+        two = [teacher, f"--teacher={data['teacher2']}", "--init=scratch", "--width=2/3"]
+        config = tiny_runs.options(data["plain"], *tiny_runs.DGL, *two, "--aug=ada", ada_kimg=0.08, ada_interval=2)
+        config["loss_kwargs"]["stage1_kimg"] = 0.02
+        return config
+    assert name == "updated"
+    options = [f"--teacher={data['conditional']}", "--width=1", "--cond=1", "--teacher-update"]
+    config = tiny_runs.options(data["labelled"], *tiny_runs.DGL, *options)
+    config["loss_kwargs"].update(stage1_kimg=0.008, teacher_reg_interval=3)
+    return config
+
+
+@pytest.fixture(scope="module")
+def unbroken(data: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of every configuration, from its start to its end."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    names = ("stylegan2", "sliced", "two-stages", "updated")
+    return {name: tiny_runs.run(folder / name, configuration(name, data)) for name in names}
+
+
+def networks(folder: Path, name: str = "network-snapshot-000000.pkl") -> dict[str, Any]:
+    nets = pickles.open_networks(str(folder / name))
+    return {key: nets[key].state_dict() for key in ("G", "D", "G_ema", "augment_pipe") if nets[key] is not None}
+
+
+def assert_same_run(broken: Path, unbroken: Path) -> None:
+    states = [tiny_runs.last_state(folder) for folder in (broken, unbroken)]
+    assert states[0]["cur_nimg"] == 40
+    assert tiny_runs.differences(*states) == []
+    assert tiny_runs.differences(networks(broken), networks(unbroken)) == []
+    assert tiny_runs.records(broken) == tiny_runs.records(unbroken)
+    assert len(tiny_runs.records(broken)) == 4
+    for name in ("fakes000000.png", "reals.png"):
+        assert (broken / name).read_bytes() == (unbroken / name).read_bytes()
+
+
+def test_the_runs_do_what_they_are_meant_to(unbroken: dict[str, Path]) -> None:
+    """Otherwise their equality would not mean much."""
+    ada = tiny_runs.records(unbroken["stylegan2"])
+    assert len({record["Progress/augment"]["mean"] for record in ada}) > 1
+    assert float(tiny_runs.last_state(unbroken["stylegan2"])["loss"]["pl_mean"]) > 0
+    assert tiny_runs.last_state(unbroken["two-stages"])["stage"] == 1
+    assert len(tiny_runs.last_state(unbroken["updated"])["loss"]["teachers"]) == 1
+    assert len(tiny_runs.last_state(unbroken["updated"])["optimizers"]) == 3
+    for folder in unbroken.values():
+        assert not any("nan" in str(record).lower() for record in tiny_runs.records(folder))
+
+
+def test_the_same_run_twice_gives_the_same_bits(
+    data: dict[str, str], unbroken: dict[str, Path], tmp_path: Path
+) -> None:
+    torch.manual_seed(99)
+    assert_same_run(tiny_runs.run(tmp_path / "again", configuration("stylegan2", data)), unbroken["stylegan2"])
+
+
+# Images after which the run is ended by its own length: in the middle of a tick, at its end, at the second stage.
+@pytest.mark.parametrize(
+    ("name", "nimg"),
+    [("stylegan2", 20), ("stylegan2", 28), ("sliced", 20), ("two-stages", 16), ("two-stages", 20), ("two-stages", 24),
+     ("updated", 8), ("updated", 20)],
+)
+def test_a_run_that_is_made_longer(
+    name: str, nimg: int, data: dict[str, str], unbroken: dict[str, Path], tmp_path: Path
+) -> None:
+    config = configuration(name, data)
+    folder = tiny_runs.run(tmp_path / "run", config, total_kimg=nimg / 1000)
+    assert tiny_runs.last_state(folder)["cur_nimg"] == nimg
+    tiny_runs.run(folder, config, resume_state=True)
+    assert_same_run(folder, unbroken[name])
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, iteration: int, action: Any) -> None:
+    """Lets something happen at the end of an iteration, counted from 1."""
+    count = 0
+    original = optimization.update_ema
+
+    def update_ema(*args: Any) -> None:
+        nonlocal count
+        original(*args)
+        count += 1
+        if count == iteration:
+            action()
+
+    monkeypatch.setattr(optimization, "update_ema", update_ema)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("name", "iteration"),
+    [("stylegan2", 1), ("stylegan2", 3), ("stylegan2", 4), ("two-stages", 5), ("updated", 6), ("sliced", 10)],
+)
+def test_a_run_that_is_interrupted(
+    name: str,
+    iteration: int,
+    number: int,
+    data: dict[str, str],
+    unbroken: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    config = configuration(name, data)
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupt(patch, iteration, lambda: os.kill(os.getpid(), number))
+        tiny_runs.run(folder, config)
+    assert f"Interrupted at image {4 * iteration}; go on with --resume={folder}\n" in capfd.readouterr().out
+    assert tiny_runs.last_state(folder)["cur_nimg"] == 4 * iteration
+    tiny_runs.run(folder, config, resume_state=True)
+    assert f"Continuing from image {4 * iteration}\n" in capfd.readouterr().out
+    assert_same_run(folder, unbroken[name])
+
+
+def test_a_second_ctrl_c_ends_at_once(data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice() -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    interrupt(monkeypatch, 2, twice)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_runs.run(tmp_path / "run", configuration("sliced", data))
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+class Killed(BaseException):
+    """Stands for the sudden death of the process."""
+
+
+@pytest.mark.parametrize("where", ["image_grid.SampleGrid.save_fakes", "pickles.save_networks",
+                                   "reporting.StatsWriter.write", "run_state.save"])
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_a_run_that_dies_during_maintenance(
+    where: str,
+    call: int,
+    data: dict[str, str],
+    unbroken: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = configuration("stylegan2", data)
+    folder = tmp_path / "run"
+    count = 0
+
+    def die(original: Any) -> Any:
+        def dying(*args: Any, **kwargs: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == call:
+                raise Killed
+            return original(*args, **kwargs)
+
+        return dying
+
+    module, *path = where.split(".")
+    owner: Any = sys.modules[f"training.{module}"]
+    for name in path[:-1]:
+        owner = getattr(owner, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, path[-1], die(getattr(owner, path[-1])))
+        with pytest.raises(Killed):
+            tiny_runs.run(folder, config)
+    tiny_runs.run(folder, config, resume_state=True)
+    assert_same_run(folder, unbroken["stylegan2"])
+
+
+def test_a_run_without_state_starts_over_and_says_so(
+    data: dict[str, str], unbroken: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "stats.jsonl").write_text("{}\nhalf a li")
+    tiny_runs.run(folder, configuration("sliced", data), resume_state=True)
+    assert "No state was saved yet: starting over\n" in capfd.readouterr().out
+    assert_same_run(folder, unbroken["sliced"])
+
+
+def test_a_finished_run_is_left_alone(
+    data: dict[str, str], unbroken: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = unbroken["stylegan2"]
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    tiny_runs.run(folder, configuration("stylegan2", data), resume_state=True)
+    assert "This run is complete; to train longer, pass --kimg\n" in capfd.readouterr().out
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_abort_fn_ends_a_run_that_can_go_on(
+    data: dict[str, str], unbroken: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = configuration("sliced", data)
+    answers = iter([False, True])
+    folder = tiny_runs.run(tmp_path / "run", config, abort_fn=lambda: next(answers))
+    assert tiny_runs.last_state(folder)["cur_nimg"] == 16
+    assert (folder / "network-snapshot-000000.pkl").exists()
+    assert "Aborting...\n" in capfd.readouterr().out
+    tiny_runs.run(folder, config, resume_state=True)
+    assert_same_run(folder, unbroken["sliced"])
+
+
+# State files.
+
+
+@pytest.fixture
+def two_states(data: dict[str, str], tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    config = configuration("stylegan2", data)
+    folder = tiny_runs.run(tmp_path / "run", config, network_snapshot_ticks=1, total_kimg=0.028)
+    return folder, config
+
+
+def test_the_last_two_states_are_kept(two_states: tuple[Path, dict[str, Any]]) -> None:
+    names = [path.name for path in run_state.state_files(two_states[0])]
+    assert names == ["training-state-000000028.pt", "training-state-000000016.pt"]
+    assert sorted(path.name for path in (two_states[0] / "state").iterdir()) == names[::-1]
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "bit", "text"])
+def test_the_older_state_stands_in_for_a_damaged_one(
+    damage: str,
+    two_states: tuple[Path, dict[str, Any]],
+    unbroken: dict[str, Path],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder, config = two_states
+    newest, _ = run_state.state_files(folder)
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 4
+    new = {"empty": b"", "half": content[: len(content) // 2], "bit": content, "text": b"hello"}[damage]
+    newest.write_bytes(new)
+    with caplog.at_level(logging.WARNING):
+        tiny_runs.run(folder, config, resume_state=True)
+    assert f"{newest} cannot be read" in caplog.text
+    assert "trying the one before" in caplog.text
+    assert_same_run(folder, unbroken["stylegan2"])
+
+
+def test_only_damaged_states_are_an_error(two_states: tuple[Path, dict[str, Any]]) -> None:
+    folder, config = two_states
+    for path in run_state.state_files(folder):
+        path.write_bytes(b"hello")
+    with pytest.raises(UserError, match=r"run: none of the 2 state files can be read; start a new run with --resume="):
+        tiny_runs.run(folder, config, resume_state=True)
+
+
+def test_a_state_of_another_version_is_refused(tmp_path: Path) -> None:
+    run_state.save(tmp_path, {"cur_nimg": 5})
+    assert run_state.load_latest(tmp_path) == {"version": run_state.VERSION, "cur_nimg": 5}
+    torch.save({"version": 99}, tmp_path / "state" / "training-state-000000006.pt")
+    with pytest.raises(UserError, match=r"training-state-000000006.pt: expected a state of version 1, found 99; conti"):
+        run_state.load_latest(tmp_path)
+
+
+def test_a_state_cannot_run_code(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.system, (f"touch {tmp_path / 'executed'}",)
+
+    run_state.save(tmp_path, {"cur_nimg": 5})
+    torch.save({"version": 1, "evil": Evil()}, tmp_path / "state" / "training-state-000000006.pt")
+    state = run_state.load_latest(tmp_path)
+    assert state is not None
+    assert state["cur_nimg"] == 5
+    assert not (tmp_path / "executed").exists()
+
+
+def test_another_data_set_is_refused(two_states: tuple[Path, dict[str, Any]], data: dict[str, str]) -> None:
+    folder, config = two_states
+    config["training_set_kwargs"]["xflip"] = False
+    with pytest.raises(UserError, match="expected the state of a data set of 12 images, found one of 24"):
+        tiny_runs.run(folder, config, resume_state=True, total_kimg=0.04)
+
+
+def test_a_teacher_that_changed_is_refused(data: dict[str, str], tmp_path: Path) -> None:
+    config = configuration("sliced", data)
+    changed = tiny.write_teacher(tmp_path / "other.pkl", seed=5)
+    folder = tiny_runs.run(tmp_path / "run", config, total_kimg=0.004)
+    config["loss_kwargs"]["teachers"][0]["url"] = changed
+    with pytest.raises(UserError, match=r"other.pkl has changed: its sha256 is .*, this run began with"):
+        tiny_runs.run(folder, config, resume_state=True)
+
+
+def test_statistics_of_the_future_are_cut_off(
+    two_states: tuple[Path, dict[str, Any]], unbroken: dict[str, Path]
+) -> None:
+    folder, config = two_states
+    with open(folder / "stats.jsonl", "a") as f:
+        f.write(json.dumps({"Progress/tick": {"mean": 99}}) + "\nhalf a li")
+    tiny_runs.run(folder, config, resume_state=True)
+    assert tiny_runs.records(folder) == tiny_runs.records(unbroken["stylegan2"])
+
+
+def test_lost_statistics_do_not_leave_holes(two_states: tuple[Path, dict[str, Any]]) -> None:
+    folder, config = two_states
+    (folder / "stats.jsonl").unlink()
+    tiny_runs.run(folder, config, resume_state=True)
+    assert [record["Progress/tick"]["mean"] for record in tiny_runs.records(folder)] == [3]
