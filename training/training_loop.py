@@ -72,7 +72,7 @@ def training_loop(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
     training_stats.init_multiprocessing(distributed.rank(), target if distributed.world_size() > 1 else None)
     _seed(random_seed, 0)
-    state = run_state.load_latest(run_dir) if resume_state else None
+    state = run_state.load_common(run_dir) if resume_state else None
     if resume_state:
         say(f"Continuing from image {state['cur_nimg']:,}" if state else "No state was saved yet: starting over")
 
