@@ -291,7 +291,11 @@ def _launch(c: EasyDict, resuming: bool) -> None:
         _worker(c)
         distributed.shutdown()
     else:
-        distributed.launch(_process, (dict(c), device_type), num_procs=c.num_gpus)
+        try:
+            distributed.launch(_process, (dict(c), device_type), num_procs=c.num_gpus)
+        except distributed.RankError as error:
+            click.echo(f"To go on with this run: python train.py --resume={c.run_dir}", err=True)
+            raise click.ClickException(str(error)) from error
 
 
 def _process(c: dict[str, Any], device_type: str) -> None:

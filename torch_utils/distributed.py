@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from dnnlib.util import UserError
+from torch_utils.interfaces import interface_towards
 from torch_utils.launch import TIMEOUT_ENV, RankError, launch
 
 __all__ = [
@@ -78,6 +79,9 @@ def init(device_type: str = "cpu", timeout_sec: float | None = None) -> None:
         device = torch.device("cuda", local_rank())
         torch.cuda.set_device(device)
         options = {"backend": "nccl", "device_id": device}
+    elif "GLOO_SOCKET_IFNAME" not in os.environ and (interface := interface_towards(os.environ["MASTER_ADDR"])):
+        # By itself gloo takes the address of the host's name, which on many machines is that of the loopback device.
+        os.environ["GLOO_SOCKET_IFNAME"] = interface
     dist.init_process_group(
         init_method="env://",
         rank=_env_int("RANK"),
