@@ -131,8 +131,8 @@ def train_student(demo: Demo, data: Path) -> Path:
             demo.run("train.py", f"--resume={begun[-1].parent}")
         else:
             demo.run(
-                "train.py", "--cfg=dgl", f"--teacher={TEACHER}", "--width=0.5", f"--data={data}", f"--outdir={runs}",
-                f"--kimg={demo.kimg}", "--tick=2", "--snap=5", "--metrics=none", "--workers=1",
+                "train.py", "--cfg=dgl", f"--teacher={TEACHER}", "--width=0.5", f"--data={data}", "--cond=false",
+                f"--outdir={runs}", f"--kimg={demo.kimg}", "--tick=2", "--snap=5", "--metrics=none", "--workers=1",
             )  # fmt: skip
 
     expected = begun[-1].parent / name if begun else runs / name
