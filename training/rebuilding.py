@@ -1,30 +1,66 @@
 """A network from constructor arguments and tensors that a file states, neither of which is trusted."""
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from torch_utils import misc
 from torch_utils.checkpoint import CheckpointError
 
 MAX_RESOLUTION = 1 << 14  # of an image; a file that states more is damaged
 
+_SLACK = 1 << 20  # elements; below that, a network of the wrong size is built, to say which tensor is wrong
+_FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.randn, torch.rand}
+_RANDOM = {torch.randn, torch.rand}
+
+
+class _Economy(TorchFunctionMode):
+    """Within this context new tensors come from a budget of elements, and no random numbers are drawn for them."""
+
+    def __init__(self, budget: int) -> None:
+        super().__init__()
+        self.budget = budget
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _FACTORIES:
+            size = args[0] if args else kwargs["size"]
+            self.budget -= math.prod(size) if isinstance(size, list | tuple) else math.prod(args)
+            if self.budget < 0:
+                raise CheckpointError("this architecture needs far more weights than the file holds")
+        return (torch.empty if func in _RANDOM else func)(*args, **kwargs)
+
 
 def rebuild(cls: Any, arguments: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Any:
-    """Builds a network and fills it, in eval mode on the CPU, without gradients; no random number is drawn.
+    """A network of these constructor arguments with these tensors: `blank`, then `fill`."""
+    module = blank(cls, arguments, sum(tensor.numel() for tensor in tensors.values()))
+    fill(module, tensors)
+    return module
 
-    Nothing is allocated before names and shapes are known to match: a damaged number in a file costs no memory.
+
+def blank(cls: Any, arguments: Mapping[str, Any], available: int) -> Any:
+    """A network to be filled, in eval mode on the CPU, without gradients. Its random weights are left undefined.
 
     Args:
         cls: the network's class.
         arguments: keyword arguments of its constructor.
-        tensors: name → value of every parameter and buffer; their memory is not kept.
+        available: how many elements the file has for it; a damaged number in a file costs no more memory than that.
+
+    Raises:
+        CheckpointError: the network is much larger.
+    """
+    with torch.random.fork_rng(devices=[]), _Economy(2 * available + _SLACK):
+        return cls(**arguments).eval().requires_grad_(False)
+
+
+def fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Copies every parameter and buffer.
 
     Raises:
         CheckpointError: names or shapes do not match; the message lists them.
     """
-    with torch.device("meta"):
-        module = cls(**arguments)
     target = dict(misc.named_params_and_buffers(module))
     missing, extra = sorted(target.keys() - tensors.keys()), sorted(tensors.keys() - target.keys())
     if missing or extra:
@@ -33,11 +69,9 @@ def rebuild(cls: Any, arguments: Mapping[str, Any], tensors: Mapping[str, torch.
     for name, tensor in target.items():
         if tensor.shape != tensors[name].shape:
             raise CheckpointError(f"{name} has shape {list(tensors[name].shape)}, expected {list(tensor.shape)}")
-    module.to_empty(device="cpu").eval().requires_grad_(False)
     with torch.no_grad():
-        for name, tensor in misc.named_params_and_buffers(module):
+        for name, tensor in target.items():
             tensor.copy_(tensors[name])
-    return module
 
 
 def _some(names: list[str]) -> str:

@@ -15,7 +15,7 @@ from torch_utils import misc
 from torch_utils.checkpoint import CheckpointError, TFNetworkRecord
 
 from . import networks
-from .rebuilding import MAX_RESOLUTION, rebuild
+from .rebuilding import MAX_RESOLUTION, blank, fill
 
 MINIMUM_VERSION = 4
 _UNUSED_OPTIONS = {
@@ -228,10 +228,9 @@ def discriminator_from_tf(network: TFNetworkRecord) -> networks.Discriminator:
 
 
 def _filled(cls: type, kwargs: EasyDict, table: list[tuple[str, str, str]], variables: dict[str, Any]) -> Any:
-    with torch.device("meta"):
-        wanted = misc.named_params_and_buffers(cls(**kwargs))
+    module = blank(cls, kwargs, sum(np.size(value) for value in variables.values() if isinstance(value, np.ndarray)))
     tensors = {}
-    for name, tensor in wanted:
+    for name, tensor in misc.named_params_and_buffers(module):
         if name.endswith("resample_filter"):  # not in the file: as constructed
             tensors[name] = tensor
             continue
@@ -239,7 +238,8 @@ def _filled(cls: type, kwargs: EasyDict, table: list[tuple[str, str, str]], vari
         if source not in variables:
             raise CheckpointError(f"TensorFlow pickle: variable {source!r} (for {name}) is missing")
         tensors[name] = _converted(source, variables[source], kind, list(tensor.shape))
-    return rebuild(cls, kwargs, tensors)
+    fill(module, tensors)
+    return module
 
 
 def _converted(source: str, value: Any, kind: str, shape: list[int]) -> torch.Tensor:

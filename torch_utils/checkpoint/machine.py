@@ -24,6 +24,8 @@ _PUSH_NEW: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
     "EMPTY_SET": set,
 }
+_NUM_LINES = {"GLOBAL": 2, "INST": 2, "PERSID": 1}  # of text, as argument
+_BY_CODE = {operation.code.encode("latin-1"): operation for operation in pickletools.opcodes}
 _SCALARS = (str, int, float, bool, bytes, type(None))
 
 
@@ -77,11 +79,30 @@ def run(
         Exception: any other kind, for a stream that is damaged.
     """
     machine = _Machine(find_global, find_external)
-    for operation, argument, _ in pickletools.genops(stream):
-        if operation.name == "STOP":
-            break
-        machine.execute(operation.name, argument)
-    return machine.pop()
+    while code := stream.read(1):
+        operation = _BY_CODE.get(code)
+        if operation is None:
+            raise ValueError(f"byte {code!r} is no pickle operation")
+        name = operation.name
+        if name == "STOP":
+            return machine.pop()
+        lines = _NUM_LINES.get(name)
+        if name not in _KNOWN:
+            detail = f" {' '.join(_read_lines(stream, lines))!r}" if lines else ""
+            raise CheckpointError(f"refused: the file uses the pickle operation {name}{detail}, "
+                                  "which no network pickle needs")
+        if lines:
+            machine.execute(name, _read_lines(stream, lines))
+        else:
+            machine.execute(name, operation.arg.reader(stream) if operation.arg else None)
+    raise EOFError("the end is missing")
+
+
+def _read_lines(stream: BinaryIO, count: int) -> list[str]:
+    lines = [stream.readline() for _ in range(count)]
+    if not lines[-1].endswith(b"\n"):
+        raise EOFError("a line is not complete")
+    return [line[:-1].decode() for line in lines]
 
 
 class _Machine:
@@ -100,12 +121,8 @@ class _Machine:
             self.stack.append(argument)
         elif name in _PUSH_NEW:
             self.stack.append(_PUSH_NEW[name]())
-        elif name in _OPERATIONS:
-            _OPERATIONS[name](self, argument)
         else:
-            detail = "" if argument is None else f" {reprlib.repr(argument)}"
-            raise CheckpointError(f"refused: the file uses the pickle operation {name}{detail}, "
-                                  "which no network pickle needs")
+            _OPERATIONS[name](self, argument)
 
     def pop(self) -> Any:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
@@ -197,10 +214,11 @@ _OPERATIONS: dict[str, Callable[[_Machine, Any], Any]] = {
     "MEMOIZE": lambda m, _: m.put(len(m.memo)),
     "BINGET": lambda m, key: m.stack.append(m.memo[key]),
     "LONG_BINGET": lambda m, key: m.stack.append(m.memo[key]),
-    "GLOBAL": lambda m, names: m.resolve(*names.split(" ", 1)),
+    "GLOBAL": lambda m, names: m.resolve(*names),
     "STACK_GLOBAL": lambda m, _: m.resolve(*[m.pop(), m.pop()][::-1]),
     "REDUCE": lambda m, _: m.call(),
     "NEWOBJ": lambda m, _: m.call(),
     "BUILD": lambda m, _: m.build(),
     "BINPERSID": lambda m, _: m.external(),
 }
+_KNOWN = {*_PUSH_ARGUMENT, *_PUSH_NEW, *_OPERATIONS}
