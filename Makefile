@@ -47,15 +47,20 @@ test-torch24: $(VENV24)/.installed
 golden: $(VENV)/.dev-installed
 	$(PY) -m tests.golden_report
 
-bench: $(VENV)/.runtime-installed
+bench: $(VENV)/.runtime-installed build/clothing.zip
 	$(PY) benchmarks/fid_sqrtm.py
-	$(PY) benchmarks/data_loading.py
+	$(PY) benchmarks/data_loading.py --data=build/clothing.zip
+
+build/clothing.zip: demo/data/t10k-images-idx3-ubyte.gz | $(VENV)/.runtime-installed
+	mkdir -p build
+	rm -f $@
+	$(PY) dataset_tool.py --source=$< --dest=$@
 
 docs: $(VENV)/.dev-installed
 	$(PY) -m tests.contract.help_texts
 
 clean:
-	rm -rf demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf demo-out build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
 distclean: clean
