@@ -10,9 +10,18 @@ import torch
 from torch_utils import distributed, misc, training_stats
 
 
-def collectives(folder):
-    """Runs every collective and stores what this rank got."""
+def healthy(folder):
+    """What works, in one job, since starting one takes longest; stores what this rank got."""
     distributed.init()
+    found = {"collectives": collectives(), "gradients": mean_gradients(), "statistics": statistics()}
+    misc.check_ddp_consistency(differing_net(), ignore_regex=r".*\.running_mean")
+    distributed.shutdown()
+    found["left"] = not torch.distributed.is_initialized()
+    torch.save(found, Path(folder, f"{os.environ['RANK']}.pt"))
+
+
+def collectives():
+    """The results of every collective operation."""
     rank = distributed.rank()
     x = torch.tensor([[0.0, 1], [2, 3], [4, 5]]) + 100 * rank
     swapped = torch.arange(6.0).reshape(2, 3).t() + 10 * rank  # not contiguous
@@ -22,37 +31,32 @@ def collectives(folder):
     distributed.mean_([wide, narrow, weight])
     distributed.mean_([])
     distributed.barrier()
-    found = {
+    return {
         "ranks": (rank, distributed.local_rank(), distributed.world_size(), distributed.is_main()),
         "gathered": distributed.all_gather_interleaved(x),
         "broadcast": distributed.broadcast_(x.clone(), src=1),
         "broadcast_swapped": distributed.broadcast_(swapped),
         "broadcast_object": distributed.broadcast_object({"from": rank}),
-        "objects": distributed.gather_objects(f"rank {rank}"),
+        "objects": distributed.gather_objects("a" * (1 + rank)),
         "any": (distributed.any_rank(rank == 1), distributed.any_rank(False)),
+        "sum": distributed.sum_(x.t().clone()),
         "means": (wide, narrow, weight.detach()),
     }
-    distributed.shutdown()
-    found["left"] = not torch.distributed.is_initialized()
-    torch.save(found, Path(folder, f"{rank}.pt"))
 
 
-def mean_gradients(folder):
+def mean_gradients():
     """First and second derivatives through the mean over ranks."""
-    distributed.init()
     rank = distributed.rank()
     x = torch.tensor(2.0 + rank, dtype=torch.float64, requires_grad=True)  # 2 and 3
     y = distributed.mean(x**2)
     loss = (rank + 1) * y**2
     (grad,) = torch.autograd.grad(loss, x, create_graph=True)
     (second,) = torch.autograd.grad(grad, x)
-    torch.save({"y": y.item(), "grad": grad.item(), "second": second.item()}, Path(folder, f"{rank}.pt"))
-    distributed.shutdown()
+    return {"y": y.item(), "grad": grad.item(), "second": second.item()}
 
 
-def statistics(folder):
+def statistics():
     """Moments over both ranks, with a save and a continuation in between."""
-    distributed.init()
     rank = distributed.rank()
     training_stats.init_multiprocessing(rank, torch.device("cpu"))
     collector = training_stats.Collector()
@@ -63,21 +67,22 @@ def statistics(folder):
     training_stats.set_state(saved[0])
     collector.load_state_dict(saved[1])
     collector.update()
-    torch.save(dict(collector.as_dict()), Path(folder, f"{rank}.pt"))
-    distributed.shutdown()
+    return dict(collector.as_dict())
 
 
-def consistency(drifted):
-    """Compares modules; in the drifted case rank 1 has other values in one tensor."""
-    distributed.init()
+def differing_net():
+    """A module whose running_mean is another on each rank, with NaN and bool among its values."""
     net = torch.nn.BatchNorm1d(3)
     net.register_buffer("flags", torch.tensor([True, False]))
     net.running_var.fill_(float("nan"))
     net.running_mean.fill_(float(distributed.rank()))
-    if drifted and distributed.rank() == 1:
-        net.bias.data.add_(1)
-    misc.check_ddp_consistency(net, ignore_regex=r".*\.running_mean")
-    distributed.shutdown()
+    return net
+
+
+def drifted():
+    """Compares modules that differ."""
+    distributed.init()
+    misc.check_ddp_consistency(differing_net())
 
 
 def raise_on_rank_1(in_finally):

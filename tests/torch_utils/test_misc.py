@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import warnings
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -187,12 +188,27 @@ def test_copy_shortens_long_lists():
         misc.copy_params_and_buffers(torch.nn.Identity(), dst, require_all=True)
 
 
-def test_ddp_sync_on_plain_modules():
-    entered = []
-    for sync in (True, False):
-        with misc.ddp_sync(torch.nn.Linear(1, 1), sync):
-            entered.append(sync)
-    assert entered == [True, False]
+def test_ddp_sync(monkeypatch):
+    class Replica(torch.nn.Module):
+        """Stands for a DistributedDataParallel module."""
+
+        local = False
+
+        @contextmanager
+        def no_sync(self):
+            self.local = True
+            yield
+            self.local = False
+
+    monkeypatch.setattr(torch.nn.parallel, "DistributedDataParallel", Replica)
+    replica = Replica()
+    with misc.ddp_sync(replica, sync=True):
+        assert not replica.local
+    with misc.ddp_sync(replica, sync=False):
+        assert replica.local
+    assert not replica.local
+    with misc.ddp_sync(torch.nn.Linear(1, 1), sync=False):  # nothing to switch off
+        assert not replica.local
 
 
 def test_check_ddp_consistency_of_a_single_process():
