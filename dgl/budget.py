@@ -15,7 +15,9 @@ TIME_TRIALS = 12  # measured networks per search
 
 def candidate_widths(sets: Mapping[str, int]) -> list[Fraction]:
     """Every width at which some layer's number of channels changes, ascending, 1 last."""
-    return sorted({Fraction(k, size) for size in set(sets.values()) for k in range(1, size + 1)})
+    fractions = sorted({Fraction(k, size) for size in set(sets.values()) for k in range(1, size + 1)})
+    distinct = {tuple(scaled(sets, width).values()): width for width in reversed(fractions)}  # the least of equal ones
+    return sorted(distinct.values())
 
 
 def largest_width(

@@ -1,0 +1,135 @@
+"""Distillation terms: each by its own arithmetic."""
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dgl import features, teacher
+from dgl.kd import NAMES, feature, latent, rgb
+from dgl.loss import DGLLoss
+from tests import tiny
+from torch_utils import training_stats
+from training.loss import GenBatch
+
+TERMS = {"rgb": rgb.RGBTerm, "feature": feature.FeatureTerm, "latent": latent.LatentDirectionTerm}
+DEVICE = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return teacher.load(tiny.write_teacher(tmp_path_factory.mktemp("kd") / "teacher.pkl"))
+
+
+def batch_of(G: Any, noise_mode: str = "const", cur_nimg: int = 0) -> GenBatch:
+    z, c = tiny.latents()
+    ws = G.mapping(z, c)
+    img = G.synthesis(ws, noise_mode=noise_mode)
+    return GenBatch(z, c, ws, img, img, cur_nimg)
+
+
+def make(name: str, trained: Any, G: Any, weight: float = 1.0) -> Any:
+    return TERMS[name](weight=weight, teacher=trained, G=G, device=DEVICE)
+
+
+def test_the_terms_are_those_of_the_command_line() -> None:
+    assert tuple(TERMS) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_student_equal_to_its_teacher_has_nothing_to_learn(name: str, trained: Any) -> None:
+    term = make(name, trained, trained.G_ema)
+    torch.testing.assert_close(term(batch_of(trained.G_ema)), torch.zeros(4), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_different_student_has(name: str, trained: Any) -> None:
+    G = tiny.tiny_generator(seed=3)
+    once, twice = (make(name, trained, G, weight)(batch_of(G)) for weight in (1, 2))
+    assert once.shape == (4,)
+    assert (once > 1e-4).all()
+    torch.testing.assert_close(twice, 2 * once)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_weight_there_is_no_term(name: str, trained: Any) -> None:
+    G = tiny.tiny_generator(seed=3)
+    assert make(name, trained, G, weight=0)(batch_of(G)) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_terms_draw_no_random_numbers_and_train_only_the_student(name: str, trained: Any) -> None:
+    G = tiny.tiny_generator(seed=3).requires_grad_(True)
+    term = make(name, trained, G)
+    before = torch.random.get_rng_state()
+    term(batch_of(G)).sum().backward()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert sum(p.grad is not None and bool(p.grad.any()) for p in G.parameters()) > 20
+    frozen = [*trained.G_ema.parameters(), *trained.D.parameters()]
+    assert not any(p.requires_grad or p.grad is not None for p in frozen)
+
+
+def test_rgb_is_the_mean_absolute_difference(trained: Any) -> None:
+    batch = batch_of(trained.G_ema)
+    shift = torch.tensor([0.0, 0.5, -1.0, 2.0])[:, None, None, None]
+    shifted = GenBatch(batch.z, batch.c, batch.ws, batch.img + shift, batch.img_aug, 0)
+    torch.testing.assert_close(make("rgb", trained, trained.G_ema, 3)(shifted), torch.tensor([0, 1.5, 3, 6]))
+
+
+def test_features_have_unit_length_and_their_distance_is_bounded(trained: Any) -> None:
+    a, b = (features.block_features(trained.D, tiny.images(seed=seed)) for seed in (0, 1))
+    assert [tuple(x.shape) for x in a] == [(4, 16, 8, 8), (4, 16, 4, 4)]
+    for x in a:
+        torch.testing.assert_close(x.square().sum(dim=1), torch.ones(4, *x.shape[2:]), atol=1e-4, rtol=0)
+    found = features.distance(a, b)
+    expected = torch.stack([(2 - 2 * (x * y).sum(dim=1)).mean(dim=[1, 2]) for x, y in zip(a, b)]).mean(dim=0)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert (found <= 4).all()
+
+
+def test_the_latent_term_compares_cosines(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With changes e1, e1 of the teacher's two images and e1, e2 of the student's, R_T is all ones and R the identity."""
+    term = make("latent", trained, trained.G_ema, weight=2)
+    changes = iter([torch.tensor([[1.0, 0], [1, 0]]), torch.tensor([[1.0, 0], [0, 1]])])
+
+    def fake(D: Any, img: torch.Tensor) -> list[torch.Tensor]:
+        return [next(changes) if img.item() else torch.zeros(2, 2)]
+
+    monkeypatch.setattr(latent, "block_features", fake)
+    synthesis = [torch.tensor(0.0), torch.tensor(1.0)] * 2
+    monkeypatch.setattr(term, "teacher", _Fixed(synthesis[:2]))
+    monkeypatch.setattr(term, "G", _Fixed(synthesis[2:]))
+    z = torch.zeros(2, 16)
+    found = term(GenBatch(z, z[:, :0], torch.zeros(2, 6, 16), z, z, 0))
+    torch.testing.assert_close(found, torch.tensor([1.0, 1.0]))  # 2 * mean(|0|, |0 - 1|)
+
+
+class _Fixed:
+    """A generator that gives prepared images, one after the other."""
+
+    def __init__(self, images: list[torch.Tensor]) -> None:
+        self.images = iter(images)
+
+    def synthesis(self, ws: torch.Tensor, noise_mode: str) -> torch.Tensor:
+        assert noise_mode == "const"
+        return next(self.images)
+
+
+def test_the_latent_term_takes_one_direction_after_the_other(trained: Any) -> None:
+    G = tiny.tiny_generator(seed=3)
+    term = make("latent", trained, G)
+    first, again, other = (term(batch_of(G, cur_nimg=n)) for n in (0, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_terms_join_the_loss_by_name(tmp_path: Path) -> None:
+    url = tiny.write_teacher(tmp_path / "teacher.pkl")
+    G, D = tiny.tiny_generator(seed=7).train(), tiny.tiny_discriminator(seed=8).train()
+    loss = DGLLoss(DEVICE, G, D, teachers=[{"url": url}], kd={"rgb": 1.0, "latent": 0.5}, style_mixing_prob=0)
+    assert [term.name for term in loss.g_terms] == ["dgl", "kd_rgb", "kd_latent"]
+    collector = training_stats.Collector()
+    tiny.gradients(loss, "Gmain", G)
+    collector.update()
+    assert collector.mean("Loss/G/kd_rgb") > 0
+    assert collector.mean("Loss/G/kd_latent") > 0
