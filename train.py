@@ -12,7 +12,7 @@ import dnnlib
 from dgl import options as dgl_options
 from dnnlib import EasyDict
 from dnnlib.cli import CommaList, Command, device_option, trust_pickle_option
-from dnnlib.files import check_writable_dir, new_run_dir, next_run_dir, write_json_atomic
+from dnnlib.files import check_writable_dir, new_run_dir, next_run_dir
 from dnnlib.util import UserError
 
 PRESET_NAMES = ["auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", dgl_options.CFG]
@@ -283,9 +283,11 @@ def _launch(c: EasyDict, resuming: bool) -> None:
     if under_torchrun:
         distributed.init(device_type)
     if distributed.is_main() and not resuming:
-        description = os.path.basename(c.run_dir).split("-", 1)[1]
-        c.run_dir = str(new_run_dir(os.path.dirname(c.run_dir), description))
-        write_json_atomic(os.path.join(c.run_dir, "training_options.json"), {**c, "provenance": provenance()})
+        outdir, name = os.path.split(c.run_dir)
+        made_by = provenance()
+        c.run_dir = str(new_run_dir(outdir, name.split("-", 1)[1], lambda path: {
+            "training_options.json": {**c, "run_dir": str(path), "provenance": made_by}
+        }))
     c.run_dir = distributed.broadcast_object(c.run_dir)
     if under_torchrun or c.num_gpus == 1:
         _worker(c)

@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -145,11 +145,14 @@ def next_run_dir(outdir: PathLike, desc: str) -> Path:
     return path
 
 
-def new_run_dir(outdir: PathLike, desc: str) -> Path:
+def new_run_dir(outdir: PathLike, desc: str, contents: Callable[[Path], Mapping[str, Any]] | None = None) -> Path:
     """Makes and returns a run folder `outdir/00000-desc` (and outdir itself if need be).
 
     The number is one more than the largest leading number of the folders in outdir; two runs started at once with
     the same description get two folders.
+
+    Args:
+        contents: given the folder's path, says which JSON files (name -> object) it holds from the first moment on.
 
     Raises:
         FileError: the folder cannot be made.
@@ -158,11 +161,23 @@ def new_run_dir(outdir: PathLike, desc: str) -> Path:
         os.makedirs(outdir, exist_ok=True)
         while True:
             path = next_run_dir(outdir, desc)
-            with suppress(FileExistsError):  # another process was faster: take the next number
-                path.mkdir()
+            try:
+                _make_run_dir(path, {} if contents is None else contents(path))
                 return path
+            except OSError:
+                if not path.exists():  # otherwise another process was faster: take the next number
+                    raise
     except OSError as error:
         raise FileError(f"{os.fspath(outdir)}: cannot make a run folder: {error.strerror or error}") from error
+
+
+def _make_run_dir(path: Path, contents: Mapping[str, Any]) -> None:
+    if not contents:
+        path.mkdir()
+        return
+    with atomic_dir(path) as folder:  # a folder with something in it is never replaced by the renaming
+        for name, obj in contents.items():
+            write_json_atomic(folder / name, obj)
 
 
 def check_writable_dir(path: PathLike, flag: str) -> None:

@@ -171,6 +171,24 @@ def test_run_dir_takes_the_next_number_if_another_process_was_faster(tmp_path, m
     assert calls == ["00000-a", "00001-a"]
 
 
+def test_run_dir_has_its_contents_from_the_first_moment_on(tmp_path, monkeypatch):
+    rename = os.rename
+
+    def late(source, target):
+        if target.name == "00000-a":  # another process was faster
+            target.mkdir()
+            (target / "theirs").write_text("")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", late)
+    path = files.new_run_dir(tmp_path, "a", lambda path: {"options.json": {"run_dir": path.name}})
+    assert path == tmp_path / "00001-a"
+    assert json.loads((path / "options.json").read_text()) == {"run_dir": "00001-a"}
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == [
+        "00000-a", "00000-a/theirs", "00001-a", "00001-a/options.json"
+    ]
+
+
 def test_run_dir_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match=r"file: cannot make a run folder: File exists"):
