@@ -1,0 +1,209 @@
+"""train.py in several processes: torchrun on one and on two machines, --gpus, another number of them, a killed one."""
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from click.testing import CliRunner
+
+import train
+from tests import tiny
+from training.pickles import NETWORKS, open_networks
+
+TIMEOUT_SEC = 200
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+SMALL = ["--cfg=paper256", "--cbase=64", "--cmax=8", "--z-dim=8", "--w-dim=8", "--map-depth=1", "--device=cpu",
+         "--metrics=none", "--workers=0", "--batch=250", "--batch-gpu=125", "--mbstd-group=5", "--aug=noaug"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny.write_data(tmp_path_factory.mktemp("data") / "few", num=10, side=8)
+
+
+def start(command, **env):
+    pipe = subprocess.PIPE
+    environment = {**os.environ, "SG_DIST_TIMEOUT_SEC": str(TIMEOUT_SEC), **env}
+    return subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def finish(*processes):
+    """Waits for processes; returns their outputs once all have ended well."""
+    outputs = [process.communicate(timeout=TIMEOUT_SEC)[0] for process in processes]
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output
+    return outputs
+
+
+def options(data, outdir, *more):
+    return ["train.py", f"--data={data}", f"--outdir={outdir}", "--kimg=1", "--snap=50", *SMALL, *more]
+
+
+def the_run(outdir):
+    (run_dir,) = Path(outdir).iterdir()
+    return run_dir
+
+
+def tensors(run_dir):
+    """All of the last snapshot."""
+    networks = open_networks(str(max(run_dir.glob("network-snapshot-*.pkl"))))
+    return {f"{name}.{key}": value for name in NETWORKS for key, value in networks[name].state_dict().items()}
+
+
+def assert_same_result(run_dir, expected):
+    found = tensors(run_dir)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+@pytest.fixture(scope="module")
+def two_gpus(data, tmp_path_factory):
+    """The run directory of `--gpus=2`."""
+    outdir = tmp_path_factory.mktemp("gpus")
+    (output,) = finish(start([sys.executable, *options(data, outdir, "--gpus=2")]))
+    assert output.count("Training options:") == 1
+    assert output.count("Training is done") == 1
+    return the_run(outdir)
+
+
+def test_run_of_two_processes_says_so(two_gpus):
+    recorded = json.loads((two_gpus / "training_options.json").read_text())
+    assert recorded["num_gpus"] == 2
+    assert recorded["batch_gpu"] == 125
+    assert (two_gpus / "log.txt").read_text().count("Training set: 10 images") == 1
+
+
+def test_torchrun_does_the_same(data, two_gpus, tmp_path):
+    command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", *options(data, tmp_path)]
+    (output,) = finish(start(command))
+    assert output.count("Training options:") == 1
+    recorded = json.loads((the_run(tmp_path) / "training_options.json").read_text())
+    assert recorded["num_gpus"] == 2
+    assert_same_result(the_run(tmp_path), tensors(two_gpus))
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def node(rank, master, port):
+    """How torchrun is started on one of two machines with one process each."""
+    where = [f"--master-addr={master}", f"--master-port={port}"]
+    return [*TORCHRUN, "--nnodes=2", "--nproc-per-node=1", f"--node-rank={rank}", *where]
+
+
+def test_two_machines_on_loopback(data, two_gpus, tmp_path):
+    port = free_port()
+    nodes = [start([*node(rank, "127.0.0.1", port), *options(data, tmp_path)]) for rank in (0, 1)]
+    outputs = finish(*nodes)
+    assert ["Training is done" in output for output in outputs] == [True, False]
+    assert_same_result(the_run(tmp_path), tensors(two_gpus))
+
+
+@contextlib.contextmanager
+def two_namespaces():
+    """Names and addresses of two network namespaces with a cable between them."""
+    if shutil.which("ip") is None:
+        pytest.skip("there is no `ip` (iproute2) here")
+    names = [f"sg-{os.getpid()}-{i}" for i in (0, 1)]
+    addresses = ["10.213.7.1", "10.213.7.2"]
+
+    def ip(*words):
+        return subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+
+    try:
+        for name in names:
+            if (made := ip("netns", "add", name)).returncode != 0:
+                pytest.skip(f"no network namespace can be made: {made.stderr.strip()}")
+        near, far = ("cable0", "netns", names[0]), ("cable1", "netns", names[1])
+        if (made := ip("link", "add", *near, "type", "veth", "peer", "name", *far)).returncode != 0:
+            pytest.skip(f"network namespaces cannot be joined: {made.stderr.strip()}")
+        for i, name in enumerate(names):
+            for words in (("addr", "add", f"{addresses[i]}/24", "dev", f"cable{i}"), ("link", "set", f"cable{i}", "up"),
+                          ("link", "set", "lo", "up")):
+                assert ip("-n", name, *words).returncode == 0
+        yield names, addresses
+    finally:
+        for name in names:
+            ip("netns", "del", name)
+
+
+@pytest.mark.slow
+def test_two_network_namespaces(data, two_gpus, tmp_path):
+    with two_namespaces() as (names, addresses):
+        nodes = [
+            start(["ip", "netns", "exec", name, *node(rank, addresses[0], 29500), *options(data, tmp_path)])
+            for rank, name in enumerate(names)
+        ]
+        finish(*nodes)
+    assert_same_result(the_run(tmp_path), tensors(two_gpus))
+
+
+def test_run_goes_on_with_another_number_of_processes(two_gpus, tmp_path):
+    run_dir = shutil.copytree(two_gpus, tmp_path / two_gpus.name)
+    command = [sys.executable, "train.py", f"--resume={run_dir}", "--gpus=1", "--kimg=2"]
+    (output,) = finish(start(command))
+    assert "WARNING: the run goes on with 1 instead of 2 processes" in output
+    assert "Continuing from image 1,000" in output
+    assert (run_dir / "network-snapshot-000002.pkl").exists()
+
+
+def test_number_of_processes_that_does_not_fit_the_batch(two_gpus):
+    result = CliRunner().invoke(train.main, [f"--resume={two_gpus}", "--gpus=8", "--dry-run"])
+    assert result.exit_code == 1
+    assert "Error: --gpus: 8 processes cannot share this run's batch of 250 in passes of 125 images" in result.output
+
+
+def ranks_of(process):
+    """The processes that train."""
+    children = psutil.Process(process.pid).children()
+    return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+
+
+def test_killed_process_ends_all_and_is_named(data, tmp_path):
+    process = start([sys.executable, *options(data, tmp_path, "--gpus=2", "--kimg=10000", "--batch-gpu=25")])
+    deadline = time.monotonic() + TIMEOUT_SEC
+    while not list(tmp_path.glob("*/state/*.pt")):  # the first tick is over
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.2)
+    ranks = ranks_of(process)
+    assert len(ranks) == 2
+    ranks[1].send_signal(signal.SIGKILL)
+    output = process.communicate(timeout=TIMEOUT_SEC)[0]
+    assert process.returncode == 1
+    assert f"To go on with this run: python train.py --resume={the_run(tmp_path)}\n" in output
+    assert output.endswith("Error: rank 1 was killed by SIGKILL (the system does so when memory runs out)\n")
+    assert not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks)
+
+
+def dry_run(data, monkeypatch, rank, *more):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", str(rank))
+    return CliRunner().invoke(train.main, [*options(data, "/tmp", "--batch=500", "--dry-run", *more)[1:]])
+
+
+def test_under_torchrun_one_process_speaks(data, monkeypatch):
+    first = dry_run(data, monkeypatch, 0)
+    assert '"num_gpus": 4' in first.output
+    assert first.output.endswith("Dry run; exiting.\n")
+    assert dry_run(data, monkeypatch, 3).output == ""
+    assert dry_run(data, monkeypatch, 0, "--gpus=4").exit_code == 0
+
+
+def test_gpus_and_torchrun_must_agree(data, monkeypatch):
+    result = dry_run(data, monkeypatch, 0, "--gpus=2")
+    assert result.exit_code == 2
+    assert "--gpus: torchrun started 4 processes, got 2; leave --gpus out" in result.output

@@ -1,0 +1,172 @@
+"""What the processes of test_distributed_training.py do. At the top level of a module, so that they can be started."""
+import hashlib
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests import tiny
+from torch_utils import distributed, training_stats
+from training import augment, image_grid, loss, networks, pickles, training_loop
+
+CPU = torch.device("cpu")
+BATCH = 8
+PHASES = ["Gmain", "Greg", "Greg", "Gboth", "Dmain", "Dreg", "Dboth"]  # the second Greg starts from another pl_mean
+
+
+class WholeBatchDraws:
+    """torch, but every rank draws the whole batch and takes its own samples of it; float32 is float64."""
+
+    float32 = torch.float64
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(1)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    def _own(self, draw: Any, shape: Any) -> torch.Tensor:
+        if not shape:
+            return draw([])
+        return own_samples(draw([shape[0] * distributed.world_size(), *shape[1:]]))
+
+    def randn(self, shape: Any, device: Any = None) -> torch.Tensor:
+        return self._own(lambda size: torch.randn(size, generator=self.generator, dtype=torch.float64), shape)
+
+    def randn_like(self, x: torch.Tensor) -> torch.Tensor:
+        return self.randn(list(x.shape))
+
+    def rand(self, shape: Any, device: Any = None) -> torch.Tensor:
+        return self._own(lambda size: torch.rand(size, generator=self.generator, dtype=torch.float64), shape)
+
+    def randint(self, low: int, high: int, shape: Any, device: Any = None) -> torch.Tensor:
+        return self._own(lambda size: torch.randint(low, high, size, generator=self.generator), shape)
+
+
+def own_samples(whole: torch.Tensor) -> torch.Tensor:
+    """The rows of a batch that this rank works on."""
+    return whole[distributed.rank() :: distributed.world_size()]
+
+
+def compute_gradients(group_size: int) -> dict[str, Any]:
+    """Gradients of every phase, averaged over the ranks, and all that the phases leave behind."""
+    G = tiny.tiny_generator(c_dim=2).double().train()
+    D = tiny.tiny_discriminator(c_dim=2, epilogue_kwargs={"mbstd_group_size": group_size}).double().train()
+    pipe = augment.AugmentPipe(**augment.AUGPIPE_PRESETS["bgc"]).double().train()
+    pipe.p.fill_(0.7)
+    losses = loss.StyleGAN2Loss(CPU, G, D, augment_pipe=pipe, r1_gamma=3)
+    losses.pl_mean = losses.pl_mean.double()
+    z, c = tiny.latents(BATCH, c_dim=2)
+    batch = {"real_img": tiny.images(BATCH).double(), "real_c": c.double(), "gen_z": z.double(), "gen_c": c.double()}
+    collector = training_stats.Collector()
+    found: dict[str, Any] = {}
+    draws = WholeBatchDraws()
+    for module in (loss, networks, augment):
+        module.torch = draws  # type: ignore[attr-defined]
+    try:
+        for step, phase in enumerate(PHASES):
+            network = G if phase[0] == "G" else D
+            network.zero_grad(set_to_none=True)
+            network.requires_grad_(True)
+            local = {name: own_samples(whole) for name, whole in batch.items()}
+            losses.accumulate_gradients(phase, **local, gain=4, cur_nimg=0)
+            network.requires_grad_(False)
+            gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+            distributed.mean_(list(gradients.values()))
+            found[f"{step} {phase}"] = gradients
+    finally:
+        for module in (loss, networks, augment):
+            module.torch = torch  # type: ignore[attr-defined]
+    distributed.mean_([G.mapping.w_avg])
+    collector.update()
+    found["state"] = {"w_avg": G.mapping.w_avg, "pl_mean": losses.pl_mean}
+    found["statistics"] = {name: dict(values) for name, values in collector.as_dict().items() if "Loss" in name}
+    return found
+
+
+def gradients(folder: str, group_sizes: list[int]) -> None:
+    """Stores `compute_gradients` of every rank."""
+    distributed.init()
+    training_stats.init_multiprocessing(distributed.rank(), CPU)
+    found = {size: compute_gradients(size) for size in group_sizes}
+    torch.save(found, Path(folder, f"rank{distributed.rank()}.pt"))
+    distributed.shutdown()
+
+
+def loop_options(data: str, run_dir: str, **options: Any) -> dict[str, Any]:
+    """A training of a few iterations, with everything that has a state: ADA, both regularisations, labels."""
+    adam = {"class_name": "torch.optim.Adam", "lr": 0.002, "betas": [0.0, 0.99], "eps": 1e-8}
+    return {
+        "run_dir": run_dir,
+        "training_set_kwargs": {**tiny.DATA_KWARGS, "path": data, "use_labels": True},
+        "G_kwargs": {
+            "class_name": "training.networks.Generator",
+            "z_dim": 16,
+            "w_dim": 16,
+            "mapping_kwargs": {"num_layers": 2},
+            "synthesis_kwargs": tiny.WIDTHS,
+        },
+        "D_kwargs": {"class_name": "training.networks.Discriminator", **tiny.WIDTHS},
+        "G_opt_kwargs": adam,
+        "D_opt_kwargs": adam,
+        "loss_kwargs": {"class_name": "training.loss.StyleGAN2Loss", "r1_gamma": 1},
+        "augment_kwargs": {"class_name": "training.augment.AugmentPipe", **augment.AUGPIPE_PRESETS["blit"]},
+        "ada_target": 0.6,
+        "ada_interval": 2,
+        "ada_kimg": 0.1,
+        "batch_size": 8,
+        "batch_gpu": 2,
+        "D_reg_interval": 2,
+        "kimg_per_tick": 0.032,
+        "image_snapshot_ticks": None,
+        "network_snapshot_ticks": 1,
+        "device": "cpu",
+        **options,
+    }
+
+
+def digest(module: torch.nn.Module) -> str:
+    """A hash of all parameters and buffers."""
+    tensors = module.state_dict().values()
+    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).hexdigest()
+
+
+def train(folder: str, options: list[dict[str, Any]]) -> None:
+    """Trains once for every set of options; stores what every rank would have put into its snapshots."""
+    distributed.init()
+    image_grid.MAX_PIXELS = (1, 1)
+    snapshots = []
+    snapshot_data = pickles.snapshot_data
+
+    def note(*args: Any) -> dict[str, Any]:
+        data = snapshot_data(*args)
+        snapshots.append({name: digest(data[name]) for name in (*pickles.NETWORKS, "augment_pipe")})
+        return data
+
+    pickles.snapshot_data = note
+    for each in options:
+        training_stats._counters = training_stats._Counters()  # as in a fresh process
+        training_loop.training_loop(**each)
+    torch.save(snapshots, Path(folder, f"rank{distributed.rank()}.pt"))
+    distributed.shutdown()
+
+
+def train_and_die(options: dict[str, Any]) -> None:
+    """Trains; at the second tick rank 1 is gone."""
+    distributed.init()
+    image_grid.MAX_PIXELS = (1, 1)
+
+    def tick(cur_kimg: int, total_kimg: int) -> None:
+        if distributed.rank() == 1 and Path(options["run_dir"], "state").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    training_loop.training_loop(**options, progress_fn=tick)
+
+
+def continue_apart(options: dict[str, Any]) -> None:
+    """Rank 1 looks for the state in another folder, as on a machine that does not share the first one's disk."""
+    distributed.init()
+    folder = options["run_dir"] if distributed.is_main() else f"{options['run_dir']}/elsewhere"
+    training_loop.training_loop(**{**options, "run_dir": folder})
