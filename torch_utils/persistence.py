@@ -3,10 +3,11 @@
 A persistent object is pickled as a call of `_reconstruct_persistent_obj` with one dictionary: the text of the module
 that defines its class, the class name and the instance's state. Any StyleGAN2-ADA descendant can read that without
 this code base. Here the text is executed only where the caller asked for it (`trusted()`); text that equals a module
-of this process needs no execution, so copying, and pickling to another process, always work.
+of this process needs no execution, so copies, and pickles for a process that has imported the same module, always work.
 """
 import contextlib
 import copy
+import functools
 import inspect
 import pickle
 import sys
@@ -29,15 +30,12 @@ C = TypeVar("C", bound=type)
 
 
 class _Persistent:
-    """What `persistent_class` puts in front of a class: it remembers the constructor's arguments and pickles itself."""
+    """What `persistent_class` puts in front of a class: it knows the constructor's arguments and pickles itself."""
 
     _orig_module_src: str
     _orig_class_name: str
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._init_args = copy.deepcopy(args)
-        self._init_kwargs = copy.deepcopy(kwargs)
+    _init_args: tuple
+    _init_kwargs: dict[str, Any]
 
     @property
     def init_args(self) -> tuple:
@@ -49,7 +47,9 @@ class _Persistent:
         """A copy of the keyword arguments this object was built with."""
         return dnnlib.EasyDict(copy.deepcopy(self._init_kwargs))
 
-    def __reduce_ex__(self, protocol: Any) -> tuple:
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if not is_persistent(self):  # of a class derived from a decorated one: pickled by name, as any object is
+            return super().__reduce_ex__(protocol)
         reduced: Any = super().__reduce_ex__(2)
         meta = {
             "type": "class",
@@ -74,9 +74,22 @@ def persistent_class(cls: C) -> C:
         source = _source_of(module)
         _modules_by_source.setdefault(source, module)
         body = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__,
-                "_orig_module_src": source, "_orig_class_name": cls.__name__}
-        _decorated[cls] = type(cls.__name__, (_Persistent, cls), body)
+                "__init__": _remembering(cls), "_orig_module_src": source, "_orig_class_name": cls.__name__}
+        bases = (cls,) if issubclass(cls, _Persistent) else (_Persistent, cls)
+        _decorated[cls] = type(cls.__name__, bases, body)
     return _decorated[cls]  # type: ignore[return-value]
+
+
+def _remembering(cls: Any) -> Callable[..., None]:
+    """The class's constructor, which then keeps copies of its arguments."""
+
+    @functools.wraps(cls.__init__)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        cls.__init__(self, *args, **kwargs)
+        self._init_args = copy.deepcopy(args)
+        self._init_kwargs = copy.deepcopy(kwargs)
+
+    return __init__
 
 
 def is_persistent(obj: Any) -> bool:
@@ -107,8 +120,9 @@ def trusted() -> Iterator[None]:
 
 
 def _source_of(module: types.ModuleType) -> str:
+    """The module's text, as one object for all of its classes: a pickle then holds it once."""
     known = getattr(module, "_persistent_source", None)
-    return known if known is not None else inspect.getsource(module).removeprefix("\ufeff")
+    return sys.intern(known if known is not None else inspect.getsource(module).removeprefix("\ufeff"))
 
 
 def _reconstruct_persistent_obj(meta: Any) -> Any:
@@ -150,6 +164,7 @@ def _module_for(source: str, class_name: str) -> types.ModuleType:
         exec(source, module.__dict__)
     except BaseException:
         del sys.modules[module.__name__]
+        _modules_by_source.pop(source, None)  # its first classes have entered it
         raise
     _modules_by_source[source] = module
     return module
