@@ -26,6 +26,16 @@ def _temp_name(path: Path) -> Path:
     return path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
 
 
+def remove_unfinished(folder: PathLike) -> None:
+    """Removes the files that `open_atomic` was writing into a folder when its process was killed.
+
+    Only where no other process may be writing.
+    """
+    for path in Path(folder).glob(".*.tmp"):
+        if re.fullmatch(r"\..*\.[0-9a-f]{12}\.tmp", path.name) and path.is_file():
+            path.unlink()
+
+
 def _sync_folder(folder: Path) -> None:
     """Makes a rename survive a power cut, where the system can do so."""
     if os.name == "posix":

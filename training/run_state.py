@@ -9,7 +9,7 @@ from zipfile import BadZipFile, ZipFile
 
 import torch
 
-from dnnlib.files import open_atomic
+from dnnlib import files
 from dnnlib.util import UserError
 from torch_utils import distributed
 
@@ -35,11 +35,17 @@ def save(run_dir: str | os.PathLike, state: dict[str, Any]) -> Path:
     folder = Path(run_dir, "state")
     folder.mkdir(exist_ok=True)
     path = folder / f"training-state-{state['cur_nimg']:09d}.pt"
-    with open_atomic(path, "wb") as f:
+    with files.open_atomic(path, "wb") as f:
         torch.save({"version": VERSION, **state}, f)
     for old in state_files(run_dir)[KEPT:]:
         old.unlink()
     return path
+
+
+def remove_unfinished(run_dir: str | os.PathLike) -> None:
+    """Removes what a killed process had been writing in the folder of a run that goes on."""
+    for folder in (Path(run_dir), Path(run_dir, "state")):
+        files.remove_unfinished(folder)
 
 
 def load_common(run_dir: str | os.PathLike) -> dict[str, Any] | None:
@@ -75,8 +81,8 @@ def load_latest(run_dir: str | os.PathLike) -> dict[str, Any] | None:
     Raises:
         ResumeError: there are state files, but none can be read.
     """
-    files = state_files(run_dir)
-    for path in files:
+    found = state_files(run_dir)
+    for path in found:
         try:
             state = _read(path)
         except (OSError, RuntimeError, EOFError, ValueError, KeyError, BadZipFile, UnpicklingError) as error:
@@ -86,7 +92,7 @@ def load_latest(run_dir: str | os.PathLike) -> dict[str, Any] | None:
             raise ResumeError(f"{path}: expected a state of version {VERSION}, found {state.get('version')}; "
                               "continue with the release that wrote it")
         return state
-    if files:
-        raise ResumeError(f"{run_dir}: none of the {len(files)} state files can be read; "
+    if found:
+        raise ResumeError(f"{run_dir}: none of the {len(found)} state files can be read; "
                           "start a new run with --resume=SNAPSHOT.pkl")
     return None

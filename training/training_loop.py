@@ -74,6 +74,8 @@ def training_loop(
     _seed(random_seed, 0)
     state = run_state.load_common(run_dir) if resume_state else None
     if resume_state:
+        if distributed.is_main():
+            run_state.remove_unfinished(run_dir)
         say(f"Continuing from image {state['cur_nimg']:,}" if state else "No state was saved yet: starting over")
 
     dataset = dnnlib.util.construct_class_by_name(**training_set_kwargs)

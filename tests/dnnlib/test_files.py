@@ -141,6 +141,18 @@ def test_append_line(tmp_path):
         files.append_line(tmp_path / "no" / "a", "x")
 
 
+def test_unfinished_files_are_removed(tmp_path):
+    kept = [".hidden.tmp", "a.bin", f"b.{'0' * 12}.tmp", ".c.00000000000g.tmp"]
+    for name in kept:
+        (tmp_path / name).write_text("")
+    (tmp_path / f".folder.{'0' * 12}.tmp").mkdir()
+    code = "import sys, os; from dnnlib import files; f = files.open_atomic(sys.argv[1]); f.__enter__(); os._exit(1)"
+    subprocess.run([sys.executable, "-c", code, tmp_path / "half.bin"], check=False)
+    assert len(os.listdir(tmp_path)) == 6
+    files.remove_unfinished(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, f".folder.{'0' * 12}.tmp"])
+
+
 def test_run_dirs_count_up(tmp_path):
     outdir = tmp_path / "runs"
     assert files.next_run_dir(outdir, "a") == outdir / "00000-a"

@@ -3,6 +3,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -331,3 +332,22 @@ def test_lost_statistics_do_not_leave_holes(two_states: tuple[Path, dict[str, An
     (folder / "stats.jsonl").unlink()
     tiny_runs.run(folder, config, resume_state=True)
     assert [record["Progress/tick"]["mean"] for record in tiny_runs.records(folder)] == [3]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again(data: dict[str, str], tmp_path: Path) -> None:
+    """kill -9 at random moments, from the making of the run's folder to its last file."""
+    command = [sys.executable, "-m", "tests.training.kill_loop", str(tmp_path), data["plain"], "24"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["killed"] == 24
+    log = (tmp_path / "log.txt").read_text()
+    assert set(report["statuses"]) == {0}, log
+    (unbroken,) = (tmp_path / "unbroken").iterdir()
+    for number in range(report["finished"] + 1):
+        (folder,) = [path for path in (tmp_path / f"broken{number}").iterdir() if not path.name.startswith(".")]
+        assert_same_run(folder, unbroken)
+        assert not list(folder.rglob(".*.tmp"))
+    assert "Continuing from image" in log
+    assert "FAILED" not in log
