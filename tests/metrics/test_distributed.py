@@ -8,7 +8,10 @@ import pytest
 import torch
 
 import dnnlib
+from metrics.detector import INCEPTION
 from metrics.metric_main import calc_metric
+from metrics.metric_utils import compute_feature_stats_for_dataset, compute_feature_stats_for_generator
+from metrics.options import MetricOptions
 from metrics.precision_recall import precision_recall
 from tests.metrics.toys import ToyGenerator
 from torch_utils import distributed
@@ -25,12 +28,23 @@ def measure(out_dir, cache_dir, dataset_kwargs, detector):
     distributed.init("cpu")
     options = {"G": ToyGenerator(), "dataset_kwargs": dataset_kwargs, "num_gen": NUM_GEN, "detectors": [detector]}
     found = {metric: calc_metric(metric, device="cpu", **options) for metric in METRICS}
+    np.savez(os.path.join(out_dir, f"rank{distributed.rank()}.npz"), **features(options))
     rng = np.random.RandomState(0)
     points = precision_recall(torch.from_numpy(rng.randn(31, 4)), torch.from_numpy(rng.randn(27, 4)), batch=5)
     with open(os.path.join(out_dir, f"rank{distributed.rank()}.json"), "w") as file:
         results = {metric: result.results for metric, result in found.items()}
         json.dump({"results": results, "num_gpus": found["is50k"].num_gpus, "points": points}, file)
     distributed.shutdown()
+
+
+def features(options):
+    """The features [n, F] that the metrics are computed from."""
+    opts = MetricOptions(**options, device="cpu", cache=False)
+    detector = opts.load_detector(INCEPTION)
+    call = {"detector_kwargs": {"return_features": True}, "capture_all": True}
+    real = compute_feature_stats_for_dataset(opts, detector, **call)
+    generated = compute_feature_stats_for_generator(opts, detector, max_items=NUM_GEN, **call)
+    return {"real": real.get_all(), "generated": generated.get_all()}
 
 
 def results_of(folder, rank):
@@ -52,6 +66,12 @@ def test_two_processes(tmp_path, dataset_kwargs, toy_detector, one_process):
     assert first == second
     assert first["num_gpus"] == 2
     assert first["points"] == one_process["points"]
+    expected = np.load(tmp_path / "one" / "rank0.npz")
+    for rank in (0, 1):
+        found = np.load(tmp_path / f"rank{rank}.npz")
+        assert len(found["generated"]) == NUM_GEN
+        for name in ("real", "generated"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=SAME, atol=SAME)
     for metric in METRICS:
         assert first["results"][metric] == pytest.approx(one_process["results"][metric], rel=SAME)
 
@@ -63,6 +83,7 @@ def without_detector(dataset_kwargs):
             "fid50k_full", G=ToyGenerator(), dataset_kwargs=dataset_kwargs, detectors=["/nowhere/d.pt"], device="cpu"
         )
     distributed.barrier()  # nobody is left waiting
+    distributed.shutdown()
 
 
 def test_missing_detector_is_an_error_on_every_rank(dataset_kwargs):
