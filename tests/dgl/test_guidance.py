@@ -33,7 +33,9 @@ def softplus(x: float) -> float:
     return math.log1p(math.exp(x))
 
 
-@pytest.mark.parametrize(("cur_nimg", "share"), [(999, None), (1000, None), (1500, 0.25), (2999, 0.9995), (3000, 1), (9000, 1)])
+@pytest.mark.parametrize(
+    ("cur_nimg", "share"), [(999, None), (1000, None), (1500, 0.25), (2999, 0.9995), (3000, 1), (9000, 1)]
+)
 def test_the_weight_ramps_up_once_the_teacher_has_joined(cur_nimg: int, share: float | None) -> None:
     term = TeacherDiscriminatorTerm([Linear()], weight=0.2, start_nimg=1000, ramp_nimg=2000)
     found = term(batch(cur_nimg))

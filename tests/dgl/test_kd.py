@@ -88,7 +88,7 @@ def test_features_have_unit_length_and_their_distance_is_bounded(trained: Any) -
 
 
 def test_the_latent_term_compares_cosines(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With changes e1, e1 of the teacher's two images and e1, e2 of the student's, R_T is all ones and R the identity."""
+    """With changes e1, e1 of the teacher's images and e1, e2 of the student's, R_T is all ones and R the identity."""
     term = make("latent", trained, trained.G_ema, weight=2)
     changes = iter([torch.tensor([[1.0, 0], [1, 0]]), torch.tensor([[1.0, 0], [0, 1]])])
 

@@ -31,7 +31,7 @@ def test_scores_cover_every_set(kind: str, name: str) -> None:
 
 
 def test_discriminator_scores_are_a_part_of_all() -> None:
-    assert set(PLAIN) <= set(scores.DISCRIMINATOR_NAMES) <= set(scores.NAMES)
+    assert set(PLAIN) <= set(scores.DISCRIMINATOR_SCORES) <= set(scores.NAMES)
 
 
 def test_unknown_scores_are_named() -> None:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from . import backend
+from .backend import plan
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -27,6 +30,7 @@ class Activation:
 
 
 _SQRT2 = math.sqrt(2)
+_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 activation_funcs: dict[str, Activation] = {
     "linear": Activation(lambda x, alpha=0.0: x, 0, 1, 1, "", False),
@@ -64,7 +68,7 @@ def bias_act(
         impl: 'cuda' uses the fastest implementation that is available, 'ref' the plain torch one.
 
     Returns:
-        A tensor of x's shape and dtype, differentiable to any order.
+        A tensor of x's shape and dtype, differentiable to any order, on a CUDA device twice.
 
     Raises:
         ValueError: unknown activation or implementation, negative clamp, or a bias that does not fit.
@@ -80,7 +84,15 @@ def bias_act(
         raise ValueError(f"bias_act: bias {tuple(b.shape)} does not fit axis {dim} of x {tuple(x.shape)}")
     alpha = float(spec.def_alpha if alpha is None else alpha)
     gain = float(spec.def_gain if gain is None else gain)
+    if impl == "cuda" and backend.serves(x, b) and _slope_shows(act, alpha, gain):
+        if b is None and clamp is None and act == "linear" and gain == 1:
+            return x
+        return torch.ops.sg2.bias_act(x, b, dim, act, alpha, gain, clamp)
     return _bias_act_ref(x, b, dim, spec, alpha, gain, clamp)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# In plain torch
 
 
 def _bias_act_ref(
@@ -99,3 +111,166 @@ def _bias_act_ref(
     if gain != 1:
         y = y * gain
     return y if clamp is None else y.clamp(-clamp, clamp)
+
+
+def _slope_ref(act: str, v: torch.Tensor, u: torch.Tensor, alpha: float) -> torch.Tensor:
+    """f'(v), where u = f(v); `swish` looks at v only, the others at u only."""
+    match act:
+        case "relu":
+            return (u > 0).to(u.dtype)
+        case "lrelu":
+            return torch.where(u > 0, 1.0, alpha).to(u.dtype)
+        case "tanh":
+            return 1 - u * u
+        case "sigmoid":
+            return u * (1 - u)
+        case "elu":
+            return torch.where(u > 0, 1.0, u + 1)
+        case "selu":
+            return torch.where(u > 0, _SELU_SCALE, u + _SELU_SCALE * _SELU_ALPHA)
+        case "softplus":
+            return -torch.expm1(-u)
+        case "swish":
+            s = torch.sigmoid(v)
+            return s * (1 + v * (1 - s))
+    return torch.ones_like(u)
+
+
+def _bend_ref(act: str, v: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    """The derivative of `_slope_ref` by u, but of swish by v."""
+    match act:
+        case "tanh":
+            return -2 * u
+        case "sigmoid":
+            return 1 - 2 * u
+        case "elu" | "selu":
+            return (u <= 0).to(u.dtype)
+        case "softplus":
+            return torch.exp(-u)
+        case "swish":
+            s = torch.sigmoid(v)
+            return s * (1 - s) * (2 + v * (1 - 2 * s))
+    return torch.zeros_like(u)
+
+
+def _derivative_ref(order, ref, b, dy, ddx, dim, act, alpha, gain, clamp):
+    """Order 1 or 2 as csrc/bias_act.cuh defines them."""
+    swish = act == "swish"
+    v = ref if b is None else ref + b.reshape([-1 if axis == dim else 1 for axis in range(ref.ndim)])
+    y = F.silu(v) * gain if swish else ref
+    u = y / gain
+    if order == 1:
+        out = dy * gain * _slope_ref(act, v, u, alpha)
+    else:
+        out = ddx * dy * (gain if swish else 1) * _bend_ref(act, v, u)
+    if clamp is None:
+        return out
+    return torch.where(y.abs() > clamp if swish else y.abs() >= clamp, 0, out)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# As registered operations: compiled kernels, and what graph capture needs to know
+#
+# The derivative is an operation of its own, with a derivative. Order 1 depends on the output y that the forward pass
+# has saved (swish: on x and b), so the second derivative reaches x through y's own history.
+
+
+def _slope_shows(act: str, alpha: float, gain: float) -> bool:
+    """Whether the sign of y tells on which side of zero x + b was, which the derivatives rely on."""
+    return gain != 0 and (act != "lrelu" or alpha >= 0)
+
+
+_SCALARS = "int dim, str act, float alpha, float gain, float? clamp"
+backend.LIBRARY.define(f"bias_act(Tensor x, Tensor? b, {_SCALARS}) -> Tensor")
+backend.LIBRARY.define(f"bias_act_grad(Tensor dy, Tensor ref, Tensor? b, {_SCALARS}) -> Tensor")
+backend.LIBRARY.define(f"bias_act_grad2(Tensor ddx, Tensor dy, Tensor ref, Tensor? b, {_SCALARS}) -> Tensor")
+
+
+def _layout(x: torch.Tensor) -> torch.memory_format:
+    return torch.channels_last if x.ndim == 4 and plan.is_channels_last(x) else torch.contiguous_format
+
+
+def _empty(first, *_):
+    return torch.empty(first.shape, dtype=first.dtype, device=first.device, memory_format=_layout(first))
+
+
+def _compute(order, ref, b, dy, ddx, dim, act, alpha, gain, clamp):
+    """Any of the three operations; the first of its tensors decides about the layout."""
+    out = _empty(ref if order == 0 else dy if order == 1 else ddx)
+    if out.numel() == 0:
+        return out
+    kernels = backend.kernels_for(out.device)
+    if kernels is None:
+        spec = activation_funcs[act]
+        if order == 0:
+            return out.copy_(_bias_act_ref(ref, b, dim, spec, alpha, gain, clamp))
+        return out.copy_(_derivative_ref(order, ref, b, dy, ddx, dim, act, alpha, gain, clamp))
+    ref, dy, ddx = (None if t is None else t.contiguous(memory_format=_layout(out)) for t in (ref, dy, ddx))
+    scalars = (alpha, gain, -1.0 if clamp is None else clamp)
+    b = None if b is None else b.contiguous()
+    launch = plan.bias_act(order, ref, b, dy, ddx, out, dim, activation_funcs[act].cuda_idx, scalars)
+    backend.run(kernels, launch, out.device)
+    return out
+
+
+def _forward_now(x, b, *scalars):
+    return _compute(0, x, b, None, None, *scalars)
+
+
+def _grad_now(dy, ref, b, *scalars):
+    return _compute(1, ref, b, dy, None, *scalars)
+
+
+def _grad2_now(ddx, dy, ref, b, *scalars):
+    return _compute(2, ref, b, dy, ddx, *scalars)
+
+
+def _sum_to_bias(dx: torch.Tensor, dim: int) -> torch.Tensor:
+    return dx.sum([axis for axis in range(dx.ndim) if axis != dim])
+
+
+def _forward_remember(ctx, inputs, output):
+    x, b, *ctx.scalars = inputs
+    _, act, _, _, clamp = ctx.scalars
+    if act == "swish":
+        ctx.save_for_backward(x, b)
+    elif act != "linear" or clamp is not None:
+        ctx.save_for_backward(output, None)
+
+
+def _forward_backward(ctx, dy):
+    dim, _, _, gain, _ = ctx.scalars
+    if ctx.saved_tensors:
+        dx = torch.ops.sg2.bias_act_grad(dy, *ctx.saved_tensors, *ctx.scalars)
+    else:
+        dx = dy * gain
+    return dx, _sum_to_bias(dx, dim) if ctx.needs_input_grad[1] else None, *[None] * 5
+
+
+def _grad_remember(ctx, inputs, output):
+    dy, ref, b, *ctx.scalars = inputs
+    ctx.save_for_backward(dy, ref, b)
+
+
+def _grad_backward(ctx, ddx):
+    dy, ref, b = ctx.saved_tensors
+    dim, act = ctx.scalars[:2]
+    d_ref = None
+    if activation_funcs[act].has_2nd_grad:
+        d_ref = torch.ops.sg2.bias_act_grad2(ddx, dy, ref, b, *ctx.scalars)
+    d_dy = torch.ops.sg2.bias_act_grad(ddx, ref, b, *ctx.scalars) if ctx.needs_input_grad[0] else None
+    d_b = _sum_to_bias(d_ref, dim) if d_ref is not None and ctx.needs_input_grad[2] else None
+    return d_dy, d_ref, d_b, *[None] * 5
+
+
+def _grad2_backward(ctx, grad):
+    raise NotImplementedError("bias_act: the kernels have no third derivative; pass impl='ref'")
+
+
+for _name, _now in (("bias_act", _forward_now), ("bias_act_grad", _grad_now), ("bias_act_grad2", _grad2_now)):
+    backend.LIBRARY.impl(_name, _now, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"sg2::{_name}", _empty, lib=backend.LIBRARY)
+_register = torch.library.register_autograd
+_register("sg2::bias_act", _forward_backward, setup_context=_forward_remember, lib=backend.LIBRARY)
+_register("sg2::bias_act_grad", _grad_backward, setup_context=_grad_remember, lib=backend.LIBRARY)
+_register("sg2::bias_act_grad2", _grad2_backward, lib=backend.LIBRARY)

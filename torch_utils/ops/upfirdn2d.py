@@ -8,6 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from . import backend
+from .backend import plan
+
 Scaling = int | Sequence[int]
 Padding = int | Sequence[int]
 
@@ -116,27 +119,44 @@ def upfirdn2d(
     px0, px1, py0, py1 = _parse_padding(padding)
     if f is None:
         f = torch.ones([1, 1], dtype=torch.float32, device=x.device)
+    if f.device != x.device:
+        raise ValueError(f"upfirdn2d: the filter is on {f.device}, the images are on {x.device}")
+    resample = _resample if impl == "cuda" and backend.serves(x) else _resample_torch
     if f.ndim == 1:  # one pass per axis, each with its share of the gain
-        x = _resample(x, f[None, :], (upx, 1), (downx, 1), (px0, px1, 0, 0), flip_filter, gain**0.5)
-        return _resample(x, f[:, None], (1, upy), (1, downy), (0, 0, py0, py1), flip_filter, gain**0.5)
-    return _resample(x, f, (upx, upy), (downx, downy), (px0, px1, py0, py1), flip_filter, gain)
+        x = resample(x, f[None, :], (upx, 1), (downx, 1), (px0, px1, 0, 0), flip_filter, gain**0.5)
+        return resample(x, f[:, None], (1, upy), (1, downy), (0, 0, py0, py1), flip_filter, gain**0.5)
+    return resample(x, f, (upx, upy), (downx, downy), (px0, px1, py0, py1), flip_filter, gain)
 
 
-def _resample(
-    x: torch.Tensor,
-    f: torch.Tensor,
-    up: tuple[int, int],
-    down: tuple[int, int],
-    padding: tuple[int, int, int, int],
-    flip: bool,
-    gain: float,
-) -> torch.Tensor:
-    """One pass with a 2-D filter."""
-    fh, fw = f.shape
-    px0, px1, py0, py1 = padding
+Pair = tuple[int, int]
+Sides = tuple[int, int, int, int]
+
+
+def _output_size(x: torch.Tensor, f: torch.Tensor, up: Pair, down: Pair, padding: Sides) -> tuple[int, int]:
+    """Height and width of the result of one pass."""
+    (fh, fw), (px0, px1, py0, py1) = f.shape, padding
     span_x, span_y = x.shape[3] * up[0] + px0 + px1, x.shape[2] * up[1] + py0 + py1
     if span_x < fw or span_y < fh:
         raise ValueError(f"upfirdn2d: a {fw}x{fh} filter does not fit into an image of {span_x}x{span_y} after padding")
+    return (span_y - fh) // down[1] + 1, (span_x - fw) // down[0] + 1
+
+
+def _adjoint(x: torch.Size, y: torch.Size, f: torch.Size, up: Pair, down: Pair, padding: Sides) -> Sides:
+    """The padding of the pass that leads from gradients of y back to those of x, with up and down swapped."""
+    (_, _, h, w), (_, _, oh, ow), (fh, fw), (px0, _, py0, _) = x, y, f, padding
+    right, bottom = w * up[0] - ow * down[0] + px0 - up[0] + 1, h * up[1] - oh * down[1] + py0 - up[1] + 1
+    return fw - px0 - 1, right, fh - py0 - 1, bottom
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# In plain torch
+
+
+def _resample_torch(
+    x: torch.Tensor, f: torch.Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float
+) -> torch.Tensor:
+    """One pass with a 2-D filter."""
+    _output_size(x, f, up, down, padding)
     if torch.is_grad_enabled() and x.requires_grad:
         return _Resample.apply(x, f, up, down, padding, flip, gain)
     return _resample_ref(x, f, up, down, padding, flip, gain)
@@ -155,27 +175,15 @@ class _Resample(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dy):
         (f,) = ctx.saved_tensors
-        (_, _, h, w), (_, _, oh, ow), up, down, (px0, _, py0, _), flip, gain = ctx.args
-        fh, fw = f.shape
-        back = (
-            fw - px0 - 1,
-            w * up[0] - ow * down[0] + px0 - up[0] + 1,
-            fh - py0 - 1,
-            h * up[1] - oh * down[1] + py0 - up[1] + 1,
-        )
-        return _resample(dy, f, down, up, back, not flip, gain), None, None, None, None, None, None
+        x_shape, y_shape, up, down, padding, flip, gain = ctx.args
+        back = _adjoint(x_shape, y_shape, f.shape, up, down, padding)
+        return _resample_torch(dy, f, down, up, back, not flip, gain), None, None, None, None, None, None
 
 
 def _resample_ref(
-    x: torch.Tensor,
-    f: torch.Tensor,
-    up: tuple[int, int],
-    down: tuple[int, int],
-    padding: tuple[int, int, int, int],
-    flip: bool,
-    gain: float,
+    x: torch.Tensor, f: torch.Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float
 ) -> torch.Tensor:
-    """The plain torch path: a depthwise convolution, transposed where samples are inserted."""
+    """A depthwise convolution, transposed where samples are inserted."""
     channels = x.shape[1]
     fh, fw = f.shape
     px0, px1, py0, py1 = padding
@@ -210,6 +218,64 @@ def _pad(x: torch.Tensor, padding: tuple[int, int, int, int]) -> torch.Tensor:
     if any(crop):  # a copy, so that callers may add to the result in place
         x = x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right].clone()
     return x
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# As one registered operation: compiled kernels, and what graph capture needs to know
+
+
+def _resample(
+    x: torch.Tensor, f: torch.Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float
+) -> torch.Tensor:
+    """One pass with a 2-D filter."""
+    _output_size(x, f, up, down, padding)
+    return torch.ops.sg2.upfirdn2d(x, f.float(), up, down, padding, flip, gain)
+
+
+backend.LIBRARY.define(
+    "upfirdn2d(Tensor x, Tensor f, int[] up, int[] down, SymInt[] padding, bool flip, float gain) -> Tensor"
+)
+
+
+def _resample_empty(x, f, up, down, padding, flip, gain):
+    height, width = _output_size(x, f, up, down, padding)
+    layout = torch.channels_last if plan.is_channels_last(x) else torch.contiguous_format
+    shape = (x.shape[0], x.shape[1], height, width)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
+
+
+def _resample_now(x, f, up, down, padding, flip, gain):
+    y = _resample_empty(x, f, up, down, padding, flip, gain)
+    if y.numel() == 0:
+        return y
+    kernels = backend.kernels_for(x.device)
+    args = (tuple(up), tuple(down), (padding[0], padding[2]), flip, gain)
+    launch = None if kernels is None else plan.upfirdn2d(x, f, y, *args)
+    if kernels is None or launch is None:
+        return y.copy_(_resample_ref(x, f, tuple(up), tuple(down), tuple(padding), flip, gain))
+    backend.run(kernels, launch, x.device)
+    return y
+
+
+def _remember(ctx, inputs, output):
+    x, f, *args = inputs
+    ctx.save_for_backward(f)
+    ctx.args = (x.shape, output.shape, *args)
+
+
+def _backward(ctx, dy):
+    (f,) = ctx.saved_tensors
+    x_shape, y_shape, up, down, padding, flip, gain = ctx.args
+    back = _adjoint(x_shape, y_shape, f.shape, up, down, padding)
+    return torch.ops.sg2.upfirdn2d(dy, f, down, up, back, not flip, gain), None, None, None, None, None, None
+
+
+backend.LIBRARY.impl("upfirdn2d", _resample_now, "CompositeExplicitAutograd")
+torch.library.register_fake("sg2::upfirdn2d", _resample_empty, lib=backend.LIBRARY)
+torch.library.register_autograd("sg2::upfirdn2d", _backward, setup_context=_remember, lib=backend.LIBRARY)
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The three uses
 
 
 def _wrapped(padding: Padding, before: tuple[int, int], after: tuple[int, int]) -> list[int]:
