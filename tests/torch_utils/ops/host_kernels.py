@@ -1,0 +1,108 @@
+"""Builds the CUDA kernels for the host, whole or changed, and replays launches in builds with sanitizers."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import struct
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from torch_utils.ops.backend import cache
+from torch_utils.ops.backend.library import Library
+from torch_utils.ops.backend.plan import Launch
+
+COMPILER = shutil.which("g++")
+SHIM = Path(__file__).parent / "host_shim"
+ALL_TYPES: tuple[str, ...] = ("f16", "bf16", "f32", "f64")
+
+
+def build(
+    output: Path,
+    types: tuple[str, ...] = ALL_TYPES,
+    flags: tuple[str, ...] = (),
+    sources: Mapping[str, str] | None = None,
+) -> Path:
+    """Compiles the kernels for the given element types, from changed sources if there are any, to `output`."""
+    assert COMPILER is not None
+    headers = output.parent / f"{output.name}.src"
+    headers.mkdir()
+    for name, text in {**cache.sources(), **(sources or {})}.items():
+        (headers / name).write_text(text)
+    defines = [f"-DSG_DTYPES(K)={' '.join(f'SG_{tag.upper()}(K)' for tag in types)}"]
+    base = [COMPILER, "-std=c++17", "-O1"]
+    command = [*base, *defines, *flags, f"-I{SHIM}", f"-I{headers}", str(SHIM / "runner.cpp"), "-o", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def build_library(output: Path, **options) -> HostLibrary:
+    """The same as a library that PyTorch's process loads."""
+    return HostLibrary(build(output, flags=("-shared", "-fPIC"), **options))
+
+
+class HostLibrary(Library):
+    """The kernels, running on the host."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, name="host")
+        self._lib.shim_count.restype = ctypes.c_longlong
+        self.launches: list[Launch] = []
+
+    def launch(self, launch: Launch, device: int, stream: int) -> None:
+        self.launches.append(launch)
+        super().launch(launch, device, stream)
+
+    def seed(self, seed: int) -> None:
+        """Chooses the order in which the threads of a block run from now on."""
+        self._lib.shim_seed(seed)
+
+    def count_sectors(self, launch: Launch) -> int:
+        """Runs a launch; the 32-byte sectors of memory that its blocks touch, counted once per block."""
+        self._lib.shim_count(1)
+        super().launch(launch, 0, 0)
+        return self._lib.shim_count(0)
+
+
+POINTERS = {"Upfirdn2dParams": ("x", "f", "y"), "BiasActParams": ("ref", "b", "dy", "ddx", "out")}
+
+
+def replay(program: Path, library: Library, cases: list[tuple[Launch, list[torch.Tensor]]]) -> list[torch.Tensor]:
+    """Runs launches in a separate program; the last tensor of each case as the kernel leaves it.
+
+    Args:
+        program: built with -DSHIM_MAIN.
+        library: says which number a kernel has.
+        cases: each launch with its dense tensors, in the order in which its arguments point to them.
+    """
+    chunks = [struct.pack("i", len(cases))]
+    for (kernel, grid, params), tensors in cases:
+        names = POINTERS[type(params).__name__]
+        offsets = [getattr(type(params), name).offset for name in names if getattr(params, name)]
+        blobs = [bytes_of(tensor) for tensor in tensors]
+        assert len(offsets) == len(blobs)
+        chunks.append(struct.pack("6i", library.index(kernel), *grid, len(blobs), ctypes.sizeof(params)))
+        chunks.append(struct.pack(f"{len(blobs)}q{len(blobs)}i", *map(len, blobs), *offsets))
+        chunks += [bytes(params), *blobs]
+    source, target = program.with_suffix(".in"), program.with_suffix(".out")
+    source.write_bytes(b"".join(chunks))
+    done = subprocess.run([program, source, target], capture_output=True, text=True)
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr}"
+    content, results = target.read_bytes(), []
+    for _, tensors in cases:
+        for tensor in tensors:
+            size = tensor.numel() * tensor.itemsize
+            part, content = content[:size], content[size:]
+        results.append(torch.empty_like(tensors[-1]))
+        ctypes.memmove(results[-1].data_ptr(), part, len(part))
+    assert not content
+    return results
+
+
+def bytes_of(tensor: torch.Tensor) -> bytes:
+    """The memory of a dense tensor, in whatever layout."""
+    return ctypes.string_at(tensor.data_ptr(), tensor.numel() * tensor.itemsize)

@@ -1,0 +1,37 @@
+"""The doctor of the compiled kernels: `python -m torch_utils.ops`."""
+
+from __future__ import annotations
+
+import click
+
+from dnnlib.cli import Command
+
+
+@click.command(cls=Command)
+@click.option("--build", is_flag=True, help="Build the kernels ahead of time, into the cache.")
+@click.option(
+    "--arch",
+    "wanted",
+    multiple=True,
+    metavar="ARCH",
+    help="An architecture to build for, such as 8.6 or 9.0+PTX; may be repeated. "
+    "[default: $TORCH_CUDA_ARCH_LIST, else the GPUs of this machine]",
+)
+def main(build: bool, wanted: tuple[str, ...]) -> None:
+    """Show what this machine has for compiled CUDA kernels, which implementation each operation uses, and why not a
+    faster one."""
+    if wanted and not build:
+        raise click.UsageError("--arch says what to build for: give --build too.")
+    from torch_utils.ops import backend
+    from torch_utils.ops.backend import doctor
+
+    if build:
+        for path in backend.build_ahead(list(wanted)):
+            click.echo(f"built {path}")
+        return
+    for line in doctor.report():
+        click.echo(line)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m torch_utils.ops")

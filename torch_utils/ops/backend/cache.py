@@ -1,0 +1,157 @@
+"""Keeps compiled kernels on disk, and sees to it that only one process builds them at a time.
+
+A build happens in a nameless folder that gets its name when it is complete, so nobody ever reads half of one.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import dnnlib
+from dnnlib.files import atomic_dir
+
+from .archs import Targets
+from .errors import BackendError
+
+SOURCES = Path(__file__).parents[1] / "csrc"
+LOCK_TIMEOUT_SEC = 300.0  # a build takes seconds; whoever holds the lock for longer hangs
+_POLL_SEC = 0.1
+
+
+@functools.cache
+def sources() -> dict[str, str]:
+    """The kernels' source files by name."""
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(SOURCES.glob("*.cu*"))}
+
+
+@functools.cache
+def source_hash() -> str:
+    """Changes whenever the kernels do."""
+    return hashlib.sha256(json.dumps(sources()).encode()).hexdigest()[:16]
+
+
+def root() -> Path:
+    """The folder of all builds."""
+    return Path(dnnlib.util.make_cache_dir_path("cuda-ops"))
+
+
+def key(kind: str) -> str:
+    """How the folders of builds that fit this PyTorch and these sources begin."""
+    versions = re.sub(r"[^\w.]", "_", f"torch{torch.__version__}-cuda{torch.version.cuda}")
+    return f"{kind}-{versions}-{source_hash()}"
+
+
+def entries() -> list[tuple[Path, dict[str, Any]]]:
+    """All builds, whatever they fit, with their manifests."""
+    found = []
+    for path in sorted(root().glob("*/manifest.json")):
+        try:
+            found.append((path.parent, json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError):  # somebody else's doing; there is nothing to use in it
+            continue
+    return found
+
+
+def find(kind: str, covers: Callable[[Targets], bool]) -> Path | None:
+    """The folder of a build for this PyTorch and these sources whose targets will do."""
+    for path, manifest in entries():
+        targets = Targets(tuple(manifest.get("sm", ())), tuple(manifest.get("ptx", ())))
+        if path.name.startswith(key(kind) + "-") and covers(targets):
+            return path
+    return None
+
+
+def get(kind: str, targets: Targets, build: Callable[[Path], dict[str, Any]]) -> Path:
+    """The folder of a build, made now if there is none.
+
+    Args:
+        kind: "ninja" or "nvrtc".
+        targets: what it has to contain.
+        build: fills a folder and returns what else the manifest shall say.
+
+    Raises:
+        BackendError: from `build`, or another process has been holding the lock for too long.
+    """
+    try:
+        folder = root()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError:  # no home, or not ours to write to
+        return _build(Path(tempfile.mkdtemp(prefix="cuda-ops-")) / key(kind), kind, targets, build)
+    target = folder / f"{key(kind)}-{targets}"
+    with lock(folder / f"{target.name}.lock"):
+        if (target / "manifest.json").exists():
+            return target
+        shutil.rmtree(target, ignore_errors=True)
+        return _build(target, kind, targets, build)
+
+
+def _build(target: Path, kind: str, targets: Targets, build: Callable[[Path], dict[str, Any]]) -> Path:
+    begin = time.monotonic()
+    with atomic_dir(target) as folder:
+        facts = build(folder)
+        manifest = {
+            "kind": kind,
+            "sm": targets.sm,
+            "ptx": targets.ptx,
+            "torch": str(torch.__version__),
+            "cuda": torch.version.cuda,
+            "seconds": round(time.monotonic() - begin, 1),
+            **facts,
+        }
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    return target
+
+
+@contextmanager
+def lock(path: Path, timeout_sec: float | None = None) -> Iterator[None]:
+    """Holds an operating system's lock on a file, which ends with its process, however that ends.
+
+    Where the file system has no locks, nothing is held: builds are complete before they get their name anyway.
+
+    Raises:
+        BackendError: another process still holds it after the time-out.
+    """
+    timeout_sec = LOCK_TIMEOUT_SEC if timeout_sec is None else timeout_sec
+    deadline = time.monotonic() + timeout_sec
+    with open(path, "a+b") as file:
+        while not _try_lock(file.fileno()):
+            if time.monotonic() >= deadline:
+                raise BackendError(f"{path}: another process has been building for over {timeout_sec:.0f} s; end it")
+            time.sleep(_POLL_SEC)
+        yield
+
+
+def _try_lock(handle: int) -> bool:
+    """False if another process has it. The lock goes when the file is closed."""
+    if os.name == "nt":
+        import msvcrt
+
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # the file system cannot lock
+        return True
+    return True

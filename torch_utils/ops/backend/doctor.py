@@ -1,0 +1,116 @@
+"""Finds out what this machine has for compiled kernels, what each operation uses, and why it uses nothing faster."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torch_utils.ops import backend, grid_sample_gradfix
+
+from . import archs, cache, driver, nvcc, nvrtc
+from .errors import BackendError
+
+Row = tuple[str, str]
+
+
+def report() -> list[str]:
+    """The findings, line by line. On a machine with GPUs this builds what has not been built."""
+    rows = [*_versions(), *_compilers(), *_settings()]
+    width = max(len(name) for name, _ in rows) + 2
+    lines = [f"{name:<{width}}{text}" for name, text in rows]
+    lines += ["", *_builds(), "", *_operations()]
+    return lines
+
+
+def _versions() -> list[Row]:
+    cuda = f"CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+    rows = [("PyTorch", f"{torch.__version__}, {cuda}")]
+    count = torch.cuda.device_count()
+    for index in range(count):
+        rows.append((f"GPU {index}", f"{torch.cuda.get_device_name(index)}, sm_{archs.of_device(index)}"))
+    if count == 0:
+        rows.append(("GPU", "none that PyTorch can use"))
+    rows.append(("driver", _try(lambda: f"for up to CUDA {driver.load_driver().version}")))
+    return rows
+
+
+def _compilers() -> list[Row]:
+    def nvcc_row() -> str:
+        path = nvcc.find_nvcc()
+        return f"{nvcc.version(path)} for {_span(nvcc.supported_archs(path))} ({path})"
+
+    def nvrtc_row() -> str:
+        compiler = nvrtc.find()
+        return f"{compiler.version} for {_span(compiler.supported_archs)} ({compiler.path})"
+
+    host = "cl" if os.name == "nt" else os.environ.get("CXX", "g++")
+    return [
+        ("nvcc", _try(nvcc_row)),
+        ("host compiler", shutil.which(host) or f"not found: {host} is not on the PATH; nvcc needs it"),
+        ("ninja", _try(lambda: str(nvcc.find_ninja()))),
+        ("NVRTC", _try(nvrtc_row)),
+    ]
+
+
+def _settings() -> list[Row]:
+    listed = os.environ.get("TORCH_CUDA_ARCH_LIST") or "not set: each build is for the GPU it is made for"
+    return [("SG_OPS", backend.mode), ("TORCH_CUDA_ARCH_LIST", listed), ("builds in", str(cache.root()))]
+
+
+def _builds() -> list[str]:
+    entries = cache.entries()
+    if not entries:
+        return ["No builds yet."]
+    return ["Builds:", *[f"  {_describe(path, manifest)}" for path, manifest in entries]]
+
+
+def _describe(path: Path, manifest: dict[str, Any]) -> str:
+    fits = path.name.startswith(cache.key(str(manifest.get("kind"))) + "-")
+    code = [f"sm_{arch}" for arch in manifest.get("sm", ())] + [f"PTX {arch}" for arch in manifest.get("ptx", ())]
+    made = f"{manifest.get('compiler')}, {manifest.get('seconds')} s"
+    state = "fits" if fits else "for another PyTorch or other sources"
+    return f"{manifest.get('kind')}: {', '.join(code)} ({made}); {state}"
+
+
+def _operations() -> list[str]:
+    devices = [torch.device("cpu"), *[torch.device("cuda", index) for index in range(torch.cuda.device_count())]]
+    lines = []
+    for device in devices:
+        kernels = backend.kernels_for(device)
+        compiled = "plain torch" if kernels is None else f"compiled kernels ({kernels.name})"
+        sampling = "own derivatives" if grid_sample_gradfix._use_own(device.type) else "torch's"
+        lines += [
+            f"On {device}:",
+            f"  upfirdn2d, bias_act      {compiled}",
+            "  conv2d_resample          torch's convolutions with upfirdn2d",
+            "  fma, conv2d_gradfix      torch's",
+            f"  grid_sample_gradfix      {sampling}",
+            *[f"  not faster because       {reason}" for reason in _why(device)],
+        ]
+    if len(devices) == 1:
+        build = "has no CUDA in it" if torch.version.cuda is None and torch.version.hip is None else "finds no GPU"
+        lines.append(f"On cuda: nothing, this PyTorch {build}.")
+    return lines
+
+
+def _why(device: torch.device) -> list[str]:
+    if device.type == "cpu":
+        return []
+    asked = ["SG_OPS=ref asks for plain torch"] if backend.mode == "ref" else []
+    return [*asked, *backend.reasons(device)]
+
+
+def _try(find: Callable[[], str]) -> str:
+    try:
+        return find()
+    except BackendError as error:
+        return f"not found: {error}"
+
+
+def _span(supported: list[str]) -> str:
+    return f"sm_{supported[0]} to sm_{supported[-1]}"
