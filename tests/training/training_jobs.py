@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from tests import tiny
+from tests.training import tiny_runs
 from torch_utils import distributed, training_stats
-from training import augment, image_grid, loss, networks, pickles, training_loop
+from training import augment, loss, networks, pickles
 
 CPU = torch.device("cpu")
 BATCH = 8
@@ -95,36 +96,11 @@ def gradients(folder: str, group_sizes: list[int]) -> None:
     distributed.shutdown()
 
 
-def loop_options(data: str, run_dir: str, **options: Any) -> dict[str, Any]:
+def loop_options(data: str, **changes: Any) -> dict[str, Any]:
     """A training of a few iterations, with everything that has a state: ADA, both regularisations, labels."""
-    adam = {"class_name": "torch.optim.Adam", "lr": 0.002, "betas": [0.0, 0.99], "eps": 1e-8}
-    return {
-        "run_dir": run_dir,
-        "training_set_kwargs": {**tiny.DATA_KWARGS, "path": data, "use_labels": True},
-        "G_kwargs": {
-            "class_name": "training.networks.Generator",
-            "z_dim": 16,
-            "w_dim": 16,
-            "mapping_kwargs": {"num_layers": 2},
-            "synthesis_kwargs": tiny.WIDTHS,
-        },
-        "D_kwargs": {"class_name": "training.networks.Discriminator", **tiny.WIDTHS},
-        "G_opt_kwargs": adam,
-        "D_opt_kwargs": adam,
-        "loss_kwargs": {"class_name": "training.loss.StyleGAN2Loss", "r1_gamma": 1},
-        "augment_kwargs": {"class_name": "training.augment.AugmentPipe", **augment.AUGPIPE_PRESETS["blit"]},
-        "ada_target": 0.6,
-        "ada_interval": 2,
-        "ada_kimg": 0.1,
-        "batch_size": 8,
-        "batch_gpu": 2,
-        "D_reg_interval": 2,
-        "kimg_per_tick": 0.032,
-        "image_snapshot_ticks": None,
-        "network_snapshot_ticks": 1,
-        "device": "cpu",
-        **options,
-    }
+    args = [*tiny_runs.STYLEGAN2, "--cond=true", "--gpus=2", "--batch=8", "--batch-gpu=2", "--device=cpu", "--aug=ada"]
+    often = {"kimg_per_tick": 0.032, "network_snapshot_ticks": 1, "D_reg_interval": 2, "ada_interval": 2}
+    return tiny_runs.options(data, *args, ada_kimg=0.1, **{**often, **changes})
 
 
 def digest(module: torch.nn.Module) -> str:
@@ -133,10 +109,9 @@ def digest(module: torch.nn.Module) -> str:
     return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).hexdigest()
 
 
-def train(folder: str, options: list[dict[str, Any]]) -> None:
-    """Trains once for every set of options; stores what every rank would have put into its snapshots."""
+def train(folder: str, runs: list[tuple[str, dict[str, Any]]]) -> None:
+    """Trains in several folders with their options; stores what every rank would have put into its snapshots."""
     distributed.init()
-    image_grid.MAX_PIXELS = (1, 1)
     snapshots = []
     snapshot_data = pickles.snapshot_data
 
@@ -146,27 +121,25 @@ def train(folder: str, options: list[dict[str, Any]]) -> None:
         return data
 
     pickles.snapshot_data = note
-    for each in options:
-        training_stats._counters = training_stats._Counters()  # as in a fresh process
-        training_loop.training_loop(**each)
+    for run_dir, options in runs:
+        tiny_runs.run(Path(run_dir), options)
     torch.save(snapshots, Path(folder, f"rank{distributed.rank()}.pt"))
     distributed.shutdown()
 
 
-def train_and_die(options: dict[str, Any]) -> None:
+def train_and_die(run_dir: str, options: dict[str, Any]) -> None:
     """Trains; at the second tick rank 1 is gone."""
     distributed.init()
-    image_grid.MAX_PIXELS = (1, 1)
 
     def tick(cur_kimg: int, total_kimg: int) -> None:
-        if distributed.rank() == 1 and Path(options["run_dir"], "state").exists():
+        if distributed.rank() == 1 and Path(run_dir, "state").exists():
             os.kill(os.getpid(), signal.SIGKILL)
 
-    training_loop.training_loop(**options, progress_fn=tick)
+    tiny_runs.run(Path(run_dir), options, progress_fn=tick)
 
 
-def continue_apart(options: dict[str, Any]) -> None:
+def continue_apart(run_dir: str, options: dict[str, Any]) -> None:
     """Rank 1 looks for the state in another folder, as on a machine that does not share the first one's disk."""
     distributed.init()
-    folder = options["run_dir"] if distributed.is_main() else f"{options['run_dir']}/elsewhere"
-    training_loop.training_loop(**{**options, "run_dir": folder})
+    folder = Path(run_dir) if distributed.is_main() else Path(run_dir, "elsewhere")
+    tiny_runs.run(folder, options, resume_state=True)

@@ -1,0 +1,1 @@
+"""Operations straight from their definitions."""
