@@ -13,6 +13,7 @@ from metrics.detector import Detector, DetectorSpec, load
 from metrics.feature_stats import FeatureStats
 from metrics.options import MetricOptions
 from metrics.samples import LabelSource, rank_blocks, sample_rng, torch_seeded
+from torch_utils.loader_workers import ignore_signals
 
 __all__ = [
     "FeatureStats",
@@ -81,7 +82,12 @@ def _run_on_dataset(
     order = [(i * opts.num_gpus + opts.rank) % num_items for i in range(rounds)]
     rng = torch.Generator()  # the loader draws a number even where it does not shuffle; not from the global state
     loader = torch.utils.data.DataLoader(
-        dataset, sampler=order, batch_size=batch_size, generator=rng, **opts.loader_kwargs()
+        dataset,
+        sampler=order,
+        batch_size=batch_size,
+        generator=rng,
+        worker_init_fn=ignore_signals,
+        **opts.loader_kwargs(),
     )
     with opts.progress(num_items, "real images") as bar, torch.no_grad():
         for images, _labels in loader:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from torch_utils import distributed
+from torch_utils.loader_workers import ignore_signals
 from torch_utils.misc import InfiniteSampler
 
 from .dataset import Dataset
@@ -37,7 +38,7 @@ class DataFeed:
         self._sampler = InfiniteSampler(dataset, rank=distributed.rank(), num_replicas=ranks, seed=seed)
         if state is not None:
             self._sampler.load_state_dict(dict(state))
-        options = dict(loader_kwargs)
+        options = {"worker_init_fn": ignore_signals, **loader_kwargs}
         if device.type != "cuda":
             options["pin_memory"] = False
         if not options.get("num_workers"):
