@@ -66,14 +66,14 @@ def find_ninja() -> Path:
 @functools.cache
 def version(nvcc: Path) -> str:
     """Such as "nvcc 13.0.88"."""
-    match = re.search(r"V(\d[\d.]*)", _run([str(nvcc), "--version"]))
+    match = re.search(r"V(\d[\d.]*)", run([str(nvcc), "--version"]))
     return f"nvcc {match[1]}" if match else "nvcc of unknown version"
 
 
 @functools.cache
 def supported_archs(nvcc: Path) -> list[str]:
     """The architectures it compiles for, such as "90"."""
-    found = re.findall(r"compute_(\d+)\b", _run([str(nvcc), "--list-gpu-arch"]))
+    found = re.findall(r"compute_(\d+)\b", run([str(nvcc), "--list-gpu-arch"]))
     if not found:
         raise BackendError(f"{nvcc} --list-gpu-arch names no architecture")
     return found
@@ -92,7 +92,7 @@ def build(folder: Path, targets: Targets) -> dict[str, Any]:
     for name, text in cache.sources().items():
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "build.ninja").write_text(_ninja_file(nvcc, targets), encoding="utf-8")
-    _run([str(ninja)], folder)
+    run([str(ninja)], folder)
     return {"compiler": version(nvcc)}
 
 
@@ -111,7 +111,7 @@ def _ninja_file(nvcc: Path, targets: Targets) -> str:
     )
 
 
-def _run(command: list[str], folder: Path | None = None) -> str:
+def run(command: list[str], folder: Path | None = None) -> str:
     """Runs a tool, and ends all that it started if it takes too long; its output."""
     try:
         process = subprocess.Popen(

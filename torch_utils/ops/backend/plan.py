@@ -43,18 +43,21 @@ class Tile(NamedTuple):
         return f"fir4_{TAGS[dtype]}_u{up}d{down}_c{channels}w{width}h{height}"
 
 
-# (up, down) → heights of the tiles that are 128 and 32 columns wide, and of that for channels_last
-_TILE_HEIGHTS = {(1, 1): (16, 32, 8), (1, 2): (8, 16, 4), (2, 1): (16, 32, 8)}
+# (up, down) → tiles for planes: columns → rows, narrow ones first. At up 1, where input and output rows are of one length
+# and often odd, wide images need the widest: every edge of a tile cuts through a sector of memory.
+_TILES = {(1, 1): {32: 32, 128: 16, 256: 8}, (1, 2): {32: 16, 128: 8}, (2, 1): {32: 32, 128: 16}}
+_ROWS_CHANNELS_LAST = {(1, 1): 8, (1, 2): 4, (2, 1): 8}
 _SECTOR_BYTES = 32  # memory is moved in these; a channels_last tile holds as many channels as fill one
 
 
 def tile_for(dtype: torch.dtype, up: int, down: int, out_w: int, channels_last: bool) -> Tile:
     """The tile of the 4x4 kernel for an output of this width."""
-    wide, narrow, last = _TILE_HEIGHTS[up, down]
     if channels_last:
         channels = _SECTOR_BYTES // dtype.itemsize
-        return Tile(up, down, channels, THREADS // channels, last)
-    return Tile(up, down, 1, 128, wide) if out_w > 32 else Tile(up, down, 1, 32, narrow)
+        return Tile(up, down, channels, THREADS // channels, _ROWS_CHANNELS_LAST[up, down])
+    tiles = _TILES[up, down]
+    width = next((width for width in tiles if width >= out_w), max(tiles))
+    return Tile(up, down, 1, width, tiles[width])
 
 
 def is_channels_last(x: torch.Tensor) -> bool:
@@ -145,7 +148,7 @@ def _tile(g: _Geometry) -> Tile | None:
     if g.f_shape != (4, 4) or g.up[0] != g.up[1] or g.down[0] != g.down[1] or g.wide_index:
         return None
     side_by_side = g.x_stride[1 if g.channels_last else 3] == 1 or g.x_shape[1 if g.channels_last else 3] == 1
-    if (g.up[0], g.down[0]) not in _TILE_HEIGHTS or not side_by_side:
+    if (g.up[0], g.down[0]) not in _TILES or not side_by_side:
         return None
     return tile_for(g.dtype, g.up[0], g.down[0], g.y_shape[3], g.channels_last)
 

@@ -105,7 +105,7 @@ __device__ inline void bias_act_pack(const BiasActParams& p, const BiasActScalar
     if (ORDER == 1) dy = read_pack(static_cast<const T*>(p.dy) + i);
 #pragma unroll
     for (int k = 0; k < Pack<T>::SIZE; ++k) {
-        const A bias = has_b ? A(widen(b[b_varies ? k : 0])) : A(0);
+        const A bias = has_b ? A(read(b + (b_varies ? k : 0))) : A(0);
         narrow(bias_act_element<ORDER, ACT, A>(widen(ref.item[k]), bias, widen(dy.item[k]), A(0), s), out.item[k]);
     }
     write_pack(static_cast<T*>(p.out) + i, out);
@@ -114,7 +114,7 @@ __device__ inline void bias_act_pack(const BiasActParams& p, const BiasActScalar
 template <typename T, int ORDER, int ACT, typename I>
 __device__ inline void bias_act_single(const BiasActParams& p, const BiasActScalars<Acc<T>>& s, I i) {
     using A = Acc<T>;
-    const A bias = p.b ? A(widen(static_cast<const T*>(p.b)[i / I(p.step_b) % I(p.size_b)])) : A(0);
+    const A bias = p.b ? A(read(static_cast<const T*>(p.b) + i / I(p.step_b) % I(p.size_b))) : A(0);
     const A dy = ORDER >= 1 ? read(static_cast<const T*>(p.dy) + i) : A(0);
     const A ddx = ORDER == 2 ? read(static_cast<const T*>(p.ddx) + i) : A(0);
     const A ref = read(static_cast<const T*>(p.ref) + i);

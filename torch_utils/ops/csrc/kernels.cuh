@@ -19,7 +19,8 @@
     SG_BIAS_ACT(K, TAG, T, 0) SG_BIAS_ACT(K, TAG, T, 1) SG_BIAS_ACT(K, TAG, T, 2)                                 \
     K(upfirdn2d_##TAG##_i32, Upfirdn2dParams, T, upfirdn2d_general<T, unsigned>)                                  \
     K(upfirdn2d_##TAG##_i64, Upfirdn2dParams, T, upfirdn2d_general<T, unsigned long long>)                        \
-    SG_FIR4(K, TAG, T, 1, 1, 1, 128, 16) SG_FIR4(K, TAG, T, 1, 1, 1, 32, 32) SG_FIR4(K, TAG, T, 1, 1, CB, CW, 8)  \
+    SG_FIR4(K, TAG, T, 1, 1, 1, 256, 8) SG_FIR4(K, TAG, T, 1, 1, 1, 128, 16) SG_FIR4(K, TAG, T, 1, 1, 1, 32, 32)  \
+    SG_FIR4(K, TAG, T, 1, 1, CB, CW, 8)                                                                           \
     SG_FIR4(K, TAG, T, 1, 2, 1, 128, 8) SG_FIR4(K, TAG, T, 1, 2, 1, 32, 16) SG_FIR4(K, TAG, T, 1, 2, CB, CW, 4)   \
     SG_FIR4(K, TAG, T, 2, 1, 1, 128, 16) SG_FIR4(K, TAG, T, 2, 1, 1, 32, 32) SG_FIR4(K, TAG, T, 2, 1, CB, CW, 8)
 #define SG_BIAS_ACT(K, TAG, T, ORDER)                                                       \
@@ -31,7 +32,7 @@
 
 namespace sg {
 // So many blocks shall fit on a multiprocessor: it bounds the registers, to what needs no spills on any architecture.
-template <typename T> constexpr int blocks_per_sm() { return sizeof(T) == 8 ? 3 : 4; }
+template <typename T> __device__ constexpr int blocks_per_sm() { return sizeof(T) == 8 ? 3 : 4; }
 
 #define SG_DEFINE_KERNEL(NAME, PARAMS, T, ...) \
     extern "C" __global__ void __launch_bounds__(THREADS, blocks_per_sm<T>()) NAME(const PARAMS p) { __VA_ARGS__(p); }

@@ -77,11 +77,11 @@ template <typename T, typename I> __device__ inline void upfirdn2d_general(const
 // few columns beside it twice. CB channels that lie side by side in memory (channels_last) are treated together; an
 // image in planes has CB = 1. Thread -> lane = (column, channel), and band = group of rows.
 
-constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+__device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // Pitch of one half of a row whose even and odd columns are kept apart: both halves are then read and written without
 // two threads of a warp meeting in a bank.
-constexpr int half_pitch(int columns, int channels) {
+__device__ constexpr int half_pitch(int columns, int channels) {
     int half = ceil_div(columns, 2);
     while (half * channels % 32 != 16) ++half;
     return half;
