@@ -2,7 +2,7 @@
 import dataclasses
 import logging
 import os
-from typing import Any
+from typing import Any, Protocol
 
 import dnnlib
 from dnnlib import EasyDict
@@ -85,8 +85,18 @@ def _has_usable_labels(dataset: Any) -> bool:
 
 
 def transfer_url(name: str) -> str:
-    """The address of a named source network, or the path or URL itself."""
-    return TRANSFER_BASE + TRANSFER_SOURCES[name] if name in TRANSFER_SOURCES else name
+    """The address of a named source network, or the path or URL itself.
+
+    Raises:
+        OptionError: it is none of these.
+    """
+    if name in TRANSFER_SOURCES:
+        return TRANSFER_BASE + TRANSFER_SOURCES[name]
+    path = name if dnnlib.util.is_url(name) else os.path.expanduser(name)
+    if not dnnlib.util.is_url(name) and not os.path.exists(path):
+        raise OptionError("--resume", f"{path}: no such run directory, network pickle, URL or name of a source network "
+                                      f"({', '.join(TRANSFER_SOURCES)})")
+    return path
 
 
 def run_description(opts: EasyDict, data_name: str) -> str:
@@ -145,7 +155,19 @@ def network_config(opts: EasyDict, preset: Preset, reference_batch_gpu: int) -> 
     return G_kwargs, D_kwargs
 
 
-def batch_sizes(opts: EasyDict, preset: Preset) -> tuple[int, int]:
+class BatchPreset(Protocol):
+    """What `batch_sizes` needs of a preset."""
+
+    @property
+    def batch(self) -> int:
+        """Total batch size."""
+
+    @property
+    def ref_gpus(self) -> int:
+        """Number of GPUs that the images per pass are worked out for."""
+
+
+def batch_sizes(opts: EasyDict, preset: BatchPreset) -> tuple[int, int]:
     """The total batch and the images per pass of one GPU.
 
     Raises:
@@ -202,15 +224,7 @@ def training_config(opts: EasyDict, preset: Preset, data: DataInfo, default_aug:
         OptionError: options that do not fit together.
     """
     batch, batch_gpu = batch_sizes(opts, preset)
-    c = EasyDict(
-        num_gpus=opts.gpus,
-        image_snapshot_ticks=opts.snap,
-        network_snapshot_ticks=opts.snap,
-        metrics=opts.metrics,
-        random_seed=opts.seed,
-        training_set_kwargs=data.kwargs,
-        data_loader_kwargs=EasyDict(pin_memory=True, num_workers=opts.workers, prefetch_factor=2),
-    )
+    c = run_config(opts, data)
     c.G_kwargs, c.D_kwargs = network_config(opts, preset, batch_gpu)
     for name, rate in (("G_opt_kwargs", opts.glr), ("D_opt_kwargs", opts.dlr)):
         rate = preset.lr if rate is None else rate
@@ -229,7 +243,31 @@ def training_config(opts: EasyDict, preset: Preset, data: DataInfo, default_aug:
         ema_kimg=preset.ema_kimg,
         ema_rampup=preset.ema_rampup,
     )
-    c.update(augment_config(opts, default_aug))
+    c.update(further_config(opts, default_aug))
+    check_minibatch_std(c)
+    return c
+
+
+def run_config(opts: EasyDict, data: DataInfo) -> EasyDict:
+    """Arguments of `training_loop` that say how it runs and what on, whatever the networks."""
+    return EasyDict(
+        num_gpus=opts.gpus,
+        image_snapshot_ticks=opts.snap,
+        network_snapshot_ticks=opts.snap,
+        metrics=opts.metrics,
+        random_seed=opts.seed,
+        training_set_kwargs=data.kwargs,
+        data_loader_kwargs=EasyDict(pin_memory=True, num_workers=opts.workers, prefetch_factor=2),
+    )
+
+
+def further_config(opts: EasyDict, default_aug: str) -> EasyDict:
+    """Arguments of `training_loop` for augmentation, transfer learning, ticks, devices and metrics.
+
+    Raises:
+        OptionError: options that do not fit together.
+    """
+    c = augment_config(opts, default_aug)
     if opts.resume is not None and opts.resume != "noresume":
         url = transfer_url(opts.resume)
         c.init_kwargs = EasyDict(func_name="training.transfer.from_pickle", url=url)
@@ -246,7 +284,6 @@ def training_config(opts: EasyDict, preset: Preset, data: DataInfo, default_aug:
     c.device = opts.device
     c.metric_kwargs = EasyDict(detectors=list(opts.detector))
     c.metric_kwargs.update({key: opts[key] for key in ("num_gen", "num_real") if opts[key] is not None})
-    check_minibatch_std(c)
     return c
 
 
@@ -260,15 +297,3 @@ def check_minibatch_std(c: EasyDict) -> None:
     if group is not None and c.batch_gpu % min(group, c.batch_gpu) != 0:
         raise OptionError("--mbstd-group", f"the group of {group} does not divide the {c.batch_gpu} images of one pass "
                                            "(--batch-gpu)")
-
-
-def data_summary(data: DataInfo) -> dict[str, Any]:
-    """What the launcher prints of the data set."""
-    return {
-        "path": os.fspath(data.kwargs.path),
-        "images": data.num_images,
-        "resolution": data.resolution,
-        "channels": data.num_channels,
-        "label size": data.label_dim,
-        "x-flips": data.kwargs.xflip,
-    }

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 import dnnlib
 from torch_utils import distributed, training_stats
+from torch_utils.ops import conv2d_gradfix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class GenBatch:
 
     z: torch.Tensor  # [N, z_dim]
     c: torch.Tensor  # [N, c_dim]
-    ws: torch.Tensor  # [N, num_ws, w_dim]
+    ws: torch.Tensor  # [N, num_ws, w_dim]; num_ws is 0 for a generator without styles
     img: torch.Tensor  # [N, img_channels, H, W], nominally in [-1, 1]
     img_aug: torch.Tensor  # the very tensor the discriminator saw
     cur_nimg: int
@@ -47,6 +48,7 @@ class Phase:
     module: torch.nn.Module
     opt: torch.optim.Optimizer
     interval: int = 1  # iterations
+    steps: int = 1  # per iteration, each on real images of its own
 
 
 class Loss:
@@ -132,10 +134,7 @@ class StyleGAN2Loss(Loss):
         self.pl_batch_shrink = pl_batch_shrink
         self.pl_decay = pl_decay
         self.pl_mean = torch.zeros([], device=device)
-        self.g_terms: list[LossTerm] = [
-            dnnlib.util.construct_class_by_name(device=device, **term) if isinstance(term, Mapping) else term
-            for term in g_terms
-        ]
+        self.g_terms = make_terms(g_terms, device)
 
     def begin_stage(self) -> None:
         self.pl_mean.zero_()
@@ -186,6 +185,11 @@ class StyleGAN2Loss(Loss):
         """The images as the discriminator is shown them."""
         return img if self.augment_pipe is None else self.augment_pipe(img)
 
+    @staticmethod
+    def g_loss(logits: torch.Tensor) -> torch.Tensor:
+        """What a generator minimises before a discriminator: softplus(-logits) = -log(sigmoid(logits))."""
+        return F.softplus(-logits)
+
     # Phases.
 
     def g_main(self, z: torch.Tensor, c: torch.Tensor, gain: float, cur_nimg: int) -> None:
@@ -194,17 +198,7 @@ class StyleGAN2Loss(Loss):
         img_aug = self.augment(img)
         logits = self.D(img_aug, c)
         report_logits("fake", logits)
-        loss = F.softplus(-logits)  # [N, 1], -log(sigmoid(logits))
-        batch = GenBatch(z, c, ws, img, img_aug, cur_nimg)
-        for term in self.g_terms:
-            addend = term(batch)
-            if addend is None:
-                continue
-            if addend.shape != (len(z),):
-                raise ValueError(f"loss term {term.name!r}: expected a per-sample loss of shape ({len(z)},), "
-                                 f"got {tuple(addend.shape)}")
-            training_stats.report(f"Loss/G/{term.name}", addend)
-            loss = loss + addend[:, None]
+        loss = add_terms(self.g_loss(logits), self.g_terms, GenBatch(z, c, ws, img, img_aug, cur_nimg))  # [N, 1]
         training_stats.report("Loss/G/loss", loss)
         loss.mean().mul(gain).backward()
 
@@ -213,7 +207,8 @@ class StyleGAN2Loss(Loss):
         count = max(len(z) // self.pl_batch_shrink, 1)
         img, ws = self.run_G(z[:count], c[:count])
         noise = torch.randn_like(img) / (img.shape[2] * img.shape[3]) ** 0.5
-        (jacobian,) = torch.autograd.grad((img * noise).sum(), ws, create_graph=True)
+        with conv2d_gradfix.no_weight_gradients():
+            (jacobian,) = torch.autograd.grad((img * noise).sum(), ws, create_graph=True)
         lengths = jacobian.square().sum(dim=2).mean(dim=1).sqrt()  # [count]
         # The mean is that of all ranks, and its own small share of the gradient is kept.
         mean = self.pl_mean.lerp(distributed.mean(lengths.mean()), self.pl_decay)
@@ -276,13 +271,40 @@ class StyleGAN2Loss(Loss):
             loss = F.softplus(-logits)  # -log(sigmoid(logits))
             training_stats.report(f"Loss/{prefix}D/loss", loss + fake_loss)
         if penalise:
-            (gradient,) = torch.autograd.grad(logits.sum(), img, create_graph=True)
+            with conv2d_gradfix.no_weight_gradients():
+                (gradient,) = torch.autograd.grad(logits.sum(), img, create_graph=True)
             penalty = gradient.square().sum(dim=[1, 2, 3])  # [N]
             training_stats.report(f"Loss/{prefix}r1_penalty", penalty)
             weighted = penalty * (self.r1_gamma / 2)
             training_stats.report(f"Loss/{prefix}D/reg", weighted)
             loss = loss + weighted[:, None]
         loss.mean().mul(gain).backward()
+
+
+def make_terms(terms: Sequence[LossTerm | Mapping[str, Any]], device: torch.device) -> list[LossTerm]:
+    """Terms given as objects or as dictionaries with a class_name, as objects."""
+    return [
+        dnnlib.util.construct_class_by_name(device=device, **term) if isinstance(term, Mapping) else term
+        for term in terms
+    ]
+
+
+def add_terms(loss: torch.Tensor, terms: Sequence[LossTerm], batch: GenBatch) -> torch.Tensor:
+    """A generator's loss per sample [N, 1] plus its terms, each of which is reported.
+
+    Raises:
+        ValueError: a term's result is not of shape [N]; the message names it.
+    """
+    for term in terms:
+        addend = term(batch)
+        if addend is None:
+            continue
+        if addend.shape != (len(loss),):
+            raise ValueError(f"loss term {term.name!r}: expected a per-sample loss of shape ({len(loss)},), "
+                             f"got {tuple(addend.shape)}")
+        training_stats.report(f"Loss/G/{term.name}", addend)
+        loss = loss + addend[:, None]
+    return loss
 
 
 def report_logits(kind: str, logits: torch.Tensor, prefix: str = "") -> None:

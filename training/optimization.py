@@ -17,6 +17,7 @@ def make_phases(
     module: torch.nn.Module,
     opt_kwargs: Mapping[str, Any],
     reg_interval: int | None,
+    steps: int = 1,
 ) -> list[Phase]:
     """The phases of one network, which share one optimizer.
 
@@ -27,6 +28,7 @@ def make_phases(
         name: 'G' or 'D'; phases are called <name>main and <name>reg, or <name>both.
         opt_kwargs: class_name and arguments of the optimizer; betas may be any numbers.
         reg_interval: iterations between regularisation steps.
+        steps: of a phase in one iteration.
     """
     options = dict(opt_kwargs)
     ratio = 1.0 if reg_interval is None else reg_interval / (reg_interval + 1)
@@ -35,8 +37,11 @@ def make_phases(
         options["betas"] = tuple(float(beta) ** ratio for beta in options["betas"])
     opt = dnnlib.util.construct_class_by_name(params=list(module.parameters()), **options)
     if reg_interval is None:
-        return [Phase(f"{name}both", module, opt)]
-    return [Phase(f"{name}main", module, opt), Phase(f"{name}reg", module, opt, interval=reg_interval)]
+        return [Phase(f"{name}both", module, opt, steps=steps)]
+    return [
+        Phase(f"{name}main", module, opt, steps=steps),
+        Phase(f"{name}reg", module, opt, interval=reg_interval, steps=steps),
+    ]
 
 
 def optimizers(phases: list[Phase]) -> list[torch.optim.Optimizer]:
@@ -111,9 +116,9 @@ def ema_beta(batch_size: int, ema_kimg: float, ema_rampup: float | None, cur_nim
 
 
 @torch.no_grad()
-def update_ema(average: torch.nn.Module, current: torch.nn.Module, beta: float) -> None:
-    """average ← current + beta · (average - current) for parameters; buffers are copied."""
+def update_ema(average: torch.nn.Module, current: torch.nn.Module, beta: float, buffers: bool = False) -> None:
+    """average ← current + beta · (average - current) for parameters; buffers are copied, or averaged likewise."""
     for old, new in zip(average.parameters(), current.parameters()):
         old.copy_(new.lerp(old, beta))
     for kept, buffer in zip(average.buffers(), current.buffers()):
-        kept.copy_(buffer)
+        kept.copy_(buffer.lerp(kept, beta) if buffers else buffer)

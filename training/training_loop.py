@@ -17,10 +17,12 @@ from torch_utils import distributed, misc, training_stats
 from . import image_grid, optimization, run_state
 from .ada import AdaController
 from .data_feed import DataFeed
-from .loss import Loss
+from .loss import Loss, Phase
 from .maintenance import Maintenance, Schedule, say
 from .reporting import Stopwatch
 from .run import Run
+
+RUNNING_MEANS = ("w_avg", "stored_mean", "stored_var")  # buffers of G that every rank updates with its own samples
 
 
 def training_loop(
@@ -41,6 +43,9 @@ def training_loop(
     batch_gpu: int = 4,  # images per pass on one rank; more in a batch are accumulated
     ema_kimg: float = 10,  # half-life of the moving average of G, in thousands of images
     ema_rampup: float | None = None,  # cap of that half-life as a fraction of the images seen; None is no cap
+    ema_start_kimg: float = 0,  # until then the average is a copy of G
+    ema_buffers: bool = False,  # average G's buffers too, instead of copying them
+    D_steps: int = 1,  # optimizer steps of D per iteration, each on a batch of its own
     G_reg_interval: int | None = 4,  # iterations between regularisations of G; None does it in every one
     D_reg_interval: int | None = 16,  # the same of D
     augment_p: float = 0,  # (initial) probability of augmentation
@@ -81,7 +86,7 @@ def training_loop(
     dataset = dnnlib.util.construct_class_by_name(**training_set_kwargs)
     feed = DataFeed(
         dataset,
-        batch_size=batch_size,
+        batch_size=batch_size * D_steps,
         seed=random_seed,
         device=target,
         loader_kwargs=data_loader_kwargs,
@@ -111,7 +116,7 @@ def training_loop(
         networks=networks,
         phases=[
             *optimization.make_phases("G", G, G_opt_kwargs, G_reg_interval),
-            *optimization.make_phases("D", D, D_opt_kwargs, D_reg_interval),
+            *optimization.make_phases("D", D, D_opt_kwargs, D_reg_interval, D_steps),
             *loss.extra_phases(),
         ],
         loss=loss,
@@ -124,6 +129,7 @@ def training_loop(
         run.load_state_dict(state)
         state = None
     total_nimg = total_kimg * 1000
+    num_images = batch_size * D_steps  # per iteration
     if run.finished_nimg == run.cur_nimg >= total_nimg:
         say("This run is complete; to train longer, pass --kimg")
         return
@@ -157,11 +163,13 @@ def training_loop(
                 say("Training is done")
                 break
             _seed(random_seed, run.batch_idx + 1)
-            _optimize(run, batch_gpu, upkeep.stopwatch)
-            distributed.mean_([buffer for name, buffer in G.named_buffers() if name.endswith("w_avg")])
-            beta = optimization.ema_beta(batch_size, ema_kimg, ema_rampup, run.cur_nimg)
-            optimization.update_ema(networks["G_ema"], G, beta)
-            run.cur_nimg += batch_size
+            _optimize(run, batch_size, batch_gpu, upkeep.stopwatch)
+            distributed.mean_([buffer for name, buffer in G.named_buffers() if name.endswith(RUNNING_MEANS)])
+            beta = optimization.ema_beta(num_images, ema_kimg, ema_rampup, run.cur_nimg)
+            if run.cur_nimg < ema_start_kimg * 1000:
+                beta = 0.0
+            optimization.update_ema(networks["G_ema"], G, beta, ema_buffers)
+            run.cur_nimg += num_images
             run.batch_idx += 1
             if ada is not None:
                 ada.step(run.batch_idx)
@@ -195,8 +203,8 @@ def _networks(
     return {"G": G, "D": D, "G_ema": copy.deepcopy(G).eval()}
 
 
-def _optimize(run: Run, batch_gpu: int, stopwatch: Stopwatch) -> None:
-    """A step of every phase that is due, on one batch of real images."""
+def _optimize(run: Run, batch_size: int, batch_gpu: int, stopwatch: Stopwatch) -> None:
+    """The steps of every phase that is due, each step of a phase on another batch of real images."""
     stage = run.loss.stage(run.cur_nimg)
     if stage > run.stage:
         run.start_stage(stage)
@@ -204,20 +212,28 @@ def _optimize(run: Run, batch_gpu: int, stopwatch: Stopwatch) -> None:
     stopwatch.start("data")
     real_img, real_c = run.feed.next()
     stopwatch.stop("data")
-    G: Any = run.networks["G"]
+    share = batch_size // distributed.world_size()
+    batches = list(zip(real_img.split(share), real_c.split(share)))
     for phase in run.phases:
         if run.batch_idx % phase.interval != 0:
             continue
-        gen_z = torch.randn([len(real_img), G.z_dim], device=real_img.device)
-        gen_c = run.feed.random_labels(len(real_img))
         stopwatch.start(phase.name)
-        phase.opt.zero_grad(set_to_none=True)
-        phase.module.requires_grad_(True)
-        for img, img_c, z, c in zip(*(t.split(batch_gpu) for t in (real_img, real_c, gen_z, gen_c))):
-            run.loss.accumulate_gradients(phase.name, img, img_c, z, c, phase.interval, run.cur_nimg)
-        phase.module.requires_grad_(False)
-        optimization.step(phase, run.guard)
+        for batch in batches[: phase.steps]:
+            _step(run, phase, *batch, batch_gpu)
         stopwatch.stop(phase.name)
+
+
+def _step(run: Run, phase: Phase, real_img: torch.Tensor, real_c: torch.Tensor, batch_gpu: int) -> None:
+    """One step of one phase."""
+    G: Any = run.networks["G"]
+    gen_z = torch.randn([len(real_img), G.z_dim], device=real_img.device)
+    gen_c = run.feed.random_labels(len(real_img))
+    phase.opt.zero_grad(set_to_none=True)
+    phase.module.requires_grad_(True)
+    for img, img_c, z, c in zip(*(t.split(batch_gpu) for t in (real_img, real_c, gen_z, gen_c))):
+        run.loss.accumulate_gradients(phase.name, img, img_c, z, c, phase.interval, run.cur_nimg)
+    phase.module.requires_grad_(False)
+    optimization.step(phase, run.guard)
 
 
 @contextmanager
@@ -244,6 +260,8 @@ def _catch_signals() -> Iterator[list[int]]:
 def _print_summaries(G: Any, D: Any, device: torch.device) -> None:
     """Tables of both networks, from a pass that draws no random numbers."""
     z, c = torch.zeros([1, G.z_dim], device=device), torch.zeros([1, G.c_dim], device=device)
+    training = D.training
     with torch.no_grad():
         img = misc.print_module_summary(G, [z, c])
-        misc.print_module_summary(D, [img, c])
+        misc.print_module_summary(D.eval(), [img, c])  # one that estimates something in training mode must not see it
+    D.train(training)
