@@ -15,6 +15,10 @@ from torch_utils.ops import bias_act, conv2d_resample, fma, upfirdn2d
 
 RESAMPLE_TAPS = (1, 3, 3, 1)
 
+# One operation for all that follows a modulated convolution, where the code base has it. Its other operations are then
+# at least as fast on a CPU with channels_last as without.
+_scale_bias_act = getattr(bias_act, "scale_bias_act", None)
+
 
 def normalize_2nd_moment(x, dim=1, eps=1e-8):
     """Scales x to a mean square of one along `dim`."""
@@ -86,6 +90,8 @@ def _conv_fused(x, weight, styles, scale, resample):
 
 def _compute_format(use_fp16, channels_last, force_fp32, device):
     """dtype and memory format of a block's activations; half precision only where it is fast, on CUDA devices."""
+    if device.type == "cpu" and _scale_bias_act is not None:
+        return torch.float32, torch.channels_last
     if not use_fp16 or force_fp32 or device.type != "cuda":
         return torch.float32, torch.contiguous_format
     return torch.float16, torch.channels_last if channels_last else torch.contiguous_format
@@ -190,10 +196,14 @@ class Conv2dLayer(torch.nn.Module):
 
 
 def _activate(x, layer, gain):
-    """Bias, activation and clamp of a convolution layer; the limit scales with the gain of the call."""
+    """Bias, activation and clamp of a convolution layer."""
     b = None if layer.bias is None else layer.bias.to(x.dtype)
-    clamp = None if layer.conv_clamp is None else layer.conv_clamp * gain
-    return bias_act.bias_act(x, b, act=layer.activation, gain=layer.act_gain * gain, clamp=clamp)
+    return bias_act.bias_act(x, b, act=layer.activation, gain=layer.act_gain * gain, clamp=_limit(layer, gain))
+
+
+def _limit(layer, gain):
+    """The clamp of a layer, which scales with the gain of the call."""
+    return None if layer.conv_clamp is None else layer.conv_clamp * gain
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -302,16 +312,22 @@ class SynthesisLayer(torch.nn.Module):
     def forward(self, x, w, noise_mode="random", fused_modconv=True, gain=1):
         if noise_mode not in ("random", "const", "none"):
             raise ValueError(f"noise_mode: expected 'random', 'const' or 'none', got {noise_mode!r}")
+        styles, noise = self.affine(w), self._noise(x, noise_mode)
+        resample = {"up": self.up, "padding": self.padding, "flip_weight": self.up == 1}
+        if _scale_bias_act is not None and not fused_modconv and x.device.type == "cpu":
+            scale = _demodulation(self.weight, styles)
+            resample["f"] = self.resample_filter
+            x = conv2d_resample.conv2d_resample(x * styles[:, :, None, None], self.weight, **resample)
+            gain, clamp = self.act_gain * gain, _limit(self, gain)
+            return _scale_bias_act(x, scale, noise, self.bias, self.activation, gain, clamp)
         x = modulated_conv2d(
-            x=x,
-            weight=self.weight,
-            styles=self.affine(w),
-            noise=self._noise(x, noise_mode),
-            up=self.up,
-            padding=self.padding,
+            x,
+            self.weight,
+            styles,
+            noise,
             resample_filter=self.resample_filter,
-            flip_weight=self.up == 1,
             fused_modconv=fused_modconv,
+            **resample,
         )
         return _activate(x, self, gain)
 
@@ -415,7 +431,7 @@ class SynthesisBlock(torch.nn.Module):
         w = iter(ws.unbind(dim=1))
 
         if self.in_channels == 0:
-            x = self.const.to(dtype=dtype, memory_format=layout)[None].repeat(ws.shape[0], 1, 1, 1)
+            x = self.const[None].repeat(ws.shape[0], 1, 1, 1).to(dtype=dtype, memory_format=layout)
             x = self.conv1(x, next(w), **call)
         else:
             x = self._body(x.to(dtype=dtype, memory_format=layout), w, call)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from . import backend
 from .backend import plan
+from .epilogue import epilogue, slope_of
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,44 @@ def bias_act(
         if b is None and clamp is None and act == "linear" and gain == 1:
             return x
         return torch.ops.sg2.bias_act(x, b, dim, act, alpha, gain, clamp)
-    return _bias_act_ref(x, b, dim, spec, alpha, gain, clamp)
+    slope = slope_of(act, alpha, gain)
+    if impl == "ref" or slope is None:
+        return _bias_act_ref(x, b, dim, spec, alpha, gain, clamp)
+    return epilogue(x, None, None, None if b is None else _along(b, dim, x), slope, gain, clamp, overwrite=False)
+
+
+def scale_bias_act(
+    x: torch.Tensor,
+    scale: torch.Tensor,
+    noise: torch.Tensor | None,
+    b: torch.Tensor,
+    act: str = "linear",
+    gain: float = 1,
+    clamp: float | None = None,
+) -> torch.Tensor:
+    """clip(gain * act(x * scale + noise + b), -clamp, clamp), everything that follows a modulated convolution.
+
+    Args:
+        x: images [N, C, H, W]. The result may take their place where no gradient is needed.
+        scale: factors [N, C], of x's dtype.
+        noise: [H, W] or [N, 1, H, W]; None adds nothing.
+        b: bias [C].
+        act, gain, clamp: as in bias_act, but the gain has no default.
+
+    Returns:
+        A tensor of x's shape, differentiable to any order.
+    """
+    spec = activation_funcs[act]
+    scale, b = scale[:, :, None, None], _along(b, 1, x)
+    slope = slope_of(act, spec.def_alpha, gain)
+    if slope is not None:
+        return epilogue(x, scale, noise, b, slope, gain, clamp, overwrite=True)
+    x = x * scale if noise is None else torch.addcmul(noise, x, scale)
+    return _bias_act_ref(x + b, None, 1, spec, spec.def_alpha, gain, clamp)
+
+
+def _along(b: torch.Tensor, dim: int, x: torch.Tensor) -> torch.Tensor:
+    return b.reshape([-1 if axis == dim else 1 for axis in range(x.ndim)])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -106,7 +144,7 @@ def _bias_act_ref(
 ) -> torch.Tensor:
     y = x
     if b is not None:
-        y = y + b.reshape([-1 if axis == dim else 1 for axis in range(x.ndim)])
+        y = y + _along(b, dim, x)
     y = spec.func(y, alpha=alpha)
     if gain != 1:
         y = y * gain
@@ -156,7 +194,7 @@ def _bend_ref(act: str, v: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 def _derivative_ref(order, ref, b, dy, ddx, dim, act, alpha, gain, clamp):
     """Order 1 or 2 as csrc/bias_act.cuh defines them."""
     swish = act == "swish"
-    v = ref if b is None else ref + b.reshape([-1 if axis == dim else 1 for axis in range(ref.ndim)])
+    v = ref if b is None else ref + _along(b, dim, ref)
     y = F.silu(v) * gain if swish else ref
     u = y / gain
     if order == 1:

@@ -1,8 +1,8 @@
 """Convolutions under the names that source text embedded in foreign network pickles imports.
 
 Older PyTorch needed hand-written convolution gradients to differentiate twice. Since 2.x the built-in ones are
-complete, and `torch.autograd.grad(..., inputs=[x])` computes no weight gradient that nobody asked for
-(tests/contract/test_torch_facts.py holds this down), so nothing is left to fix: the functions are torch's own.
+complete, so the functions are torch's own. `conv2d_resample` uses gradients of our own on a CPU, where they are faster
+(conv_gradients.py); these leave out the gradients of weights within `no_weight_gradients()`.
 """
 import contextlib
 from collections.abc import Iterator
@@ -32,7 +32,10 @@ def conv_transpose2d(
 
 @contextlib.contextmanager
 def no_weight_gradients(disable: bool = True) -> Iterator[None]:
-    """Marks a region that needs gradients of activations only; restores the flag even after an exception."""
+    """Marks a region in which a graph of gradients is made of which only those of activations are needed.
+
+    The flag is restored even after an exception.
+    """
     global weight_gradients_disabled
     before = weight_gradients_disabled
     weight_gradients_disabled = before or disable

@@ -2,6 +2,7 @@
 import torch
 import torch.nn.functional as F
 
+from .conv_gradients import Geometry, convolution
 from .upfirdn2d import Padding, _get_filter_size, _parse_padding, upfirdn2d
 
 
@@ -77,7 +78,15 @@ def _conv(
     flip_weight: bool = True,
 ) -> torch.Tensor:
     pointwise = w.shape[2] == w.shape[3] == 1
-    return F.conv2d(x, w if flip_weight or pointwise else w.flip([2, 3]), None, stride, padding, 1, groups)
+    w = w if flip_weight or pointwise else w.flip([2, 3])
+    if _own_gradients(x):
+        return convolution(x, w, Geometry((stride, stride), padding, False, groups))
+    return F.conv2d(x, w, None, stride, padding, 1, groups)
+
+
+def _own_gradients(x: torch.Tensor) -> bool:
+    """Whether second derivatives are to be ours. Programs that are being captured keep to torch's own operations."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _transposed(
@@ -104,6 +113,9 @@ def _transposed(
         w = w.flip([2, 3])
     w = w.reshape(groups, out // groups, channels // groups, kh, kw).transpose(1, 2)
     w = w.reshape(channels, out // groups, kh, kw)
-    x = F.conv_transpose2d(x, w, None, up, (cut_y, cut_x), 0, groups)
+    if _own_gradients(x):
+        x = convolution(x, w, Geometry((up, up), (cut_y, cut_x), True, groups))
+    else:
+        x = F.conv_transpose2d(x, w, None, up, (cut_y, cut_x), 0, groups)
     rest = (px0 + cut_x, px1 + cut_x, py0 + cut_y, py1 + cut_y)
     return upfirdn2d(x, f, padding=rest, flip_filter=flip_filter, gain=up**2)
