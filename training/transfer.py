@@ -9,6 +9,8 @@ from dnnlib.util import UserError
 
 from .pickles import open_networks
 
+_INPUTS = 1  # the axis of a weight that its inputs lie along
+
 
 @dataclasses.dataclass
 class Transplant:
@@ -31,7 +33,8 @@ def transplant(source: torch.nn.Module, target: torch.nn.Module) -> Transplant:
 
     A tensor of another shape is copied where its source fits in as a leading block and only one axis differs, which is
     the case of a mapping network that gains or loses its label half: the first columns belong to z; of a gained half
-    the weights start at zero, so that the images stay what they were.
+    the weights start at zero, and where the number of inputs changed, what was copied makes up for the gain of
+    1/sqrt(inputs) at run time (arXiv:1710.10196, section 4.1). So a network that gains labels makes the images it made.
 
     Raises:
         UserError: the networks are for different image sizes.
@@ -58,11 +61,13 @@ def transplant(source: torch.nn.Module, target: torch.nn.Module) -> Transplant:
 
 def _copy_leading(value: torch.Tensor, tensor: torch.Tensor) -> bool:
     """Copies the part that two tensors share if they differ in one axis only; a gained part becomes zero."""
-    if value.ndim != tensor.ndim or sum(a != b for a, b in zip(value.shape, tensor.shape)) != 1:
+    different = [axis for axis, (a, b) in enumerate(zip(value.shape, tensor.shape)) if a != b]
+    if value.ndim != tensor.ndim or len(different) != 1:
         return False
     shared = tuple(slice(0, min(a, b)) for a, b in zip(value.shape, tensor.shape))
+    gain = (tensor.shape[1] / value.shape[1]) ** 0.5 if different == [_INPUTS] else 1
     tensor.zero_()
-    tensor[shared] = value[shared].to(tensor.device)
+    tensor[shared] = value[shared].to(tensor.device) * gain
     return True
 
 
