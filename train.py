@@ -1,8 +1,9 @@
-"""Train a StyleGAN2-ADA network, or compress one (--cfg=dgl)."""
+"""Train a StyleGAN2-ADA or BigGAN network, or compress one (--cfg=dgl, --cfg=dgl-biggan)."""
 import json
 import logging
 import os
 import re
+import shutil
 import sys
 from typing import Any
 
@@ -14,8 +15,11 @@ from dnnlib import EasyDict
 from dnnlib.cli import CommaList, Command, device_option, trust_pickle_option
 from dnnlib.files import check_writable_dir, new_run_dir, next_run_dir
 from dnnlib.util import UserError
+from training import config_biggan
 
-PRESET_NAMES = ["auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", dgl_options.CFG]
+PRESET_NAMES = [
+    "auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", config_biggan.CFG, *dgl_options.CFGS,
+]
 AUGPIPE_NAMES = [
     "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc",
 ]
@@ -104,6 +108,7 @@ class PowerOfTwo(click.ParamType):
 @click.option("--workers", help="Data loading processes.  [default: 3]", type=click.IntRange(min=0), default=3,
               metavar="INT")
 @device_option
+@config_biggan.add
 @dgl_options.add
 @click.pass_context
 def main(ctx: click.Context, **options: Any) -> None:
@@ -124,12 +129,17 @@ def main(ctx: click.Context, **options: Any) -> None:
       # Compress a trained network to half its width.
       python train.py --cfg=dgl --teacher=ffhq.pkl --width=0.5 --outdir=~/training-runs --data=~/ffhq.zip
     \b
+      # Train a BigGAN, and compress one.
+      python train.py --cfg=biggan --outdir=~/training-runs --data=~/cifar10.zip --metrics=fid50k_full,is50k
+      python train.py --cfg=dgl-biggan --teacher=weights/138k --width=0.5 --outdir=~/training-runs --data=~/imagenet.zip
+    \b
       # Go on after an interruption.
       python train.py --resume=~/training-runs/00000-mydataset-auto1
 
     The presets are those of StyleGAN2-ADA: auto adapts to the resolution and the number of GPUs, stylegan2 reproduces
     config-f of the StyleGAN2 paper, paper256, paper512 and paper1024 the results of the StyleGAN2-ADA paper, cifar
-    those on CIFAR-10. dgl takes its architecture from --teacher.
+    those on CIFAR-10. biggan trains a class-conditional BigGAN with the settings of its image size. dgl and dgl-biggan
+    take their architecture from --teacher.
     """
     opts = EasyDict(options)
     given = {name for name in opts if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
@@ -189,10 +199,13 @@ def _configured(opts: EasyDict, given: set[str]) -> EasyDict:
             raise click.BadParameter(f"no metric is called {name!r}; valid ones: "
                                      f"{', '.join(metric_main.list_valid_metrics())}", param_hint="'--metrics'")
     try:
+        config_biggan.check(opts, given)
         data = config.probe_data(opts)
         dgl_options.check(opts, given)
-        if opts.cfg == dgl_options.CFG:
+        if opts.cfg in dgl_options.CFGS:
             c = dgl_options.training_config(opts, given, data)
+        elif opts.cfg == config_biggan.CFG:
+            c = config_biggan.training_config(opts, data)
         else:
             c = config.training_config(opts, presets.resolve(opts.cfg, data.resolution, opts.gpus), data)
     except config.OptionError as error:
@@ -282,22 +295,27 @@ def _launch(c: EasyDict, resuming: bool) -> None:
     under_torchrun = "WORLD_SIZE" in os.environ
     if under_torchrun:
         distributed.init(device_type)
-    if distributed.is_main() and not resuming:
+    is_new = distributed.is_main() and not resuming
+    if is_new:
         outdir, name = os.path.split(c.run_dir)
         made_by = provenance()
         c.run_dir = str(new_run_dir(outdir, name.split("-", 1)[1], lambda path: {
             "training_options.json": {**c, "run_dir": str(path), "provenance": made_by}
         }))
     c.run_dir = distributed.broadcast_object(c.run_dir)
-    if under_torchrun or c.num_gpus == 1:
-        _worker(c)
-        distributed.shutdown()
-    else:
-        try:
+    try:
+        if under_torchrun or c.num_gpus == 1:
+            _worker(c)
+            distributed.shutdown()
+        else:
             distributed.launch(_process, (dict(c), device_type), num_procs=c.num_gpus)
-        except distributed.RankError as error:
-            click.echo(f"To go on with this run: python train.py --resume={c.run_dir}", err=True)
-            raise click.ClickException(str(error)) from error
+    except distributed.RankError as error:
+        click.echo(f"To go on with this run: python train.py --resume={c.run_dir}", err=True)
+        raise click.ClickException(str(error)) from error
+    except UserError:
+        if is_new and not os.path.exists(os.path.join(c.run_dir, "state")):  # it never began: leave nothing behind
+            shutil.rmtree(c.run_dir, ignore_errors=True)
+        raise
 
 
 def _process(c: dict[str, Any], device_type: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any, TypeVar
 
@@ -17,14 +18,35 @@ _AnyCallable = TypeVar("_AnyCallable", bound=Callable[..., Any])
 _MAX_SEED = 2**32 - 1  # what numpy.random.RandomState takes
 
 
+_SHOWS_HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())  # an "error" of newer versions of click
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Turns mistakes of users into "Error: message" on stderr, without click's lines of usage above it.
+
+    The exit status is 1, or 2 for the use of the command line.
+    """
+    try:
+        yield
+    except _SHOWS_HELP:
+        raise
+    except click.UsageError as error:
+        raise click.UsageError(error.format_message()) from error
+    except UserError as error:
+        raise click.ClickException(str(error)) from error
+
+
 class _OneLineErrors:
-    """Turns a UserError into "Error: message" on stderr and exit status 1."""
+    """What a command needs for that."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _one_line_errors():
+            return super().make_context(*args, **kwargs)  # type: ignore[misc]
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _one_line_errors():
             return super().invoke(ctx)  # type: ignore[misc]
-        except UserError as error:
-            raise click.ClickException(str(error)) from error
 
 
 class Command(_OneLineErrors, click.Command):

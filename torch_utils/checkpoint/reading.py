@@ -15,6 +15,7 @@ MALFORMED = (
     MemoryError, RuntimeError, struct.error,
 )  # fmt: skip
 
+_BEGINNING = b"\x80"  # of every pickle of protocol 2 or newer; networks were never written in an older one
 # How files begin that users take for network pickles.
 _SIGNATURES = {
     b"PK": "a zip archive (a torch.save file or a data set?)",
@@ -50,7 +51,9 @@ def _check_signature(data: bytes) -> None:
             raise CheckpointError(f"not a network pickle but {meaning}")
 
 
-def _damaged(name: str, error: BaseException) -> CheckpointError:
+def _damaged(name: str, data: bytes, error: BaseException) -> CheckpointError:
+    if not data.startswith(_BEGINNING):
+        return CheckpointError(f"{name}: not a network pickle: it does not begin as one")
     return CheckpointError(f"{name}: the file is truncated, damaged or not a network pickle "
                            f"({describe(error)})")
 
@@ -76,7 +79,7 @@ def read(f: BinaryIO) -> Any:
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}") from None
     except MALFORMED as error:
-        raise _damaged(name, error) from None
+        raise _damaged(name, data, error) from None
 
 
 class _TrustingUnpickler(pickle.Unpickler):
@@ -100,4 +103,4 @@ def read_trusted(f: BinaryIO) -> Any:
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}") from None
     except Exception as error:  # foreign code may raise anything
-        raise _damaged(name, error) from error
+        raise _damaged(name, data, error) from error
