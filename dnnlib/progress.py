@@ -35,6 +35,7 @@ class Progress:
         unit: name of a step.
         stream: where to write; stderr by default.
         enabled: False is silent; None (auto) is silent off a terminal for jobs that take less than 30 seconds.
+        initial: steps that an earlier process did; they do not count for the rate.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class Progress:
         unit: str = "it",
         stream: IO[str] | None = None,
         enabled: bool | None = None,
+        initial: float = 0,
     ):
         self.total = total
         self.desc = desc
         self.unit = unit
-        self.done: float = 0
+        self.done: float = initial
+        self._initial = initial
         stream = sys.stderr if stream is None else stream
         self._stream = getattr(stream, "console", stream)
         self._enabled = enabled is not False and self._stream is not None
@@ -106,7 +109,7 @@ class Progress:
             self._write(line + "\n")
 
     def _line(self, elapsed: float) -> str:
-        rate = self.done / elapsed if elapsed > 0 else 0.0
+        rate = (self.done - self._initial) / elapsed if elapsed > 0 else 0.0
         speed = f"{rate:.3g} {self.unit}/s" if rate >= 1 or rate == 0 else f"{1 / rate:.3g} s/{self.unit}"
         if not self.total:
             return f"{self.desc}: {_count(self.done)} {self.unit}, {_duration(elapsed)}, {speed}"

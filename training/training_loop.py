@@ -146,7 +146,13 @@ def training_loop(
     )
     if progress_fn is not None:
         progress_fn(run.cur_nimg // 1000, int(total_kimg))
-    bar = Progress(total_kimg, "training", unit="kimg", enabled=None if distributed.is_main() else False)
+    bar = Progress(
+        total_kimg,
+        "training",
+        unit="kimg",
+        enabled=None if distributed.is_main() else False,
+        initial=run.cur_nimg / 1000,
+    )
     with _catch_signals() as caught, bar:
         while True:
             bar.set(run.cur_nimg / 1000)

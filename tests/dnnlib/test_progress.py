@@ -50,6 +50,14 @@ def test_remaining_time_and_rate(clock):
     assert "26/100 img, 3:12:" in out.getvalue()
 
 
+def test_steps_of_an_earlier_process_do_not_count_for_the_rate(clock):
+    out = Terminal()
+    bar = Progress(100, "Work", unit="img", stream=out, initial=60)
+    clock.now += 50
+    bar.set(70)
+    assert out.getvalue().endswith("Work:  70% [##############......] 70/100 img, 2:30 left, 5 s/img")
+
+
 def test_log_gets_a_line_every_half_minute_and_the_last(clock):
     out = io.StringIO()
     with Progress(100, "Work", stream=out) as bar:
