@@ -1,0 +1,66 @@
+"""What `train.py --dry-run` makes of options; as a program, writes the frozen results: python -m tests.cli.dry_runs."""
+import importlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+from click.testing import CliRunner
+
+import train
+from tests import tiny
+
+FOLDER = Path(__file__).parent / "golden"
+CASES = {
+    "auto": ["--gpus=2"],
+    "stylegan2": ["--cfg=stylegan2", "--mirror=1", "--gpus=8"],
+    "paper256": ["--cfg=paper256", "--gpus=4", "--subset=3", "--seed=5", "--resume=ffhq256", "--freezed=10"],
+    "paper512": ["--cfg=paper512", "--aug=fixed", "--p=0.2", "--augpipe=bg", "--nhwc=1", "--nobench=1"],
+    "paper1024": ["--cfg=paper1024", "--fp32=1", "--allow-tf32=1", "--gamma=5", "--kimg=1000", "--batch=16"],
+    "cifar": ["--cfg=cifar", "--cond=1", "--aug=noaug", "--snap=10", "--metrics=none", "--workers=1"],
+    "dgl": ["--cfg=dgl", "--width=2/3", "--teacher=TEACHER"],
+    "dgl-from-scratch": ["--cfg=dgl", "--width=0.5", "--teacher=TEACHER", "--teacher=TEACHER", "--init=scratch",
+                         "--dgl-weight=0.3", "--teacher-update", "--teacher-aug", "--d-width=1/2", "--kimg=100"],
+}  # fmt: skip
+COMMANDS = ("calc_metrics", "generate", "legacy", "prune_init", "train")
+
+
+def dry_run(folder: Path, *args: str) -> dict[str, Any]:
+    """The resolved options, without what depends on this machine. TEACHER in an argument is a tiny network's file."""
+    data = folder / "tiny.zip"
+    teacher = folder / "teacher.pkl"
+    if not data.exists():
+        tiny.write_data(folder / "tiny", num=6, num_classes=3)
+        tiny.write_teacher(teacher)
+    words = [arg.replace("TEACHER", str(teacher)) for arg in args]
+    result = CliRunner().invoke(train.main, [f"--data={data}", f"--outdir={folder}/runs", "--dry-run", *words])
+    assert result.exit_code == 0, result.output
+    text = result.stdout.removeprefix("Training options:\n").removesuffix("\n\nDry run; exiting.\n")
+    return _without_paths(json.loads(text), str(folder))
+
+
+def _without_paths(value: Any, folder: str) -> Any:
+    if isinstance(value, dict):
+        return {k: "..." if k == "sha256" else _without_paths(v, folder) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(item, folder) for item in value]
+    return value.replace(folder, "FOLDER") if isinstance(value, str) else value
+
+
+def flags(command: str) -> list[str]:
+    """All options of a command line."""
+    main: click.Command = importlib.import_module(command).main
+    return sorted(flag for option in main.params for flag in (*option.opts, *option.secondary_opts))
+
+
+def main() -> None:
+    """Writes all frozen results anew."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, args in CASES.items():
+            (FOLDER / f"{name}.json").write_text(json.dumps(dry_run(Path(folder), *args), indent=2) + "\n")
+    (FOLDER / "flags.json").write_text(json.dumps({name: flags(name) for name in COMMANDS}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
