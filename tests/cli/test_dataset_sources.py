@@ -230,6 +230,19 @@ def test_lsun_errors(lsun, tmp_path, monkeypatch):
     assert_refused(convert(lsun.path, tmp_path / "out"), tmp_path, "needs the lmdb package: pip install lmdb")
 
 
+def test_a_real_lsun_database(tmp_path):
+    lmdb = pytest.importorskip("lmdb")
+    images = list(random_images(2).values())
+    path = tmp_path / "cat_lmdb"
+    with lmdb.open(str(path), map_size=2**20) as database, database.begin(write=True) as transaction:
+        for key, data in ((b"b", image_bytes(images[1])), (b"a", image_bytes(images[0])), (b"c", b"junk")):
+            transaction.put(key, data)
+    result = convert(path, tmp_path / "out.zip")
+    assert result.exit_code == 0, result.output
+    assert "left out, bad: c: cannot be read" in result.output
+    np.testing.assert_array_equal(pixels_of(ImageFolderDataset(str(tmp_path / "out.zip"))), np.stack(images))
+
+
 def test_sub_folders_as_labels_needs_folders(mnist, tmp_path):
     result = convert(mnist.path, tmp_path / "out", "--subfolders-as-labels")
     assert_refused(result, tmp_path, "--subfolders-as-labels: needs a folder or zip as --source")
