@@ -72,7 +72,6 @@ def main(
     target = resolve_device(device)
     G = open_networks(network_pkl, trust_pickle=trust_pickle)["G_ema"].to(target)
     synthesis = {"noise_mode": noise_mode}
-    os.makedirs(outdir, exist_ok=True)
     with torch.no_grad():
         if projected_w is not None:
             if seeds:
@@ -111,6 +110,7 @@ def _write(generate: Any, inputs: dict[str, tuple], outdir: str, batch: int) -> 
     from training.images import truncated, write_png
 
     names = list(inputs)
+    os.makedirs(outdir, exist_ok=True)
     with Progress(len(names), "images", unit="img") as bar:
         for start in range(0, len(names), batch):
             chunk = names[start : start + batch]

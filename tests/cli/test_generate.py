@@ -1,0 +1,159 @@
+"""generate.py: which latents, which images, which files; and what it says to bad input."""
+import itertools
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from click.testing import CliRunner
+
+import generate
+from dnnlib.cli import seed_latents
+from tests import tiny
+from tests.helpers import GOLDEN
+from training.pickles import open_networks
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    return tiny.write_teacher(tmp_path_factory.mktemp("net") / "plain.pkl")
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    return tiny.write_teacher(tmp_path_factory.mktemp("net") / "conditional.pkl", channels=1, c_dim=3)
+
+
+def run(*args, **options):
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in {"device": "cpu", **options}.items()]
+    return CliRunner().invoke(generate.main, [*args, *flags])
+
+
+def pixels(path):
+    with PIL.Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def expected_image(network, seed, label=None, psi=1.0, noise_mode="const"):
+    """The bytes that NVIDIA's script writes: float64 latents of NumPy's legacy generator, trunc(127.5 x + 128)."""
+    G = open_networks(network)["G_ema"]
+    z = torch.from_numpy(np.random.RandomState(seed).randn(1, G.z_dim))
+    c = None if label is None else torch.eye(G.c_dim)[[label]]
+    image = G(z, c, truncation_psi=psi, noise_mode=noise_mode)[0]
+    return (image.permute(1, 2, 0) * 127.5 + 128).clamp(0, 255).to(torch.uint8).numpy()
+
+
+def assert_image(path, expected):
+    found = pixels(path)
+    found = found[:, :, None] if found.ndim == 2 else found
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= 1  # the last bit of a float may decide how a pixel is rounded
+
+
+@pytest.mark.parametrize("seed", [0, 85, 2**32 - 1])
+@pytest.mark.parametrize("z_dim", [16, 512])
+def test_a_seed_gives_the_bits_of_nvidias_scripts(seed, z_dim):
+    """Those are drawn in float64 as one row and become float32 in the network."""
+    (found,) = seed_latents([seed], z_dim)
+    expected = torch.from_numpy(np.random.RandomState(seed).randn(1, z_dim)).to(torch.float32)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found.view(np.int32), expected[0].numpy().view(np.int32))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 16])
+def test_files_and_images_of_seeds(tmp_path, network, batch):
+    out = tmp_path / "new" / "out"
+    result = run(network=network, seeds="3,5-7", trunc=0.7, outdir=out, batch=batch)
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in out.iterdir()) == [f"seed{s:04d}.png" for s in (3, 5, 6, 7)]
+    for seed in (3, 5, 6, 7):
+        assert_image(out / f"seed{seed:04d}.png", expected_image(network, seed, psi=0.7))
+
+
+@pytest.mark.parametrize("name", ["ffhq64", "gray32", "sg3tree_sg2", "tf_config_f_64", "tf_ada_cond_32"])
+def test_networks_of_other_code_bases(tmp_path, name):
+    network = str(GOLDEN / f"{name}.pkl")
+    label = {"class": 2} if open_networks(network)["G_ema"].c_dim else {}
+    assert run(network=network, seeds="1", outdir=tmp_path, **label).exit_code == 0
+    assert_image(tmp_path / "seed0001.png", expected_image(network, 1, label.get("class")))
+
+
+def test_classes(tmp_path, conditional):
+    for label in (0, 2):
+        out = tmp_path / str(label)
+        assert run(**{"network": conditional, "seeds": "4", "class": label, "outdir": out}).exit_code == 0
+        assert_image(out / "seed0004.png", expected_image(conditional, 4, label))
+    assert not np.array_equal(pixels(tmp_path / "0" / "seed0004.png"), pixels(tmp_path / "2" / "seed0004.png"))
+
+
+def test_noise_modes(tmp_path, network):
+    for mode in ("const", "none", "random"):
+        assert run(network=network, seeds="1", noise_mode=mode, outdir=tmp_path / mode).exit_code == 0
+    for mode in ("const", "none"):
+        assert_image(tmp_path / mode / "seed0001.png", expected_image(network, 1, noise_mode=mode))
+    images = [pixels(tmp_path / mode / "seed0001.png") for mode in ("const", "none", "random")]
+    assert not any(np.array_equal(a, b) for a, b in itertools.pairwise(images))
+
+
+def test_projected_w(tmp_path, network):
+    G = open_networks(network)["G_ema"]
+    ws = G.mapping(tiny.latents(num=2)[0], None)
+    np.savez(tmp_path / "w.npz", w=ws.numpy())
+    result = run(network=network, projected_w=tmp_path / "w.npz", outdir=tmp_path / "out", seeds="1")
+    assert result.exit_code == 0
+    assert result.stderr == "Warning: --seeds is ignored with --projected-w\n"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["proj00.png", "proj01.png"]
+    expected = (G.synthesis(ws[1:], noise_mode="const")[0].permute(1, 2, 0) * 127.5 + 128).clamp(0, 255)
+    assert_image(tmp_path / "out" / "proj01.png", expected.to(torch.uint8).numpy())
+
+
+def test_a_class_nobody_needs(tmp_path, network):
+    result = run(**{"network": network, "seeds": "1", "class": 3, "outdir": tmp_path})
+    assert (result.exit_code, result.stderr) == (0, "Warning: --class is ignored by an unconditional network\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "--seeds is required unless --projected-w is given"),
+        ({"seeds": "1-"}, "Invalid value for '--seeds': expected numbers and ranges such as 1,3,5-8, found '1-'"),
+        ({"seeds": "9-3"}, "Invalid value for '--seeds': a range goes upwards, found '9-3'"),
+        ({"seeds": "1", "trunc": "x"}, "Invalid value for '--trunc': 'x' is not a valid float."),
+        ({"seeds": "1", "noise_mode": "some"}, "Invalid value for '--noise-mode': 'some' is not one of 'const',"),
+        ({"seeds": "1", "class": "-1"}, "Invalid value for '--class': -1 is not in the range x>=0."),
+        ({"projected_w": "nothing.npz"}, "--projected-w: nothing.npz: no such file"),
+        ({"projected_w": __file__}, f"--projected-w: {__file__} is not an npz file with an array 'w'"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_fit(options, message, network, tmp_path):
+    result = run(network=network, outdir=tmp_path / "out", **options)
+    assert result.exit_code in (1, 2)
+    assert result.stderr.startswith(f"Error: {message}")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (None, "--class: this network is conditional; give a class from 0 to 2"),
+        (3, "--class: this network has classes 0 to 2, got 3"),
+    ],
+)
+def test_classes_that_do_not_fit(label, message, conditional, tmp_path):
+    options = {} if label is None else {"class": label}
+    result = run(network=conditional, seeds="1", outdir=tmp_path / "out", **options)
+    assert (result.exit_code, result.stderr) == (1, f"Error: {message}\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "found"),
+    [({"w": np.zeros([1, 3, 16])}, r"has [1, 3, 16]"), ({"v": np.zeros(1)}, "holds no array 'w'")],
+)
+def test_arrays_that_do_not_fit(arrays, found, network, tmp_path):
+    np.savez(tmp_path / "w.npz", **arrays)
+    result = run(network=network, projected_w=tmp_path / "w.npz", outdir=tmp_path / "out")
+    assert result.exit_code == 1
+    assert found in result.stderr
+    assert result.stderr.count("\n") == 1
