@@ -151,7 +151,7 @@ def _bias_act(layer: Layer) -> tuple[Launch, list[torch.Tensor]]:
 def build() -> HostLibrary:
     """The kernels for the host."""
     folder = Path(tempfile.mkdtemp(prefix="traffic-"))
-    return host_kernels.build_library(folder / "kernels.so", types=("f16", "f32"))
+    return host_kernels.build_library(folder / "kernels.so", kernels=host_kernels.of_types("f16", "f32"))
 
 
 @click.command()

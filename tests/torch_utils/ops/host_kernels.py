@@ -17,24 +17,30 @@ from torch_utils.ops.backend.plan import Launch
 
 COMPILER = shutil.which("g++")
 SHIM = Path(__file__).parent / "host_shim"
-ALL_TYPES: tuple[str, ...] = ("f16", "bf16", "f32", "f64")
+
+
+def of_types(*tags: str) -> str:
+    """All kernels of some element types, as `build` takes them."""
+    return " ".join(f"SG_{tag.upper()}(K)" for tag in tags)
+
+
+ALL = of_types("f16", "bf16", "f32", "f64")
 
 
 def build(
     output: Path,
-    types: tuple[str, ...] = ALL_TYPES,
+    kernels: str = ALL,
     flags: tuple[str, ...] = (),
     sources: Mapping[str, str] | None = None,
 ) -> Path:
-    """Compiles the kernels for the given element types, from changed sources if there are any, to `output`."""
+    """Compiles some kernels, as SG_DTYPES in csrc/kernels.cuh lists them, from changed sources if there are any."""
     assert COMPILER is not None
     headers = output.parent / f"{output.name}.src"
     headers.mkdir()
     for name, text in {**cache.sources(), **(sources or {})}.items():
         (headers / name).write_text(text)
-    defines = [f"-DSG_DTYPES(K)={' '.join(f'SG_{tag.upper()}(K)' for tag in types)}"]
-    base = [COMPILER, "-std=c++17", "-O1"]
-    command = [*base, *defines, *flags, f"-I{SHIM}", f"-I{headers}", str(SHIM / "runner.cpp"), "-o", str(output)]
+    base = [COMPILER, "-std=c++17", "-O1", f"-DSG_DTYPES(K)={kernels}"]
+    command = [*base, *flags, f"-I{SHIM}", f"-I{headers}", str(SHIM / "runner.cpp"), "-o", str(output)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return output
@@ -71,12 +77,11 @@ class HostLibrary(Library):
 POINTERS = {"Upfirdn2dParams": ("x", "f", "y"), "BiasActParams": ("ref", "b", "dy", "ddx", "out")}
 
 
-def replay(program: Path, library: Library, cases: list[tuple[Launch, list[torch.Tensor]]]) -> list[torch.Tensor]:
+def replay(program: Path, cases: list[tuple[Launch, list[torch.Tensor]]]) -> list[torch.Tensor]:
     """Runs launches in a separate program; the last tensor of each case as the kernel leaves it.
 
     Args:
         program: built with -DSHIM_MAIN.
-        library: says which number a kernel has.
         cases: each launch with its dense tensors, in the order in which its arguments point to them.
     """
     chunks = [struct.pack("i", len(cases))]
@@ -85,7 +90,7 @@ def replay(program: Path, library: Library, cases: list[tuple[Launch, list[torch
         offsets = [getattr(type(params), name).offset for name in names if getattr(params, name)]
         blobs = [bytes_of(tensor) for tensor in tensors]
         assert len(offsets) == len(blobs)
-        chunks.append(struct.pack("6i", library.index(kernel), *grid, len(blobs), ctypes.sizeof(params)))
+        chunks.append(struct.pack("64s5i", kernel.encode(), *grid, len(blobs), ctypes.sizeof(params)))
         chunks.append(struct.pack(f"{len(blobs)}q{len(blobs)}i", *map(len, blobs), *offsets))
         chunks += [bytes(params), *blobs]
     source, target = program.with_suffix(".in"), program.with_suffix(".out")

@@ -33,10 +33,6 @@ class Library:
         """The names of the kernels that it holds."""
         return list(self._index)
 
-    def index(self, kernel: str) -> int:
-        """A kernel's number."""
-        return self._index[kernel]
-
     def params_size(self, kernel: str) -> int:
         """What the library takes to be the size of a kernel's arguments."""
         return self._lib.sg_params_size(self._index[kernel])

@@ -32,7 +32,7 @@
 
 namespace sg {
 // So many blocks shall fit on a multiprocessor: it bounds the registers, to what needs no spills on any architecture.
-template <typename T> __device__ constexpr int blocks_per_sm() { return sizeof(T) == 8 ? 3 : 4; }
+template <typename T> __device__ constexpr int blocks_per_sm() { return sizeof(T) == 8 ? 2 : 4; }
 
 #define SG_DEFINE_KERNEL(NAME, PARAMS, T, ...) \
     extern "C" __global__ void __launch_bounds__(THREADS, blocks_per_sm<T>()) NAME(const PARAMS p) { __VA_ARGS__(p); }

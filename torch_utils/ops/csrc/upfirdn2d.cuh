@@ -98,6 +98,7 @@ template <typename Type, int UP_, int DOWN_, int CB_, int TW_, int TH_> struct F
     static constexpr int STEP = TH * DOWN / UP;
     static constexpr int HALF = DOWN == 2 ? half_pitch(IN_W, CB) : 0;
     static constexpr int PITCH = (DOWN == 2 ? 2 * HALF : IN_W) * CB;
+    using Ring = A[IN_H * PITCH];  // passed by reference, so that a host compiler can check every index
     static_assert(UP * DOWN <= 2, "up 1, up 2 or down 2");
     static_assert(BANDS * TW * CB == THREADS && RUN * BANDS == TH, "the threads tile the step");
     static_assert(UP == 1 || (RUN % 2 == 0 && TW % 2 == 0), "rows and columns come in pairs of phases");
@@ -107,10 +108,10 @@ template <typename Type, int UP_, int DOWN_, int CB_, int TW_, int TH_> struct F
         return DOWN == 2 ? (column & 1) * HALF + (column >> 1) : column;
     }
 
-    // Start of row r of the window in the ring, whose oldest row is in slot `base`.
-    static __device__ inline const A* row(const A* ring, int base, int r) {
+    // Where row r of the window begins in the ring, whose oldest row is in slot `base`.
+    static __device__ inline int row(int base, int r) {
         const int slot = base + r;
-        return ring + (slot < IN_H ? slot : slot - IN_H) * PITCH;
+        return (slot < IN_H ? slot : slot - IN_H) * PITCH;
     }
 };
 
@@ -138,9 +139,8 @@ template <class S> __device__ inline Strip find_strip(const Upfirdn2dParams& p) 
 // Reads rows `first` to IN_H - 1 of the window whose corner is (y0, x0) into the ring; zeros outside the image. A warp
 // takes a row, of which it treats AT_ONCE pixels side by side.
 template <class S>
-__device__ inline void fill(const Upfirdn2dParams& p, const typename S::T* image, const Strip& strip, typename S::A* ring,
-                            int base, int y0, int x0, int first) {
-    using A = typename S::A;
+__device__ inline void fill(const Upfirdn2dParams& p, const typename S::T* image, const Strip& strip,
+                            typename S::Ring& ring, int base, int y0, int x0, int first) {
     constexpr int AT_ONCE = 32 / S::CB;
     const int channel = threadIdx.x % S::CB, begin = threadIdx.x % 32 / S::CB;
     const long long pixel = p.x_stride[3];
@@ -148,26 +148,26 @@ __device__ inline void fill(const Upfirdn2dParams& p, const typename S::T* image
         const int y = y0 + r;
         const bool row_inside = y >= 0 && y < p.h && channel < strip.left;
         const typename S::T* source = image + y * p.x_stride[2] + channel * p.x_stride[1] + (x0 + begin) * pixel;
-        A* target = const_cast<A*>(S::row(ring, base, r)) + channel;
+        const int target = S::row(base, r) + channel;
 #pragma unroll 4
         for (int column = begin; column < S::IN_W; column += AT_ONCE, source += AT_ONCE * pixel) {
             const bool inside = row_inside && x0 + column >= 0 && x0 + column < p.w;
-            target[S::place(column) * S::CB] = inside ? read(source) : A(0);
+            ring[target + S::place(column) * S::CB] = inside ? read(source) : typename S::A(0);
         }
     }
 }
 
 // Adds up RUN outputs, one above the other; every row of the window is read once. Up 1.
 template <class S, typename A>
-__device__ inline void gather(const A* ring, int base, int column, int channel, int band, const A (&taps)[16],
+__device__ inline void gather(const typename S::Ring& ring, int base, int column, int channel, int band, const A (&taps)[16],
                               A (&sum)[S::RUN]) {
     constexpr int ROWS = (S::RUN - 1) * S::DOWN + 4;
 #pragma unroll
     for (int i = 0; i < ROWS; ++i) {
-        const A* row = S::row(ring, base, band * S::RUN * S::DOWN + i) + channel;
+        const int row = S::row(base, band * S::RUN * S::DOWN + i) + channel;
         A v[4];
 #pragma unroll
-        for (int k = 0; k < 4; ++k) v[k] = row[S::place(column * S::DOWN + k) * S::CB];
+        for (int k = 0; k < 4; ++k) v[k] = ring[row + S::place(column * S::DOWN + k) * S::CB];
 #pragma unroll
         for (int j = 0; j < S::RUN; ++j) {
             const int ky = i - j * S::DOWN;
@@ -182,13 +182,13 @@ __device__ inline void gather(const A* ring, int base, int column, int channel, 
 // its row (for the even rows of the tile `odd`) and of its column (already chosen in `taps`).
 // taps[phase of the row][first or second sample down][first or second sample across]
 template <class S, typename A>
-__device__ inline void gather_up(const A* ring, int base, int column, int channel, int band, bool odd,
+__device__ inline void gather_up(const typename S::Ring& ring, int base, int column, int channel, int band, bool odd,
                                  const A (&taps)[2][2][2], A (&sum)[S::RUN]) {
     A top[2], mid[2], low[2];
     auto load = [&](int r, A(&v)[2]) {
-        const A* row = S::row(ring, base, band * S::RUN / 2 + r) + column * S::CB + channel;
-        v[0] = row[0];
-        v[1] = row[S::CB];
+        const int place = S::row(base, band * S::RUN / 2 + r) + column * S::CB + channel;
+        v[0] = ring[place];
+        v[1] = ring[place + S::CB];
     };
     auto dot = [](const A(&u)[2], const A(&v)[2], const A(&w)[2][2]) {
         return u[0] * w[0][0] + u[1] * w[0][1] + v[0] * w[1][0] + v[1] * w[1][1];
@@ -208,7 +208,7 @@ __device__ inline void gather_up(const A* ring, int base, int column, int channe
 template <class S> __device__ inline void upfirdn2d_fir4(const Upfirdn2dParams& p) {
     using T = typename S::T;
     using A = typename S::A;
-    __shared__ A ring[S::IN_H * S::PITCH];
+    __shared__ typename S::Ring ring;
     __shared__ A filter[16];
 
     const Strip strip = find_strip<S>(p);

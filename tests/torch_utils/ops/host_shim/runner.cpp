@@ -218,8 +218,8 @@ long long shim_count(int start) {
 
 #ifdef SHIM_MAIN
 // Replays launches from a file, for builds with sanitizers, which cannot be loaded into an ordinary Python. Per launch:
-//   int kernel, grid_x, grid_y, grid_z, num_buffers, params_size; long long size[num_buffers]; int offset[num_buffers];
-//   the params; then each buffer. offset[i] is where in the params the address of buffer i goes. The buffers are written
+//   char kernel[64]; int grid_x, grid_y, grid_z, num_buffers, params_size; long long size[num_buffers];
+//   int offset[num_buffers]; the params; then each buffer. offset[i] is where in the params the address of buffer i goes. The buffers are written
 //   to the output file as they are after the launch.
 namespace {
 
@@ -237,12 +237,13 @@ int main(int argc, char** argv) {
     if (!in || !out) return 2;
     int num_launches = take<int>(in, 1)[0];
     while (num_launches-- > 0) {
-        const auto head = take<int>(in, 6);
-        const auto sizes = take<long long>(in, head[4]);
-        const auto offsets = take<int>(in, head[4]);
-        auto params = take<char>(in, head[5]);
+        const auto name = take<char>(in, 64);
+        const auto head = take<int>(in, 5);
+        const auto sizes = take<long long>(in, head[3]);
+        const auto offsets = take<int>(in, head[3]);
+        auto params = take<char>(in, head[4]);
         std::vector<char*> buffers;  // on the heap, one by one and of exact size: whatever lies beside is out of bounds
-        for (int i = 0; i < head[4]; ++i) {
+        for (int i = 0; i < head[3]; ++i) {
             const auto content = take<char>(in, sizes[i]);
             buffers.push_back(static_cast<char*>(std::malloc(sizes[i])));
             std::memcpy(buffers[i], content.data(), sizes[i]);
@@ -251,8 +252,11 @@ int main(int argc, char** argv) {
         // The parameters are copied to where their type may stand.
         std::vector<long long> aligned(params.size() / sizeof(long long));
         std::memcpy(aligned.data(), params.data(), params.size());
-        if (const int code = sg_launch(head[0], head[1], head[2], head[3], aligned.data(), 0, nullptr)) return 10 + code;
-        for (int i = 0; i < head[4]; ++i) {
+        int kernel = 0;
+        while (kernel < num_entries && std::strcmp(entries[kernel].name, name.data()) != 0) ++kernel;
+        if (kernel == num_entries) return 4;
+        if (const int code = sg_launch(kernel, head[0], head[1], head[2], aligned.data(), 0, nullptr)) return 10 + code;
+        for (int i = 0; i < head[3]; ++i) {
             std::fwrite(buffers[i], 1, sizes[i], out);
             std::free(buffers[i]);
         }
