@@ -41,7 +41,7 @@ def largest_width(
     narrowest = 0.0
     while low < high:
         middle = (low + high) // 2
-        found = cost(plan.build(list(scaled(plan.sets, widths[middle]).values())))
+        found = cost(plan.build(list(plan.scaled(widths[middle]).values())))
         if middle == 0:
             narrowest = found
         low, high = (middle + 1, high) if found <= target else (low, middle)
@@ -73,11 +73,12 @@ def global_widths(
         Set name → number of channels.
     """
     normalised = {name: score / score.mean().clamp_min(1e-30) for name, score in scores.items()}
-    floors = scaled(plan.sets, uniform * FLOOR)
+    floors = plan.scaled(uniform * FLOOR)
     thresholds = torch.cat(list(normalised.values())).unique().tolist()
 
     def widths(threshold: float) -> dict[str, int]:
-        return {name: max(floors[name], int((score >= threshold).sum())) for name, score in normalised.items()}
+        best = {name: int((score >= threshold).sum()) for name, score in normalised.items()}
+        return plan.fit({name: max(floors[name], number) for name, number in best.items()})
 
     low, high = 0, len(thresholds)  # the first threshold that fits is in [low, high]
     while low < high:

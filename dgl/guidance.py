@@ -1,16 +1,15 @@
 """The teacher's term of the generator's loss, and what it tells about itself.
 
-λ · f(-D_T(G(z))) with f = softplus (DGL-GAN, arXiv:2112.06502, equation 5 and section 4); several teachers are
-averaged, with fixed weights or with weights that follow the batch.
+λ · f(-D_T(G(z))), f that of the student's own loss (DGL-GAN, arXiv:2112.06502, equation 5 and section 4); several
+teachers are averaged, with fixed weights or with weights that follow the batch.
 """
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 
 from torch_utils import distributed, training_stats
-from training.loss import GenBatch, report_logits
+from training.loss import GenBatch, StyleGAN2Loss, report_logits
 
 SURE_SIGN = 0.95  # mean sign of a teacher's logits on fakes from which it hardly tells one fake from another
 SURE_CALLS = 200  # passes that this must last before it is worth a warning
@@ -27,7 +26,9 @@ class TeacherDiscriminatorTerm:
         start_nimg: before that many images there is no teacher (stage one).
         ramp_nimg: λ grows linearly from 0 over that many images after the start; 0 is at once.
         teacher_weights: w_k before they are scaled to sum to 1; None weights all alike; 'dynamic' gives each teacher
-            the share of its own loss in that of all, so that the one least convinced by the student counts most.
+            the share of its own loss in that of all, so that the one least convinced by the student counts most; for
+            losses that are not negative.
+        g_loss: logits → f(-logits).
     """
 
     name = "dgl"
@@ -40,10 +41,12 @@ class TeacherDiscriminatorTerm:
         start_nimg: int = 0,
         ramp_nimg: int = 0,
         teacher_weights: Sequence[float] | str | None = None,
+        g_loss: Callable[[torch.Tensor], torch.Tensor] = StyleGAN2Loss.g_loss,
     ) -> None:
         self.discriminators = list(discriminators)
         self.weight = weight
         self.augmented = augmented
+        self.g_loss = g_loss
         self.start_nimg = start_nimg
         self.ramp_nimg = ramp_nimg
         self.dynamic = teacher_weights == "dynamic"
@@ -72,7 +75,7 @@ class TeacherDiscriminatorTerm:
         logits = torch.cat([D(img, batch.c) for D in self.discriminators], dim=1)  # [N, teachers]
         report_logits("fake", logits, prefix="teacher/")
         self._confidence.watch(logits)
-        losses = F.softplus(-logits)
+        losses = self.g_loss(logits)
         training_stats.report("Loss/teacher/weight", weight)
         return (losses * self._teacher_weights(losses)).sum(dim=1) * weight
 

@@ -1,28 +1,29 @@
-"""The student's losses: those of StyleGAN2, plus its teachers' (DGL-GAN, arXiv:2112.06502, section 4).
+"""The student's losses: those it would have alone, plus its teachers' (DGL-GAN, arXiv:2112.06502, section 4).
 
-The student's generator minimises  E f(-D(G(z))) + λ · E f(-D_T(G(z))),  f = softplus, D its own discriminator and D_T
-its teacher's; nothing is added to the loss of D. In the variant with an updated teacher, D_T goes on training on reals
-and on the student's images, with the same loss as D.
+The student's generator minimises  E f(-D(G(z))) + λ · E f(-D_T(G(z))),  D its own discriminator and D_T its teacher's;
+f is softplus for StyleGAN2 and the identity with the hinge loss; nothing is added to the loss of D. In the variant with
+an updated teacher, D_T goes on training on reals and on the student's images, with the same loss as D.
 """
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from training.loss import Phase, StyleGAN2Loss, report_logits
+from training.loss import Loss, LossTerm, Phase, StyleGAN2Loss, report_logits
+from training.loss_biggan import HingeLoss
 from training.optimization import make_phases
 
 from . import teacher as teacher_files
 from .guidance import TeacherDiscriminatorTerm
 
-__all__ = ["DGLLoss", "TeacherDiscriminatorTerm"]
+__all__ = ["DGLHingeLoss", "DGLLoss", "TeacherDiscriminatorTerm"]
 
 _KD_TERMS = {"rgb": "RGBTerm", "feature": "FeatureTerm", "latent": "LatentDirectionTerm"}
 
 
-class DGLLoss(StyleGAN2Loss):
-    """The StyleGAN2 losses with teachers.
+class _WithTeachers(Loss):
+    """Adds teachers to the losses that it is derived together with.
 
     Args:
         teachers: for each, url and sha256 of its pickle, optionally trust_pickle.
@@ -36,7 +37,7 @@ class DGLLoss(StyleGAN2Loss):
         teacher_opt_kwargs: their optimizer's class_name and arguments; the learning rate is used as it is.
         teacher_reg_interval: iterations between their R1 steps.
         kd: weights of distillation terms (`dgl.kd.NAMES`), with the first teacher.
-        kwargs: as for StyleGAN2Loss.
+        kwargs: of these losses.
     """
 
     def __init__(
@@ -56,14 +57,15 @@ class DGLLoss(StyleGAN2Loss):
         kd: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(device, G, D, **kwargs)
+        super().__init__(device, G, D, **kwargs)  # type: ignore[call-arg]  # of the losses derived together with
         self.start_nimg = round(stage1_kimg * 1000)
         self.teacher_update = teacher_update
         loaded = [teacher_files.load(**teacher) for teacher in teachers]
-        self.teachers = [teacher.D.eval().requires_grad_(False).to(device) for teacher in loaded]
+        self.teachers = [one.D.train(teacher_update).requires_grad_(False).to(device) for one in loaded]
         self.g_terms.append(
             TeacherDiscriminatorTerm(
-                self.teachers, dgl_weight, teacher_aug, self.start_nimg, round(dgl_ramp_kimg * 1000), teacher_weights
+                self.teachers, dgl_weight, teacher_aug, self.start_nimg, round(dgl_ramp_kimg * 1000), teacher_weights,
+                self.g_loss,
             )
         )
         for name, weight in (kd or {}).items():
@@ -75,6 +77,11 @@ class DGLLoss(StyleGAN2Loss):
             assert teacher_opt_kwargs is not None
             for number, teacher in enumerate(self.teachers):
                 self._add_phases(f"T{number}", teacher, teacher_opt_kwargs, teacher_reg_interval)
+
+    # Of the losses that this is derived together with.
+    g_terms: list[LossTerm]
+    g_loss: Callable[[torch.Tensor], torch.Tensor]
+    d_step: Callable[..., None]
 
     def _add_phases(self, name: str, D: torch.nn.Module, opt_kwargs: Mapping[str, Any], reg_interval: int) -> None:
         """A main and a regularisation phase with one optimizer at the plain learning rate."""
@@ -123,3 +130,11 @@ class DGLLoss(StyleGAN2Loss):
         super().load_state_dict(state)
         for teacher, saved in zip(self.teachers, state.get("teachers", [])):
             teacher.load_state_dict(saved)
+
+
+class DGLLoss(_WithTeachers, StyleGAN2Loss):
+    """The StyleGAN2 losses with teachers."""
+
+
+class DGLHingeLoss(_WithTeachers, HingeLoss):
+    """The hinge loss with teachers."""

@@ -1,4 +1,4 @@
-"""The command-line options of --cfg=dgl, and what they turn into. No torch until a run is configured."""
+"""The command-line options of presets with a teacher, and what they turn into. No torch until a run is configured."""
 import dataclasses
 import os
 from collections.abc import Callable
@@ -10,12 +10,11 @@ import click
 from dnnlib import EasyDict
 from dnnlib.cli import Fraction01
 from training.config import DataInfo, OptionError
-from training.config import training_config as base_config
-from training.presets import Preset, auto_gamma
 
 from . import kd, scores
+from .bases import BASES
 
-CFG = "dgl"
+CFGS = tuple(BASES)
 
 
 class TeacherWeights(click.ParamType):
@@ -89,8 +88,6 @@ _OPTIONS: list[Callable[[Any], Any]] = [
 ]
 _NAMES = ("teacher", "width", "dgl_weight", "init", "score", "d_init", "d_width", "stage1_kimg", "teacher_update",
           "teacher_aug", "refine", "dgl_ramp", "teacher_weights", "kd")
-# Options that the teacher settles.
-_FIXED = ("cbase", "cmax", "z_dim", "w_dim", "map_depth", "mbstd_group", "freezed", "resume", "fp32", "nhwc")
 
 
 def add(command: Any) -> Any:
@@ -110,19 +107,26 @@ def check(opts: EasyDict, given: set[str]) -> None:
     Raises:
         OptionError: an option of --cfg=dgl without it, or one that it does not allow or lacks.
     """
-    if opts.cfg != CFG:
+    base = BASES.get(opts.cfg)
+    if base is None:
         for name in _NAMES:
             if name in given:
-                raise OptionError(_flag(name), "can only be given together with --cfg=dgl")
+                raise OptionError(_flag(name), f"can only be given together with --cfg={' or --cfg='.join(CFGS)}")
         return
-    for name in _FIXED:
+    for name in base.settled:
         if name in given and opts[name] != "noresume":
-            raise OptionError(_flag(name), "cannot be given together with --cfg=dgl, which takes its networks from "
-                                           "--teacher")
+            raise OptionError(_flag(name), f"cannot be given together with --cfg={opts.cfg}, which takes its networks "
+                                           "from --teacher")
+    for name in base.meaningless:
+        if opts[name] and opts[name] != "none":
+            raise OptionError(_flag(name), f"cannot be given together with --cfg={opts.cfg}")
+    if base.loss_is_signed and opts.teacher_weights == "dynamic":
+        raise OptionError("--teacher-weights", f"'dynamic' cannot be given together with --cfg={opts.cfg}, whose "
+                                               "losses can be negative and give no shares; pass numbers")
     if not opts.teacher:
-        raise OptionError("--teacher", "--cfg=dgl needs the network pickle of a teacher")
+        raise OptionError("--teacher", f"--cfg={opts.cfg} needs the network pickle of a teacher")
     if opts.width is None and (opts.init or "slice") in ("slice", "scratch"):
-        raise OptionError("--width", "--cfg=dgl needs the width of the student, e.g. --width=0.5")
+        raise OptionError("--width", f"--cfg={opts.cfg} needs the width of the student, e.g. --width=0.5")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,24 +154,6 @@ def _start(opts: EasyDict) -> _Start:
                   one if opts.d_width is None else opts.d_width)
 
 
-def preset(resolution: int, gpus: int, batch: int | None) -> Preset:
-    """The training settings of a student: those of StyleGAN2, with the R1 weight of the resolution."""
-    total = 32 if batch is None else batch
-    per_gpu = min(total, max(4096 // resolution, 1))  # images that one pass of a full-width network takes
-    return Preset(
-        ref_gpus=max(gpus, total // per_gpu),
-        kimg=25000,
-        batch=32,
-        mbstd_group=4,
-        fmaps=1,
-        lr=0.002,
-        gamma=10 if resolution >= 1024 else auto_gamma(resolution, total),
-        ema_kimg=10,
-        ema_rampup=None,
-        map_depth=8,
-    )
-
-
 def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> EasyDict:
     """The arguments of the training loop for a student of a teacher.
 
@@ -177,11 +163,12 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> EasyDict
     from . import teacher as teachers
     from .student import resized
 
-    start = _start(opts)
+    start, base = _start(opts), BASES[opts.cfg]
     loaded = [teachers.load(os.path.expanduser(url), opts.trust_pickle) for url in opts.teacher]
     for one in loaded:
+        _check_kind(one, opts.cfg)
         teachers.check_fits(one, data.resolution, data.num_channels, data.label_dim)
-    c = base_config(opts, preset(data.resolution, opts.gpus, opts.batch), data, default_aug="noaug")
+    c = base.config(opts, data)
     first = loaded[0]
     if start.init in ("slice", "scratch"):
         G = resized(first.G_ema, start.width)
@@ -190,14 +177,14 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> EasyDict
     D = resized(first.D, start.d_width)
     for name, network, sizes in (("G_kwargs", G, _DATA_ARGUMENTS), ("D_kwargs", D, _DATA_ARGUMENTS)):
         kwargs = {key: value for key, value in network.init_kwargs.items() if key not in sizes}
-        c[name] = EasyDict(class_name=f"training.networks.{type(network).__name__}", **kwargs)
+        c[name] = EasyDict(class_name=f"{type(network).__module__}.{type(network).__name__}", **kwargs)
     specs = []
     for one in loaded:
         spec = EasyDict(url=one.url, sha256=one.sha256)
         if opts.trust_pickle:
             spec.trust_pickle = True
         specs.append(spec)
-    c.loss_kwargs = _loss_config(opts, c, start, specs)
+    c.loss_kwargs = _loss_config(opts, c, start, specs, base.loss)
     c.init_kwargs = EasyDict(
         func_name="dgl.student.initialise",
         teacher=specs[0],
@@ -209,11 +196,20 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> EasyDict
         d_width=str(start.d_width),
         seed=opts.seed,
     )
-    _check_groups(c, [one.D for one in loaded])
+    base.check(c, [one.D for one in loaded])
     return c
 
 
 _DATA_ARGUMENTS = ("c_dim", "img_resolution", "img_channels")  # the training loop adds these from the data set
+
+
+def _check_kind(teacher: Any, cfg: str) -> None:
+    """The teacher must be of the kind that the preset trains."""
+    found = type(teacher.G_ema).__name__
+    if found != BASES[cfg].generator:
+        fitting = [f"--cfg={name}" for name, base in BASES.items() if base.generator == found]
+        raise OptionError("--teacher", f"--cfg={cfg} expects a {BASES[cfg].generator}, {teacher.url} holds a {found}; "
+                                       f"{'use ' + fitting[0] if fitting else 'it cannot be compressed'}")
 
 
 def _student_of(start: _Start, opts: EasyDict, teacher: Any) -> Any:
@@ -236,11 +232,11 @@ def _student_of(start: _Start, opts: EasyDict, teacher: Any) -> Any:
     return G
 
 
-def _loss_config(opts: EasyDict, c: EasyDict, start: _Start, specs: list[EasyDict]) -> EasyDict:
+def _loss_config(opts: EasyDict, c: EasyDict, start: _Start, specs: list[EasyDict], class_name: str) -> EasyDict:
     stage1 = opts.stage1_kimg
     if stage1 is None:
         stage1 = c.total_kimg // 2 if start.init == "scratch" else 0
-    loss = EasyDict({**c.loss_kwargs, "class_name": "dgl.loss.DGLLoss"})
+    loss = EasyDict({**c.loss_kwargs, "class_name": class_name})
     loss.update(
         teachers=specs,
         dgl_weight=DGL_WEIGHT if opts.dgl_weight is None else opts.dgl_weight,
@@ -260,13 +256,3 @@ def _loss_config(opts: EasyDict, c: EasyDict, start: _Start, specs: list[EasyDic
     if opts.teacher_update:
         loss.teacher_opt_kwargs = EasyDict(c.D_opt_kwargs)
     return loss
-
-
-def _check_groups(c: EasyDict, discriminators: list[Any]) -> None:
-    """The minibatch-std group of every discriminator must divide the images of one pass."""
-    for D in discriminators:
-        mbstd = D.b4.mbstd
-        group = None if mbstd is None else mbstd.group_size
-        if group is not None and c.batch_gpu % min(group, c.batch_gpu) != 0:
-            raise OptionError("--batch-gpu", f"the teacher's minibatch-std group of {group} does not divide the "
-                                             f"{c.batch_gpu} images of one pass")

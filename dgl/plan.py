@@ -1,8 +1,11 @@
 """What a slicer must know of a network: its channel sets, which tensor axes belong to them, and how to rebuild it."""
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 
 import torch
+
+from . import widths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +46,28 @@ class Consumer:
     Attributes:
         layer: dotted name of the layer in the network.
         output: the set of its output channels; None if they reach the image directly.
+        axis: of its weight, which the set is read along.
     """
 
     layer: str
     output: str | None
+    axis: int = 1
+
+
+# (z [n, z_dim], c [n, c_dim], latents per pass) of a generator, or (None, None, ...) of a discriminator → a function of
+# (layer, magnitudes [O, C] of its weights) that gives their sum over O as the layer applies them, averaged over the
+# latents, [C] in float64.
+Applied = Callable[
+    [torch.Tensor | None, torch.Tensor | None, int], Callable[[str, torch.Tensor], torch.Tensor]
+]
+
+
+def _as_they_are(wished: Mapping[str, int]) -> dict[str, int]:
+    return dict(wished)
+
+
+def _leave(network: torch.nn.Module) -> None:
+    """Nothing is estimated."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +79,22 @@ class Plan:
         rules: tensor name → rule; tensors without one are copied.
         consumers: set name → layers that read it.
         build: widths in the order of `sets` → a network of the same kind with those widths, freshly initialised.
+        applied: see `Applied`.
+        fit: set name → wished width, to the nearest widths that such a network can have.
+        settle: brings up to date, in place, what a network estimates about itself, after channels were removed.
     """
 
     sets: dict[str, int]
     rules: dict[str, Rule]
     consumers: dict[str, list[Consumer]]
     build: Callable[[Sequence[int]], torch.nn.Module]
+    applied: Applied
+    fit: Callable[[Mapping[str, int]], dict[str, int]] = _as_they_are
+    settle: Callable[[torch.nn.Module], None] = _leave
+
+    def scaled(self, width: Fraction) -> dict[str, int]:
+        """The widths of a uniform cut."""
+        return self.fit(widths.scaled(self.sets, width))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -98,4 +98,6 @@ def slice_network(network: torch.nn.Module, keep: KeepLists) -> torch.nn.Module:
                 raise UserError(f"{name}: sliced to {list(state[name].shape)}, but the narrow network has "
                                 f"{list(tensor.shape)}")
             tensor.copy_(state[name])
+    if any(len(keep[name]) < size for name, size in plan.sets.items()):
+        plan.settle(narrow)
     return narrow

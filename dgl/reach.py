@@ -4,24 +4,35 @@ import torch
 from .plan import Consumer, Plan
 
 
+def by_channel(tensor: torch.Tensor, plan: Plan, set_name: str, consumer: Consumer) -> torch.Tensor:
+    """A tensor of the shape of a consumer's weight, arranged by the channel that is read: [O, C, everything else]."""
+    axis = plan.rules[f"{consumer.layer}.weight"].axes[consumer.axis]
+    read = tensor.transpose(1, consumer.axis) if consumer.axis != 1 else tensor
+    used = read[:, : read.shape[1] - axis.extra]
+    return used.reshape(read.shape[0], plan.sets[set_name], -1)
+
+
 def reading_weight(network: torch.nn.Module, plan: Plan, set_name: str, consumer: Consumer) -> torch.Tensor:
     """The weights of a consumer arranged by the channel they read: [O, C, everything else]."""
-    weight = network.get_parameter(f"{consumer.layer}.weight")
-    axis = plan.rules[f"{consumer.layer}.weight"].axes[1]
-    used = weight[:, : weight.shape[1] - axis.extra]
-    return used.reshape(weight.shape[0], plan.sets[set_name], -1)
+    return by_channel(network.get_parameter(f"{consumer.layer}.weight"), plan, set_name, consumer)
 
 
 @torch.no_grad()
 def reachable(network: torch.nn.Module, plan: Plan) -> dict[str, torch.Tensor]:
-    """Set name → bool [C]: whether a chain of non-zero weights leads from the channel to the output."""
-    found: dict[str, torch.Tensor] = {}
-    for name in reversed(plan.sets):  # consumers before producers
-        reaches = torch.zeros([plan.sets[name]], dtype=torch.bool)
-        for consumer in plan.consumers[name]:
-            used = reading_weight(network, plan, name, consumer).ne(0).any(dim=2).cpu()  # [O, C]
-            if consumer.output is not None:
-                used = used & found[consumer.output][:, None]
-            reaches |= used.any(dim=0)
-        found[name] = reaches
+    """Set name → bool [C]: whether a chain of non-zero weights leads from the channel to the output.
+
+    Sets may feed each other in a circle, as behind shortcuts: what reaches the output grows until nothing is added.
+    """
+    links = [
+        (name, consumer.output, reading_weight(network, plan, name, consumer).ne(0).any(dim=2).cpu())  # [O, C]
+        for name in reversed(plan.sets)  # consumers before producers, so that once around is mostly enough
+        for consumer in plan.consumers[name]
+    ]
+    found = {name: torch.zeros([size], dtype=torch.bool) for name, size in plan.sets.items()}
+    grows = True
+    while grows:
+        before = sum(int(reaches.sum()) for reaches in found.values())
+        for name, output, used in links:
+            found[name] |= (used if output is None else used & found[output][:, None]).any(dim=0)
+        grows = sum(int(reaches.sum()) for reaches in found.values()) > before
     return found

@@ -3,6 +3,8 @@ from typing import Any
 
 import torch
 
+from dnnlib.util import UserError
+
 
 @torch.no_grad()
 def svs(G: Any) -> None:
@@ -13,7 +15,12 @@ def svs(G: Any) -> None:
     cancel row by row anyway. Layers without demodulation are left alone.
 
     Source: "SVS" for GAN compression, AAAI 2025; the norm is ours.
+
+    Raises:
+        UserError: there are no such convolutions in this kind of network.
     """
+    if not hasattr(G, "synthesis"):
+        raise UserError(f"--refine: svs is for demodulated convolutions, a {type(G).__name__} has none")
     for block in (getattr(G.synthesis, f"b{res}") for res in G.synthesis.block_resolutions):
         for layer in (getattr(block, name) for name in ("conv0", "conv1") if hasattr(block, name)):
             weight = layer.weight.flatten(1).double()

@@ -9,7 +9,7 @@ import torch
 from torch_utils import misc
 from training.pickles import open_networks
 
-from . import budget, prune, refine, widths
+from . import budget, prune, refine
 from .architectures import costs_of, plan_of
 from .roi import Roi
 from .scores import DISCRIMINATOR_SCORES
@@ -53,7 +53,7 @@ def keep_lists(network: torch.nn.Module, cut: Cut) -> dict[str, torch.Tensor]:
     """Channel set → kept channels of a network."""
     plan = plan_of(network)
     scores = compute(cut.score, network, plan, cut.options())
-    kept = widths.scaled(plan.sets, cut.width)
+    kept = plan.scaled(cut.width)
     if cut.across_layers:
         target = macs_in(plan.build(list(kept.values())))
         kept = budget.global_widths(plan, scores, macs_in, target, cut.width)
@@ -81,7 +81,7 @@ def slice_student(teacher: Teacher, cut: Cut, d_width: Fraction = Fraction(1)) -
 def resized(network: Any, width: Fraction) -> Any:
     """A network of the same kind at another width, with random weights."""
     plan = plan_of(network)
-    return plan.build(list(widths.scaled(plan.sets, width).values()))
+    return plan.build(list(plan.scaled(width).values()))
 
 
 def initialise(

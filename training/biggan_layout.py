@@ -69,7 +69,7 @@ def _common_options(tensors: Tensors, kind: str) -> dict[str, Any]:
     return {f"{kind}_param": "SN" if num_svs else "none", f"num_{kind}_SVs": num_svs or 1}
 
 
-def _width_options(kind: str, streams: list[int], img_resolution: int, table: Mapping[int, Sequence[int]]) -> dict:
+def width_options(kind: str, streams: list[int], img_resolution: int, table: Mapping[int, Sequence[int]]) -> dict:
     """The channel multiplier where the widths are those of the table, else the widths."""
     multiplier = streams[0] // table[img_resolution][0]
     if [step * multiplier for step in table[img_resolution]] == streams:
@@ -111,7 +111,7 @@ def _generator_options(tensors: Tensors) -> dict[str, Any]:
         "img_channels": _shape(tensors, "output_layer.2.weight")[0],
         "G_attn": _attention(attended),
         **({"G_depth": depth} if deep else {}),
-        **_width_options("G", streams, img_resolution, table),
+        **width_options("G", streams, img_resolution, table),
         **_common_options(tensors, "G"),
     }
     return {**options, **_latent_options(tensors, deep, len(streams))}
@@ -164,7 +164,7 @@ def _discriminator_options(tensors: Tensors) -> dict[str, Any]:
         "img_channels": img_channels,
         "D_attn": _discriminator_attention(tensors, img_resolution, plan, depth),
         **({"D_depth": depth} if deep else {"D_wide": hidden == [block.hidden_channels for block in plan]}),
-        **_width_options("D", streams, img_resolution, table),
+        **width_options("D", streams, img_resolution, table),
         **_common_options(tensors, "D"),
     }
 

@@ -59,8 +59,9 @@ def preset_of(data: DataInfo) -> BigGANPreset:
     """
     if data.resolution not in PRESETS:
         known = ", ".join(f"{res}x{res}" for res in PRESETS)
-        raise OptionError("--cfg", f"BigGAN has presets for images of {known}; those of {data.kwargs.path} are "
-                                   f"{data.resolution}x{data.resolution}. Convert them with dataset_tool.py --resolution")
+        raise OptionError("--cfg", f"BigGAN has presets for images of {known}, those of {data.kwargs.path} are "
+                                   f"{data.resolution}x{data.resolution}; convert them with dataset_tool.py "
+                                   "--resolution")
     return PRESETS[data.resolution]
 
 

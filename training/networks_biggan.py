@@ -484,15 +484,16 @@ class BigGANGenerator(torch.nn.Module):
             raise ValueError(f"z: expected [N, {self.z_dim}], got {list(z.shape)}")
         _check_labels(c, self.c_dim)
         z = z[:, : self.z_dim] if truncation_psi == 1 else z[:, : self.z_dim] * truncation_psi
-        first, conditions = self._conditions(z, c if self.shared is None else self.shared(c))
+        first, conditions = self.conditions(z, c)
         x = self.linear(first).reshape(len(z), -1, BOTTOM, BOTTOM)
         for stage, y in zip(self.blocks, conditions):
             for layer in stage:
                 x = layer(x) if isinstance(layer, SelfAttention) else layer(x, y)
         return self.output_layer(x)
 
-    def _conditions(self, z, y):
-        """What the first layer sees, and what every stage does; the class comes before z."""
+    def conditions(self, z, c):
+        """What the first layer sees, and what every stage's norms are told; the class comes before z [N, z_dim]."""
+        y = c if self.shared is None else self.shared(c)
         if self.deep:
             y = torch.cat([y, z], dim=1)
             return y, [y] * len(self.blocks)

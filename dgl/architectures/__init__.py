@@ -6,16 +6,20 @@ import torch
 from dnnlib.util import UserError
 
 from ..plan import LayerCost, Plan
-from . import stylegan2
+from . import biggan, stylegan2
 
 _PLANS: dict[str, Callable[[torch.nn.Module], Plan]] = {
     "Generator": stylegan2.generator_plan,
     "Discriminator": stylegan2.discriminator_plan,
+    "BigGANGenerator": biggan.generator_plan,
+    "BigGANDiscriminator": biggan.discriminator_plan,
 }
 
 _COSTS: dict[str, Callable[[torch.nn.Module], list[LayerCost]]] = {
     "Generator": stylegan2.layer_costs,
     "Discriminator": stylegan2.layer_costs,
+    "BigGANGenerator": biggan.layer_costs,
+    "BigGANDiscriminator": biggan.layer_costs,
 }
 
 

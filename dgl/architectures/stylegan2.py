@@ -5,7 +5,7 @@ section 3). Discriminator: the first block's input, then every convolution's out
 shortcut, the shortcut's output belongs to the same set as the convolution's. Mapping, latents, noise, resampling
 filters and image channels are never cut.
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -70,7 +70,7 @@ def generator_plan(G: Any) -> Plan:
         sizes = {name: getattr(G, name) for name in ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")}
         return Generator(**{**kwargs, **sizes, "synthesis_kwargs": options})
 
-    return Plan(_named(names, sizes), rules, consumers, build)
+    return Plan(_named(names, sizes), rules, consumers, build, lambda z, c, batch: _applied(G, z, c, batch))
 
 
 def _modulated(layer: str, source: str, output: Axis | None) -> dict[str, Rule]:
@@ -137,7 +137,30 @@ def discriminator_plan(D: Any) -> Plan:
             kwargs.cmap_dim = D.b4.cmap_dim
         return Discriminator(**kwargs, **_width_arguments(D.img_resolution, widths, discriminator=True))
 
-    return Plan(_named(names, sizes), rules, consumers, build)
+    return Plan(_named(names, sizes), rules, consumers, build, lambda z, c, batch: _applied(D, z, c, batch))
+
+
+def _applied(network: Any, z: Any, c: Any, batch: int) -> Callable[[str, torch.Tensor], torch.Tensor]:
+    """Magnitudes as layers apply them (`dgl.plan.Applied`): modulated by the styles of latents, and demodulated."""
+    ws = None if z is None else network.mapping(z, c, skip_w_avg_update=True)[:, 0]
+
+    def applied(name: str, magnitude: torch.Tensor) -> torch.Tensor:
+        layer = network.get_submodule(name)
+        if not isinstance(layer, SynthesisLayer | ToRGBLayer):
+            return magnitude.sum(dim=0) * layer.weight_gain
+        assert ws is not None
+        energy = layer.weight.square().sum(dim=[2, 3]).double()  # [O, I]
+        total = torch.zeros_like(magnitude[0])
+        for w in ws.split(batch):
+            styles = layer.affine(w).double()  # [n, I]
+            if isinstance(layer, ToRGBLayer):
+                total += styles.abs().sum(dim=0) * magnitude.sum(dim=0) * layer.weight_gain
+            else:
+                demodulation = (styles.square() @ energy.t() + 1e-8).rsqrt()  # [n, O]
+                total += (styles.abs() * (demodulation @ magnitude)).sum(dim=0)
+        return total / len(ws)
+
+    return applied
 
 
 def layer_costs(network: Any) -> list[LayerCost]:

@@ -5,6 +5,8 @@ mean gradient magnitude of sum |moved image - image| over all weights that read 
 """
 import torch
 
+from dnnlib.util import UserError
+
 from ..plan import Plan
 from .registry import ScoreOptions
 from .sampling import WeightGradients, latents
@@ -18,6 +20,8 @@ PCA_SAMPLES = 10000
 
 def score(network: torch.nn.Module, plan: Plan, options: ScoreOptions) -> dict[str, torch.Tensor]:
     """Set name → variance of gradient magnitudes of each channel. One latent at a time, so no batch size matters."""
+    if not hasattr(network, "mapping"):
+        raise UserError(f"--score: diversity needs a generator with styles, a {type(network).__name__} has none")
     generator = torch.Generator().manual_seed(options.seed)
     gradients = WeightGradients(network, plan)
     directions = principal_directions(gradients.G, generator)

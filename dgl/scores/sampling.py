@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from ..plan import Plan
-from ..reach import reachable, reading_weight
+from ..reach import by_channel, reachable, reading_weight
 
 
 def latents(G: Any, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,8 +48,7 @@ class WeightGradients:
                 shaped = reading_weight(self.G, self._plan, name, consumer)
                 count += shaped.shape[0] * shaped.shape[2]
                 if gradient is not None:
-                    extra = self._plan.rules[f"{consumer.layer}.weight"].axes[1].extra
-                    used = gradient[:, : gradient.shape[1] - extra].reshape(shaped.shape)
+                    used = by_channel(gradient, self._plan, name, consumer)
                     total += used.abs().sum(dim=[0, 2]).cpu()
             found[name] = total / count * self._reachable[name]
         for weight in self._weights:

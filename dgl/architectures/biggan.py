@@ -1,0 +1,258 @@
+"""Channel sets and slicing rules of BigGAN networks (arXiv:1809.11096).
+
+Sets: the stream of residuals before the first block and after every block, every block's hidden channels, and the two
+inner widths of every attention. A discriminator's block without projection hands its stream on, so that its output
+belongs to the set of its input. Public networks have hidden widths equal to those of a stream, and attention widths of
+an eighth and half of theirs; others cannot be written down, so `Plan.fit` ties the widths, not the channels.
+
+Spectral normalisation divides by a singular value of what is left, not of the teacher's weight, and batch statistics
+change with it: both are estimated anew after a cut (docs/adr/0009-biggan-slices.md).
+"""
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from dnnlib.util import UserError
+from training.biggan_estimates import refine_singular_vectors, standing_statistics
+from training.biggan_layout import width_options
+from training.networks_biggan import (
+    DISCRIMINATOR_STREAMS,
+    GENERATOR_STREAMS,
+    ConditionalBatchNorm,
+    Conv2d,
+    Linear,
+    SelfAttention,
+)
+
+from ..plan import Axis, Consumer, LayerCost, Plan, Rule
+
+BOTTOM_PIXELS = 16  # entries of the first dense layer per channel
+MIN_ATTENDED = 8  # channels that self-attention needs
+STATISTICS_BATCH = 32  # samples that batch statistics are taken of, as one GPU had in the paper's training
+STATISTICS_PASSES = 16
+POWER_ITERATIONS = 100
+_TABLES = {"G": GENERATOR_STREAMS, "D": DISCRIMINATOR_STREAMS}
+
+
+class _Draft:
+    """A plan in the making."""
+
+    def __init__(self, network: Any) -> None:
+        if network.options["model"] != "BigGAN":
+            raise UserError(f"a {network.options['model']} cannot be made narrower: its shortcuts tie the channels "
+                            "of all blocks")
+        self.network = network
+        self.tensors = network.state_dict()
+        self.sets: dict[str, int] = {}
+        self.rules: dict[str, Rule] = {}
+        self.consumers: dict[str, list[Consumer]] = {}
+        self.shares: dict[str, tuple[str, int]] = {}  # set → (stream that settles its width, divided by this)
+        self.attended: set[str] = set()  # streams with attention
+
+    def add_set(self, name: str, size: int) -> str:
+        self.sets[name] = size
+        self.consumers[name] = []
+        return name
+
+    def cut(self, tensor: str, axes: dict[int, Axis]) -> None:
+        """A rule for a tensor, or a further axis of it."""
+        if tensor in self.tensors:
+            known = self.rules[tensor].axes if tensor in self.rules else {}
+            self.rules[tensor] = Rule({**known, **axes})
+
+    def writes(self, layer: str, output: str, repeat: int = 1) -> None:
+        """The outputs of a layer are a set: rows of the weight, bias, and singular vectors."""
+        axis = Axis(output, repeat)
+        self.cut(f"{layer}.weight", {0: axis})
+        self.cut(f"{layer}.bias", {0: axis})
+        for i in range(getattr(self.network.get_submodule(layer), "num_svs", 0)):
+            self.cut(f"{layer}.u{i}", {1: axis})
+
+    def reads(self, layer: str, source: str, output: str | None) -> None:
+        """The inputs of a layer are a set."""
+        self.cut(f"{layer}.weight", {1: Axis(source)})
+        self.consumers[source].append(Consumer(layer, output))
+
+    def norm(self, layer: str, stream: str) -> None:
+        """A conditional norm, or the output layer's."""
+        for name in ("stored_mean", "stored_var", "gain", "bias"):
+            self.cut(f"{layer}.{name}", {0: Axis(stream)})
+        if isinstance(self.network.get_submodule(layer), ConditionalBatchNorm):
+            for name in (f"{layer}.gain", f"{layer}.bias"):
+                if isinstance(self.network.get_submodule(name), Linear):
+                    self.writes(name, stream)
+                else:  # an embedding holds a row per class
+                    self.cut(f"{name}.weight", {1: Axis(stream)})
+
+    def attention(self, layer: str, stream: str) -> None:
+        """Queries and keys share a set that nothing but they themselves reads."""
+        qk, v = (self.add_set(f"{layer}.{name}", self.tensors[f"{layer}.{part}.weight"].shape[0])
+                 for name, part in (("qk", "theta"), ("v", "g")))
+        for part, output in (("theta", qk), ("phi", qk), ("g", v)):
+            self.writes(f"{layer}.{part}", output)
+            self.reads(f"{layer}.{part}", stream, output)
+        self.consumers[qk] += [Consumer(f"{layer}.{part}", None, axis=0) for part in ("theta", "phi")]
+        self.reads(f"{layer}.o", v, stream)
+        self.writes(f"{layer}.o", stream)
+        self.shares.update({qk: (stream, 8), v: (stream, 2)})
+        self.attended.add(stream)
+
+    def fit(self, wished: Mapping[str, int]) -> dict[str, int]:
+        """Hidden and attention widths follow their streams."""
+        found = dict(wished)
+        for stream in self.attended:
+            found[stream] = max(found[stream], MIN_ATTENDED)
+        for name, (stream, divisor) in self.shares.items():
+            found[name] = found[stream] // divisor
+        return found
+
+    def plan(self, kind: str, streams: Sequence[str], settle: Callable[[Any], None]) -> Plan:
+        """The finished plan; `streams` in the order of the constructor's list of widths."""
+        network, names = self.network, list(self.sets)
+
+        def build(widths: Sequence[int]) -> Any:
+            found = dict(zip(names, widths, strict=True))
+            if self.fit(found) != found:
+                raise ValueError(f"expected widths that a BigGAN can have, such as {self.fit(found)}, got {found}")
+            options = {key: value for key, value in network.options.items() if key != f"{kind}_channels"}
+            options |= width_options(kind, [found[stream] for stream in streams], network.img_resolution, _TABLES[kind])
+            return type(network)(**options)
+
+        return Plan(self.sets, self.rules, self.consumers, build, lambda z, c, batch: _applied(network, z, c, batch),
+                    self.fit, settle)
+
+
+def generator_plan(G: Any) -> Plan:
+    """The plan of a BigGAN generator of any size.
+
+    Raises:
+        UserError: a BigGAN-deep.
+    """
+    draft = _Draft(G)
+    stream = draft.add_set("stream0", len(draft.tensors["linear.bias"]) // BOTTOM_PIXELS)
+    draft.writes("linear", stream, repeat=BOTTOM_PIXELS)
+    streams = [stream]
+    for i, stage in enumerate(G.blocks):
+        block, before = f"blocks.{i}.0", stream
+        hidden = draft.add_set(f"{block}.hidden", len(draft.tensors[f"{block}.conv1.bias"]))
+        stream = draft.add_set(f"stream{i + 1}", len(draft.tensors[f"{block}.conv2.bias"]))
+        draft.norm(f"{block}.bn1", before)
+        draft.norm(f"{block}.bn2", hidden)
+        for conv, source, output in (("conv1", before, hidden), ("conv2", hidden, stream), ("conv_sc", before, stream)):
+            draft.reads(f"{block}.{conv}", source, output)
+            draft.writes(f"{block}.{conv}", output)
+        draft.shares[hidden] = (stream, 1)
+        if len(stage) > 1:
+            draft.attention(f"blocks.{i}.1", stream)
+        streams.append(stream)
+    draft.norm("output_layer.0", stream)
+    draft.reads("output_layer.2", stream, None)
+
+    def settle(network: Any) -> None:
+        training = network.training
+        refine_singular_vectors(network, POWER_ITERATIONS)
+        generator = torch.Generator().manual_seed(0)
+        standing_statistics(network, STATISTICS_BATCH, STATISTICS_PASSES, generator)
+        network.train(training)
+
+    return draft.plan("G", streams, settle)
+
+
+def discriminator_plan(D: Any) -> Plan:
+    """The plan of a BigGAN discriminator of any size.
+
+    Raises:
+        UserError: a BigGAN-deep.
+    """
+    draft = _Draft(D)
+    before, streams = "", []  # the first block reads image channels, which are no set
+    for i, stage in enumerate(D.blocks):
+        block = f"blocks.{i}.0"
+        width = len(draft.tensors[f"{block}.conv1.bias"])
+        has_projection = f"{block}.conv_sc.weight" in draft.tensors
+        hidden = draft.add_set(f"{block}.hidden", width) if D.options["D_wide"] or before else ""
+        stream = before
+        if has_projection:
+            stream = draft.add_set(f"stream{i}", len(draft.tensors[f"{block}.conv2.bias"]))
+        layers = [("conv1", before, hidden), ("conv2", hidden, stream)]
+        for conv, source, output in [*layers, *([("conv_sc", before, stream)] if has_projection else [])]:
+            if source:
+                draft.reads(f"{block}.{conv}", source, output)
+            if output:
+                draft.writes(f"{block}.{conv}", output)
+        if hidden:
+            draft.shares[hidden] = (stream if D.options["D_wide"] else before, 1)
+        if len(stage) > 1:
+            draft.attention(f"blocks.{i}.1", stream)
+        streams.append(stream)
+        before = stream
+    for layer in ("linear", "embed"):
+        draft.reads(layer, before, None)
+    return draft.plan("D", streams, lambda network: refine_singular_vectors(network, POWER_ITERATIONS))
+
+
+def _applied(network: Any, z: Any, c: Any, batch: int) -> Callable[[str, torch.Tensor], torch.Tensor]:
+    """Magnitudes as layers apply them (`dgl.plan.Applied`): spectrally normalised, times the mean gain of the norm in
+    front of a layer over its deviation, and within attention times its weight gamma.
+    """
+    net = copy.deepcopy(network).eval()
+    gains = {} if z is None else _norm_gains(net, z, c, batch)
+
+    def applied(name: str, magnitude: torch.Tensor) -> torch.Tensor:
+        layer = net.get_submodule(name)
+        weight = layer.normalized_weight()
+        total = magnitude.sum(dim=0) * (weight.double().norm() / layer.weight.double().norm().clamp_min(1e-30))
+        parent = net.get_submodule(name.rpartition(".")[0])
+        if isinstance(parent, SelfAttention):
+            total = total * parent.gamma.double().abs()
+        return total * gains.get(name, 1.0)
+
+    return applied
+
+
+def _norm_gains(G: Any, z: torch.Tensor, c: torch.Tensor, batch: int) -> dict[str, torch.Tensor]:
+    """Convolution behind a norm → mean |gain| / standard deviation of its inputs over latents, [C] float64."""
+    norm = G.output_layer.get_submodule("0")
+    gains = {"output_layer.2": norm.gain.double().abs() / (norm.stored_var.double() + norm.eps).sqrt()}
+    for zs, cs in zip(z.split(batch), c.split(batch)):
+        _, conditions = G.conditions(zs, cs)
+        for i, y in enumerate(conditions):
+            for number in (1, 2):
+                norm = G.get_submodule(f"blocks.{i}.0.bn{number}")
+                deviation = (norm.stored_var.double() + norm.eps).sqrt()
+                share = (1 + norm.gain(y)).double().abs().sum(dim=0) / deviation / len(z)
+                name = f"blocks.{i}.0.conv{number}"
+                gains[name] = gains[name] + share if name in gains else share
+    return gains
+
+
+def layer_costs(network: Any) -> list[LayerCost]:
+    """Multiply-accumulates of every layer with weights, and of the products within attention, for one image.
+
+    Up-sampling comes before the convolutions, shortcuts included, so both conventions are the same here. Spectral
+    normalisation, embeddings, norms, activations and pooling do not count.
+    """
+    net = copy.deepcopy(network).eval().requires_grad_(False).to("meta")
+    names = {module: name for name, module in net.named_modules()}
+    costs: dict[str, int] = {}
+
+    def note(module: Any, inputs: Any, output: torch.Tensor) -> None:
+        if isinstance(module, Conv2d):
+            macs = module.weight.numel() * output.shape[2] * output.shape[3]
+        elif isinstance(module, Linear):
+            macs = module.weight.numel()
+        else:
+            pixels = output.shape[2] * output.shape[3]
+            macs = pixels * (pixels // 4) * (module.phi.out_channels + module.g.out_channels)
+        costs[names[module]] = macs
+
+    for module in names:
+        if isinstance(module, Conv2d | Linear | SelfAttention):
+            module.register_forward_hook(note)
+    label = torch.zeros([1], dtype=torch.int64, device="meta")
+    size = [1, net.z_dim] if hasattr(net, "z_dim") else [1, net.img_channels, net.img_resolution, net.img_resolution]
+    with torch.no_grad():
+        net(torch.zeros(size, device="meta"), label)
+    return [LayerCost(name, macs, macs) for name, macs in costs.items()]
