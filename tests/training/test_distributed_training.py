@@ -15,7 +15,7 @@ TIMEOUT_SEC = 120
 
 
 def results(folder):
-    return [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
 @pytest.fixture(scope="module")

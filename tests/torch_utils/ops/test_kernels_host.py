@@ -306,7 +306,7 @@ def test_bias_act_at_extreme_inputs(on_host, act) -> None:
     for clamp in (None, 100.0):
         got = torch.ops.sg2.bias_act(x, None, 0, act, 0.2, 1.0, clamp)
         expected = bias_act.bias_act(x, None, 0, act, 0.2, 1.0, clamp, impl="ref")
-        torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-30, equal_nan=True)
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=2e-30, equal_nan=True)  # torch 2.4: exp(x) - 1
     some = x[1:-2].requires_grad_()
     expected = torch.autograd.grad(bias_act.bias_act(some, None, 0, act, 0.2, 1.0, impl="ref").sum(), some)[0]
     got = torch.autograd.grad(torch.ops.sg2.bias_act(some, None, 0, act, 0.2, 1.0, None).sum(), some)[0]
