@@ -317,9 +317,9 @@ class SynthesisLayer(torch.nn.Module):
         if _scale_bias_act is not None and not fused_modconv and x.device.type == "cpu":
             scale = _demodulation(self.weight, styles)
             resample["f"] = self.resample_filter
-            x = conv2d_resample.conv2d_resample(x * styles[:, :, None, None], self.weight, **resample)
+            x = conv2d_resample.conv2d_resample(_scale_bias_act(x, styles), self.weight, **resample)
             gain, clamp = self.act_gain * gain, _limit(self, gain)
-            return _scale_bias_act(x, scale, noise, self.bias, self.activation, gain, clamp)
+            return _scale_bias_act(x, scale, noise, self.bias, self.activation, gain, clamp, overwrite=True)
         x = modulated_conv2d(
             x,
             self.weight,
@@ -355,7 +355,10 @@ class ToRGBLayer(torch.nn.Module):
 
     def forward(self, x, w, fused_modconv=True):
         styles = self.affine(w) * self.weight_gain
-        x = modulated_conv2d(x, self.weight, styles, demodulate=False, fused_modconv=fused_modconv)
+        if _scale_bias_act is not None and not fused_modconv and x.device.type == "cpu":
+            x = conv2d_resample.conv2d_resample(_scale_bias_act(x, styles), self.weight)
+        else:
+            x = modulated_conv2d(x, self.weight, styles, demodulate=False, fused_modconv=fused_modconv)
         return bias_act.bias_act(x, self.bias.to(x.dtype), clamp=self.conv_clamp)
 
 

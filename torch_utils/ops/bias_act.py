@@ -92,37 +92,39 @@ def bias_act(
     slope = slope_of(act, alpha, gain)
     if impl == "ref" or slope is None:
         return _bias_act_ref(x, b, dim, spec, alpha, gain, clamp)
-    return epilogue(x, None, None, None if b is None else _along(b, dim, x), slope, gain, clamp, overwrite=False)
+    return epilogue(x, None, None, b, slope, gain, clamp, dim)
 
 
 def scale_bias_act(
     x: torch.Tensor,
     scale: torch.Tensor,
-    noise: torch.Tensor | None,
-    b: torch.Tensor,
+    noise: torch.Tensor | None = None,
+    b: torch.Tensor | None = None,
     act: str = "linear",
     gain: float = 1,
     clamp: float | None = None,
+    overwrite: bool = False,
 ) -> torch.Tensor:
-    """clip(gain * act(x * scale + noise + b), -clamp, clamp), everything that follows a modulated convolution.
+    """clip(gain * act(x * scale + noise + b), -clamp, clamp): all that surrounds a modulated convolution.
 
     Args:
-        x: images [N, C, H, W]. The result may take their place where no gradient is needed.
+        x: images [N, C, H, W].
         scale: factors [N, C], of x's dtype.
         noise: [H, W] or [N, 1, H, W]; None adds nothing.
-        b: bias [C].
+        b: bias [C]; None adds nothing.
         act, gain, clamp: as in bias_act, but the gain has no default.
+        overwrite: the result may take x's place where no gradient is needed.
 
     Returns:
         A tensor of x's shape, differentiable to any order.
     """
     spec = activation_funcs[act]
-    scale, b = scale[:, :, None, None], _along(b, 1, x)
     slope = slope_of(act, spec.def_alpha, gain)
     if slope is not None:
-        return epilogue(x, scale, noise, b, slope, gain, clamp, overwrite=True)
+        return epilogue(x, scale, noise, b, slope, gain, clamp, overwrite=overwrite)
+    scale = scale[:, :, None, None]
     x = x * scale if noise is None else torch.addcmul(noise, x, scale)
-    return _bias_act_ref(x + b, None, 1, spec, spec.def_alpha, gain, clamp)
+    return _bias_act_ref(x, b, 1, spec, spec.def_alpha, gain, clamp)
 
 
 def _along(b: torch.Tensor, dim: int, x: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,13 @@
 """What follows a convolution, as one operation: demodulation, noise, bias, activation, gain and clamp."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+
+from . import cpu_kernels
 
 _SLOPES = {"linear": 1.0, "relu": 0.0}
 
@@ -21,23 +27,41 @@ def epilogue(
     slope: float,
     gain: float,
     clamp: float | None,
-    overwrite: bool,
+    dim: int = 1,
+    overwrite: bool = False,
 ) -> torch.Tensor:
     """clip(gain * act(x * scale + noise + b), -clamp, clamp), where act(v) is v above zero and slope * v below.
 
     Args:
-        x: any shape.
-        scale, noise, b: of shapes that broadcast to x's; None where there is nothing to scale or to add.
+        x: any shape; [N, C, H, W] if there is scale or noise.
+        scale: [N, C]; None is 1.
+        noise: [H, W], [1, 1, H, W] or [N, 1, H, W]; None is 0.
+        b: [x.shape[dim]]; None is 0.
         slope: ≥ 0.
         gain: > 0.
         clamp: limit of the absolute value; None is none.
+        dim: the axis of b.
         overwrite: where no gradient is needed, the result may take x's place.
 
     Returns:
         A tensor of x's shape, differentiable to any order; where the limit is reached, the gradient is 0.
     """
+    if scale is None and noise is None and b is None and slope == 1 and gain == 1 and clamp is None:
+        return x
     graph = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, scale, noise, b))
-    out = x if overwrite and not graph else None
+    if cpu_kernels.serve(x, scale, noise, b) and (dim == 1 or x.is_contiguous()):
+        if graph:
+            return _Epilogue.apply(x, scale, noise, b, dim, slope, gain, clamp)
+        return _forward(x, scale, noise, b, dim, slope, gain, clamp, x if overwrite else torch.empty_like(x))
+    scale = None if scale is None else scale[:, :, None, None]
+    b = None if b is None else b.reshape([-1 if axis == dim else 1 for axis in range(x.ndim)])
+    return _plain(x, scale, noise, b, slope, gain, clamp, overwrite, graph)
+
+
+def _plain(x, scale, noise, b, slope, gain, clamp, overwrite, graph):
+    """In torch's operations, few passes over x, each with a gradient of one pass; scale and b broadcast to x."""
+    # A compiler reuses memory by itself, and cannot follow `out` where the layout is channels_last.
+    out = x if overwrite and not graph and not torch.compiler.is_compiling() else None
     first, second = [t if t is None or gain == 1 else t * gain for t in ((b, None) if noise is None else (noise, b))]
     if scale is not None:
         y = torch.mul(x, scale * gain, out=out) if first is None else torch.addcmul(first, x, scale * gain, out=out)
@@ -52,3 +76,100 @@ def epilogue(
     if clamp is not None:  # its gradient is one pass; that of torch.clamp is four
         y = F.hardtanh(y, -clamp, clamp, inplace=own and not graph)
     return y
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# With the native kernels
+
+
+def _forward(x, scale, noise, b, dim, slope, gain, clamp, out):
+    scale, b = (None if t is None else t.contiguous() for t in (scale, b))
+    noise = None if noise is None else noise.reshape(-1, x.shape[2] * x.shape[3]).contiguous()
+    return cpu_kernels.epilogue(x, scale, noise, b, dim, slope, gain, clamp, out)
+
+
+def _like(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return t.contiguous(memory_format=cpu_kernels.layout_of(x))
+
+
+class _Epilogue(torch.autograd.Function):
+    """Remembers the result, which shows where act and clamp were, and x if the scale needs a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x, scale, noise, b, dim, slope, gain, clamp):
+        y = _forward(x, scale, noise, b, dim, slope, gain, clamp, torch.empty_like(x))
+        bent = slope != 1 or clamp is not None
+        ctx.save_for_backward(y if bent else None, x if ctx.needs_input_grad[1] else None, scale)
+        ctx.noise_shape = None if noise is None else noise.shape
+        ctx.args = dim, slope, gain, clamp
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> Any:
+        y, x, scale = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:4]
+        make: Any = _gradients_with_graph if torch.is_grad_enabled() else _gradients
+        dx, dscale, dnoise, db = make(dy, y, x, scale, *ctx.args, wanted)
+        if dnoise is not None:  # [N, H*W]
+            shared = dnoise.numel() != ctx.noise_shape.numel()
+            dnoise = (dnoise.sum(dim=0) if shared else dnoise).reshape(ctx.noise_shape)
+        return dx, dscale, dnoise, db, None, None, None, None
+
+
+def _gradients(dy, y, x, scale, dim, slope, gain, clamp, wanted):
+    dy = _like(dy, dy if y is None and x is None else x if y is None else y)
+    x = None if x is None else _like(x, dy)
+    scale = None if scale is None else scale.contiguous()
+    return cpu_kernels.gradients(dy, y, x, scale, dim, slope, gain, clamp, wanted)
+
+
+def _gradients_with_graph(dy, y, x, scale, dim, slope, gain, clamp, wanted):
+    """The same of operations that can be differentiated themselves."""
+    if y is not None:
+        d = _Bend.apply(dy, y.detach(), dim, slope, gain, clamp)
+    else:
+        d = dy if gain == 1 else dy * gain
+    dx = dscale = dnoise = db = None
+    if wanted[0]:
+        dx = d if scale is None else epilogue(d, scale, None, None, 1.0, 1.0, None)
+    if wanted[1]:
+        dscale = _Dot.apply(d, x)
+    if wanted[2]:
+        dnoise = d.sum(dim=1).flatten(1)
+    if wanted[3]:
+        db = d.sum([axis for axis in range(d.ndim) if axis != dim])
+    return dx, dscale, dnoise, db
+
+
+class _Bend(torch.autograd.Function):
+    """dy times the slope that act, gain and clamp had; linear in dy, and locally constant in y."""
+
+    @staticmethod
+    def forward(ctx: Any, dy, y, dim, slope, gain, clamp):
+        ctx.save_for_backward(y)
+        ctx.args = dim, slope, gain, clamp
+        only_x = (True, False, False, False)
+        return cpu_kernels.gradients(_like(dy, y), y, None, None, dim, slope, gain, clamp, only_x)[0]
+
+    @staticmethod
+    def backward(ctx: Any, ddx: torch.Tensor) -> Any:
+        (y,) = ctx.saved_tensors
+        return _Bend.apply(ddx, y, *ctx.args), None, None, None, None, None
+
+
+class _Dot(torch.autograd.Function):
+    """The sum over all pixels of a * b, [N, C]."""
+
+    @staticmethod
+    def forward(ctx: Any, a, b):
+        ctx.save_for_backward(a, b)
+        b = _like(b, b)
+        return cpu_kernels.gradients(_like(a, b), None, b, None, 1, 1.0, 1.0, None, (False, True, False, False))[1]
+
+    @staticmethod
+    def backward(ctx: Any, d: torch.Tensor) -> Any:
+        a, b = ctx.saved_tensors
+        return tuple(
+            epilogue(other, d, None, None, 1.0, 1.0, None) if needed else None
+            for other, needed in zip((b, a), ctx.needs_input_grad)
+        )

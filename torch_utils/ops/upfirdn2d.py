@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from . import backend
+from . import backend, cpu_kernels
 from .backend import plan
 
 Scaling = int | Sequence[int]
@@ -121,7 +121,7 @@ def upfirdn2d(
         f = torch.ones([1, 1], dtype=torch.float32, device=x.device)
     if f.device != x.device:
         raise ValueError(f"upfirdn2d: the filter is on {f.device}, the images are on {x.device}")
-    resample = _resample if impl == "cuda" and backend.serves(x) else _resample_torch
+    resample = _resample_ref if impl == "ref" else _resample if backend.serves(x) else _resample_torch
     if f.ndim == 1:  # one pass per axis, each with its share of the gain
         x = resample(x, f[None, :], (upx, 1), (downx, 1), (px0, px1, 0, 0), flip_filter, gain**0.5)
         return resample(x, f[:, None], (1, upy), (1, downy), (0, 0, py0, py1), flip_filter, gain**0.5)
@@ -159,6 +159,18 @@ def _resample_torch(
     _output_size(x, f, up, down, padding)
     if torch.is_grad_enabled() and x.requires_grad:
         return _Resample.apply(x, f, up, down, padding, flip, gain)
+    return _resample_plain(x, f, up, down, padding, flip, gain)
+
+
+def _resample_plain(
+    x: torch.Tensor, f: torch.Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float
+) -> torch.Tensor:
+    """One pass without a graph, by the CPU kernels where they can."""
+    if x.device.type == "cpu" and not cpu_kernels.is_dense(x):
+        x = x.contiguous()
+    if cpu_kernels.serve(x) and cpu_kernels.takes_filter(f):
+        size = _output_size(x, f, up, down, padding)
+        return cpu_kernels.upfirdn2d(x, f, size, up, down, (padding[0], padding[2]), flip, gain)
     return _resample_ref(x, f, up, down, padding, flip, gain)
 
 
@@ -167,7 +179,7 @@ class _Resample(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, f, up, down, padding, flip, gain):
-        y = _resample_ref(x, f, up, down, padding, flip, gain)
+        y = _resample_plain(x, f, up, down, padding, flip, gain)
         ctx.save_for_backward(f)
         ctx.args = (x.shape, y.shape, up, down, padding, flip, gain)
         return y
@@ -184,6 +196,7 @@ def _resample_ref(
     x: torch.Tensor, f: torch.Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float
 ) -> torch.Tensor:
     """A depthwise convolution, transposed where samples are inserted."""
+    _output_size(x, f, up, down, padding)
     channels = x.shape[1]
     fh, fw = f.shape
     px0, px1, py0, py1 = padding

@@ -1,0 +1,121 @@
+"""Builds the CPU kernels (csrc/cpu_kernels.cpp) with the host's compiler, into the user's cache, and loads them.
+
+It takes a second, once. Where that is not possible there are no kernels, and the operations compute in plain torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+
+import dnnlib
+
+from .backend import cache
+from .backend.errors import BackendError
+
+SOURCE = Path(__file__).parent / "csrc" / "cpu_kernels.cpp"
+# No -ffast-math: linked into a shared object it changes the arithmetic of the whole process. The second and third flag
+# are the harmless parts of it that vectorisation needs.
+FLAGS = ["-O3", "-march=native", "-fno-trapping-math", "-fno-math-errno", "-fPIC", "-fvisibility=default"]
+THREADED, SERIAL = ["-fopenmp"], ["-fopenmp-simd"]
+_TIMEOUT_SEC = 120
+_LOCK_TIMEOUT_SEC = 60
+
+_log = logging.getLogger(__name__)
+
+
+def load() -> tuple[ctypes.CDLL | None, str]:
+    """The library, built first if need be, and a line that says what it is; or None and why there is none."""
+    try:
+        compiler = _find_compiler()
+        try:
+            return _load(compiler, THREADED), f"compiled by {compiler.name}, all threads"
+        except (BackendError, OSError) as error:  # no OpenMP, or not one that torch has loaded
+            _log.debug("CPU kernels with OpenMP: %s", error)
+            return _load(compiler, SERIAL), f"compiled by {compiler.name}, one thread"
+    except (BackendError, OSError) as error:
+        _log.debug("CPU kernels: %s", error)
+        return None, " ".join(str(error).split())
+
+
+def _find_compiler() -> Path:
+    wanted = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++"]
+    for name in wanted:
+        found = shutil.which(name)
+        if found:
+            return Path(found)
+    raise BackendError(f"no host compiler: {', '.join(wanted)} not found on the PATH")
+
+
+def _load(compiler: Path, threads: list[str]) -> ctypes.CDLL:
+    return ctypes.CDLL(str(_built(compiler, [*FLAGS, *threads])))
+
+
+def _built(compiler: Path, flags: list[str]) -> Path:
+    """The library's path; it is built if the cache does not have it."""
+    name = f"{_key(compiler, flags)}.so"
+    folder = Path(dnnlib.util.make_cache_dir_path("cpu-ops"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError:  # no home, or not ours to write to
+        folder = Path(tempfile.mkdtemp(prefix="cpu-ops-"))
+    target = folder / name
+    if not target.exists():
+        with cache.lock(folder / f"{name}.lock", _LOCK_TIMEOUT_SEC):
+            if not target.exists():
+                _compile(compiler, flags, target)
+    return target
+
+
+def _key(compiler: Path, flags: list[str]) -> str:
+    """Changes with the sources, the compiler, and the instructions that this processor has."""
+    status = compiler.resolve().stat()
+    parts = [SOURCE.read_text(encoding="utf-8"), *flags, str(compiler.resolve()), str(status.st_mtime_ns),
+             platform.machine(), _instructions()]  # fmt: skip
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+
+@functools.cache
+def _instructions() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _compile(compiler: Path, flags: list[str], target: Path) -> None:
+    """Writes the library under a temporary name and renames it when it is complete."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        built, whole = Path(folder) / "kernels.o", Path(folder) / target.name
+        _run([str(compiler), *flags, "-c", str(SOURCE), "-o", str(built)])
+        # Linked without -fopenmp: the threads are those of the OpenMP runtime that torch has already loaded. A second
+        # runtime's threads would compete with them.
+        _run([str(compiler), "-shared", str(built), "-o", str(whole)])
+        os.replace(whole, target)
+
+
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_SEC, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise BackendError(f"{command[0]}: not done after {_TIMEOUT_SEC} s") from error
+    if done.returncode != 0:
+        raise BackendError(f"{command[0]}: exit status {done.returncode}: {done.stderr.strip()[:500]}")
+
+
+def threads() -> int:
+    """How many threads a kernel uses: as many as torch's own operations."""
+    return torch.get_num_threads()

@@ -1,0 +1,171 @@
+"""Calls of the CPU kernels with tensors: what they accept, and their arguments."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from . import backend, cpu_build
+from .backend.plan import is_channels_last
+
+_TYPES = {torch.float32: ("f32", ctypes.c_float), torch.float64: ("f64", ctypes.c_double)}
+_MAX_TAPS = 64  # csrc/cpu_kernels.cpp
+_PART = 4096  # pixels of a channels_last image whose gradients one task adds up
+
+enabled = True  # False: plain torch, as with SG_OPS=ref
+
+
+@functools.cache
+def library() -> tuple[ctypes.CDLL | None, str]:
+    """The kernels, and a line about them; built at the first call."""
+    found, line = cpu_build.load()
+    if found is not None:
+        i64, real, pointer, whole = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p, ctypes.c_int
+        for name, _ in _TYPES.values():
+            getattr(found, f"epilogue_{name}").argtypes = (
+                [pointer] * 2 + [i64] * 3 + [whole] + [pointer] * 2 + [i64, pointer] + [real] * 3 + [whole]
+            )
+            getattr(found, f"gradients_{name}").argtypes = (
+                [pointer] * 8 + [i64] * 4 + [whole] + [real] * 3 + [whole]
+            )
+            getattr(found, f"upfirdn2d_{name}").argtypes = [pointer] * 3 + [whole, real] + [i64] * 14 + [whole]
+    return found, line
+
+
+def describe() -> str:
+    """What CPU operations use, and why nothing faster."""
+    if backend.mode == "ref":
+        return "plain torch, as SG_OPS=ref asks for"
+    found, line = library()
+    return f"native kernels ({line})" if found is not None else f"plain torch ({line})"
+
+
+def serve(x: torch.Tensor, *others: torch.Tensor | None) -> bool:
+    """Whether the kernels take these tensors: dense, of one type, in memory of their own, not being captured."""
+    if not enabled or backend.mode == "ref" or x.device.type != "cpu" or x.dtype not in _TYPES or x.numel() == 0:
+        return False
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) not in _PLAIN or not is_dense(x):
+        return False
+    if any(t is not None and (t.dtype != x.dtype or t.device.type != "cpu") for t in others):
+        return False
+    return library()[0] is not None
+
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)  # not a stand-in without data
+
+
+def is_dense(x: torch.Tensor) -> bool:
+    """Contiguous, or images that are channels_last."""
+    return x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last))
+
+
+def layout_of(x: torch.Tensor) -> torch.memory_format:
+    return torch.channels_last if x.ndim == 4 and is_channels_last(x) else torch.contiguous_format
+
+
+def _function(name: str, x: torch.Tensor) -> Callable[..., Any]:
+    return getattr(library()[0], f"{name}_{_TYPES[x.dtype][0]}")
+
+
+def _shape(x: torch.Tensor, dim: int) -> tuple[int, int, int, bool]:
+    """(n, c, pixels, whether channels are innermost) of x with channels along `dim`."""
+    shape = x.shape
+    if x.ndim == 4 and dim == 1:
+        return shape[0], shape[1], shape[2] * shape[3], is_channels_last(x)
+    outer, inner = 1, 1
+    for size in shape[:dim]:
+        outer *= size
+    for size in shape[dim + 1 :]:
+        inner *= size
+    return (1, shape[dim], outer, True) if inner == 1 else (outer, shape[dim], inner, False)
+
+
+def _pointer(t: torch.Tensor | None) -> int | None:
+    return None if t is None else t.data_ptr()
+
+
+def epilogue(
+    x: torch.Tensor,
+    scale: torch.Tensor | None,
+    noise: torch.Tensor | None,
+    b: torch.Tensor | None,
+    dim: int,
+    slope: float,
+    gain: float,
+    clamp: float | None,
+    out: torch.Tensor,
+) -> torch.Tensor:
+    """clip(gain * act(x * scale + noise + b)) → out, which has x's layout and may be x.
+
+    scale is [N, C], noise [1 or N, H*W], b [C], each dense.
+    """
+    n, c, pixels, last = _shape(x, dim)
+    step = 0 if noise is None or noise.shape[0] == 1 else pixels
+    _function("epilogue", x)(
+        x.data_ptr(), out.data_ptr(), n, c, pixels, last, _pointer(scale), _pointer(noise), step, _pointer(b),
+        slope, gain, -1.0 if clamp is None else clamp, cpu_build.threads(),
+    )  # fmt: skip
+    return out
+
+
+def gradients(
+    dy: torch.Tensor,
+    y: torch.Tensor | None,
+    x: torch.Tensor | None,
+    scale: torch.Tensor | None,
+    dim: int,
+    slope: float,
+    gain: float,
+    clamp: float | None,
+    wanted: tuple[bool, bool, bool, bool],
+) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+    """Gradients of x, scale [N, C], noise [N, H*W] and b [C], those that are wanted.
+
+    Args:
+        dy, y, x: of one layout. y may be None if act is the identity and there is no clamp, x if scale's is not wanted.
+    """
+    n, c, pixels, last = _shape(dy, dim)
+    parts = max(pixels // _PART, 1) if last else 1
+    dx = torch.empty_like(dy) if wanted[0] else None
+    dscale, db = (dy.new_empty([n, parts, c]) if want else None for want in (wanted[1], wanted[3]))
+    dnoise = dy.new_empty([n, pixels]) if wanted[2] else None
+    _function("gradients", dy)(
+        dy.data_ptr(), _pointer(y), _pointer(x), _pointer(scale), _pointer(dx), _pointer(dscale), _pointer(db),
+        _pointer(dnoise), n, c, pixels, parts, last, slope, gain, -1.0 if clamp is None else clamp,
+        cpu_build.threads(),
+    )  # fmt: skip
+    dscale = None if dscale is None else dscale.sum(dim=1) if parts > 1 else dscale[:, 0]
+    return dx, dscale, dnoise, None if db is None else db.sum(dim=[0, 1])
+
+
+def upfirdn2d(
+    x: torch.Tensor,
+    f: torch.Tensor,
+    out_size: tuple[int, int],
+    up: tuple[int, int],
+    down: tuple[int, int],
+    pad: tuple[int, int],
+    flip: bool,
+    gain: float,
+) -> torch.Tensor:
+    """One pass with a filter f [fh, fw], float32; up, down and pad (what is before the image) are x and y."""
+    (n, c, h, w), (fh, fw) = x.shape, f.shape
+    last = is_channels_last(x)
+    y = torch.empty((n, c, *out_size), dtype=x.dtype, memory_format=torch.channels_last if last else _CONTIGUOUS)
+    f = f.contiguous()
+    _function("upfirdn2d", x)(
+        x.data_ptr(), y.data_ptr(), f.data_ptr(), flip, gain, n if last else n * c, c if last else 1, h, w, *out_size,
+        fh, fw, *up, *down, *pad, cpu_build.threads(),
+    )  # fmt: skip
+    return y
+
+
+_CONTIGUOUS = torch.contiguous_format
+
+
+def takes_filter(f: torch.Tensor) -> bool:
+    return f.dtype == torch.float32 and max(f.shape) <= _MAX_TAPS
