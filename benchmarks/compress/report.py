@@ -1,0 +1,192 @@
+"""An overview of the work, and the table, plot and data of the results that go into the documents."""
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dnnlib.files import open_atomic
+
+from . import plot
+from .execution import read_rows, run_dir, statistics_at
+from .table import EXPLORATORY_KIMG, HEADLINE_KIMG, Run
+
+Row = dict[str, Any]
+Value = tuple[float, float | None, int]  # mean, standard error (None of a single seed), seeds
+PAIRS = (("half-l1-lambda0", "half-l1-lambda0.1"), ("half-scratch-lambda0", "half-scratch-lambda0.1"),
+         ("half-scratch-lambda0", "half-l1-lambda0"), ("full-continued", "full-boosted"))
+DIAGNOSTICS = {
+    "D on reals": "Loss/signs/real",
+    "D on fakes": "Loss/signs/fake",
+    "teacher on reals": "Loss/teacher/signs/real",
+    "teacher on fakes": "Loss/teacher/signs/fake",
+    "teacher's logit, fakes": "Loss/teacher/scores/fake",
+    "gradient share": "Loss/teacher/gradient_share",
+}
+
+
+def overview(todo: Sequence[tuple[Run, int]], out: Path) -> str:
+    """One line for every row and seed: length, what is done; then the time left at the speed measured so far."""
+    scored = {(row["name"], row["seed"], row["kimg"]) for row in read_rows(out / "results.jsonl")}
+    lines, kimg_left, speeds = [], 0.0, []
+    for run, seed in todo:
+        done, speed = progress(out / "runs" / f"{run.name}-seed{seed}", run)
+        if speed:
+            speeds.append(speed)
+        kimg_left += run.kimg - done
+        state = "scored" if (run.name, seed, run.kimg) in scored else f"{done:g} of {run.kimg} kimg"
+        lines.append(f"{run.group:12} {run.name:28} seed {seed}  {run.kimg:4} kimg  {state:18} "
+                     + " ".join(run.arguments))
+    lines.append(f"{len(todo)} runs, {kimg_left:g} kimg to train"
+                 + (f", about {kimg_left * statistics.mean(speeds) / 3600:.1f} hours at "
+                    f"{statistics.mean(speeds):.1f} s/kimg" if speeds else ""))
+    return "\n".join(lines)
+
+
+def progress(folder: Path, run: Run) -> tuple[float, float | None]:
+    """Thousands of images that a run has been trained on by its last status line, and its seconds per thousand."""
+    begun = run_dir(folder)
+    if begun is None:
+        return 0, None
+    last = statistics_at(begun / "stats.jsonl", run.kimg)
+    done = min(round(last.get("Progress/kimg", 0)), run.kimg)
+    return done, last.get("Timing/sec_per_kimg") if done else None
+
+
+def summary(values: Sequence[float]) -> Value:
+    """Mean and its standard error over seeds."""
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    return statistics.mean(values), error, len(values)
+
+
+def text_of(value: Value | None, digits: int) -> str:
+    """mean ± standard error."""
+    if value is None:
+        return ""
+    mean, error, _ = value
+    return f"{mean:.{digits}f}" if error is None else f"{mean:.{digits}f} ± {error:.{digits}f}"
+
+
+def by_seed(rows: Sequence[Row], name: str, kimg: int, metric: str) -> dict[int, float]:
+    """Seed → value of a metric."""
+    return {row["seed"]: row["results"][metric] for row in rows
+            if row["name"] == name and row["kimg"] == kimg and metric in row["results"]}
+
+
+def metrics_of(rows: Sequence[Row]) -> list[str]:
+    """All metrics in the order of the table: distances, precision, recall."""
+    names = {metric for row in rows for metric in row["results"]}
+    rank = ("fd", "precision", "recall")
+    return sorted(names, key=lambda m: (rank.index(m.split("@")[0]) if m.split("@")[0] in rank else len(rank), m))
+
+
+def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines]) + "\n"
+
+
+def _results(rows: Sequence[Row], keep: Any) -> str:
+    metrics = metrics_of(rows)
+    lines = []
+    for name, title, kimg in dict.fromkeys((row["name"], row["title"], row["kimg"]) for row in rows if keep(row)):
+        values = {metric: by_seed(rows, name, kimg, metric) for metric in metrics}
+        seeds = max(len(found) for found in values.values())
+        lines.append([title, str(kimg), str(seeds), *(text_of(summary(list(v.values())) if v else None,
+                     2 if metric.startswith("fd") else 3) for metric, v in values.items())])
+    arrows = [f"{metric} {'↓' if metric.startswith('fd') else '↑'}" for metric in metrics]
+    return _markdown(["run", "kimg", "seeds", *arrows], lines) if lines else "None yet.\n"
+
+
+def _differences(rows: Sequence[Row]) -> str:
+    """B - A over the seeds that both have, for each pair (A, B)."""
+    titles = {row["name"]: row["title"] for row in rows}
+    lines = []
+    for a, b in PAIRS:
+        cells, shared = [], 0
+        for metric in metrics_of(rows):
+            left, right = (by_seed(rows, name, HEADLINE_KIMG, metric) for name in (a, b))
+            both = sorted(left.keys() & right.keys())
+            shared = max(shared, len(both))
+            cells.append(text_of(summary([right[s] - left[s] for s in both]) if both else None,
+                                 2 if metric.startswith("fd") else 3))
+        if shared:
+            lines.append([f"{titles[b]} against {titles[a]}", str(shared), *cells])
+    return _markdown(["difference", "seeds", *metrics_of(rows)], lines) if lines else "None yet.\n"
+
+
+def _diagnostics(rows: Sequence[Row]) -> str:
+    lines = []
+    trained = [row for row in rows if row.get("training")]
+    last = {name: max(r["kimg"] for r in trained if r["name"] == name) for name in {r["name"] for r in trained}}
+    for name, title in dict.fromkeys((row["name"], row["title"]) for row in trained):
+        found = {row["seed"]: row["training"] for row in trained if row["name"] == name and row["kimg"] == last[name]}
+        cells = []
+        for key in DIAGNOSTICS.values():
+            values = [t[key] for t in found.values() if key in t]
+            cells.append(text_of(summary(values), 2) if values else "")
+        lines.append([title, str(last[name]), *cells])
+    return _markdown(["run", "kimg", *DIAGNOSTICS], lines) if lines else "None yet.\n"
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The whole document."""
+    numbers = sorted({row["protocol"].get("num_gen", 0) for row in rows})
+    reals = sorted({row["protocol"].get("num_real", 0) for row in rows})
+    short = {HEADLINE_KIMG, 0}
+    return f"""# Compression of the demo's teacher on Fashion-MNIST, 32 px, CPU
+
+Made by `python -m benchmarks.compress_fmnist --report` from `compress_fmnist.jsonl`, which holds every row with its
+arguments and protocol. Trained on the 60,000 training images, scored against {_list(reals)} test images with
+{_list(numbers)} generated ones. Rows are mean ± standard error over seeds. `fd@NAME` is the Frechet distance in the
+features of the detector NAME; it is not FID and compares only with rows made with the same file. Lengths are equal
+numbers of images; λ is the weight of the teacher's term.
+
+![Distances](compress_fmnist.svg)
+
+## Headline
+
+{_results(rows, lambda r: r["group"] in ("headline", "boost") and r["kimg"] not in {EXPLORATORY_KIMG})}
+Differences, paired by seed (negative distances are better):
+
+{_differences(rows)}
+## Without training
+
+{_results(rows, lambda r: r["group"] == "reference")}
+## Exploratory
+
+One seed unless the column says otherwise: a hint where to look, no evidence. The headline's runs at the same length
+are listed for comparison.
+
+{_results(rows, lambda r: r["kimg"] not in short or (r["group"] == "exploratory"))}
+## Diagnostics
+
+Mean signs and logits of the discriminators and the teacher's share of the gradient of the generated images, in the
+last thousands of images of training.
+
+{_diagnostics(rows)}"""
+
+
+def _list(numbers: Sequence[int]) -> str:
+    return " or ".join(f"{number:,}" for number in numbers)
+
+
+def write(rows: Sequence[Row], dest: Path) -> list[Path]:
+    """Writes table, plot and data."""
+    dest.mkdir(parents=True, exist_ok=True)
+    bars = {}
+    for metric in (m for m in metrics_of(rows) if m.startswith("fd@")):
+        shown = [(name, title, kimg) for name, title, kimg in
+                 dict.fromkeys((r["name"], r["title"], r["kimg"]) for r in rows)
+                 if any(r["name"] == name and r["group"] != "exploratory" for r in rows)
+                 and kimg == max(r["kimg"] for r in rows if r["name"] == name)]
+        bars[metric] = [(title, summary(list(by_seed(rows, name, kimg, metric).values())))
+                        for name, title, kimg in shown if by_seed(rows, name, kimg, metric)]
+    contents = {
+        "compress_fmnist.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+        "compress_fmnist.md": markdown(rows),
+        "compress_fmnist.svg": plot.dots(bars),
+    }
+    for name, text in contents.items():
+        with open_atomic(dest / name, "w") as file:
+            file.write(text)
+    return [dest / name for name in contents]
