@@ -70,7 +70,9 @@ class _Recorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def record(resolution: int = 1024, channel_base: int = 32768, batch: int = 4, channels_last: bool = False) -> list[Layer]:
+def record(
+    resolution: int = 1024, channel_base: int = 32768, batch: int = 4, channels_last: bool = False
+) -> list[Layer]:
     """The different calls of a pass through generator and discriminator and back, in mixed precision as on a GPU.
 
     Args:
@@ -90,7 +92,7 @@ def record(resolution: int = 1024, channel_base: int = 32768, batch: int = 4, ch
 
     recorder = _Recorder()
     with (
-        mock.patch.object(backend, "serves", lambda *tensors: True),
+        mock.patch.object(backend, "serves", return_value=True),
         mock.patch.object(networks, "_compute_format", format_on_gpu),
         recorder,
     ):
@@ -166,7 +168,7 @@ def main(resolution: int, batch: int) -> None:
         traffic = measure(library, layer)
         kind = str(layer.dtype).removeprefix("torch.") + (", channels_last" if layer.channels_last else "")
         factors = f"{layer.arguments[1][0]}, {layer.arguments[2][0]}" if layer.op == "upfirdn2d" else ""
-        size = "×".join(map(str, layer.shape[1:]))
+        size = " x ".join(map(str, layer.shape[1:]))
         row = f"| {layer.op} | {size} | {kind} | {factors} | {traffic.kernel} | {traffic.ratio:.3f} |"
         if row not in rows:
             click.echo(row)

@@ -13,6 +13,7 @@ import torch
 import dnnlib
 from dnnlib.progress import Progress
 from torch_utils import distributed, misc, training_stats
+from torch_utils.ops import backend
 
 from . import image_grid, optimization, run_state
 from .ada import AdaController
@@ -76,6 +77,7 @@ def training_loop(
     torch.backends.cudnn.benchmark = cudnn_benchmark
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
     training_stats.init_multiprocessing(distributed.rank(), target if distributed.world_size() > 1 else None)
+    backend.prepare(target)
     _seed(random_seed, 0)
     state = run_state.load_common(run_dir) if resume_state else None
     if resume_state:

@@ -135,7 +135,7 @@ def test_nvrtc_tells_its_first_error(monkeypatch) -> None:
     compiler = nvrtc_or_skip()
     broken = {**cache.sources(), "common.cuh": "#error this will not do\n"}
     monkeypatch.setattr(cache, "sources", lambda: broken)
-    with pytest.raises(BackendError, match="NVRTC_ERROR_COMPILATION: .*this will not do"):
+    with pytest.raises(BackendError, match=r"NVRTC_ERROR_COMPILATION: .*this will not do"):
         compiler.compile(Targets(sm=(compiler.supported_archs[-1],)))
 
 

@@ -61,7 +61,8 @@ def test_fir4_sizes(on_host, up, down, dtype, layout) -> None:
     if layout == torch.channels_last:  # an image of one channel counts as planes
         assert len(used) == 2
     else:  # every width of tile has been used
-        assert used == {kernel for kernel in on_host.kernels if kernel.startswith(f"fir4_{plan.TAGS[dtype]}_u{up}d{down}_c1w")}
+        planes = f"fir4_{plan.TAGS[dtype]}_u{up}d{down}_c1w"
+        assert used == {kernel for kernel in on_host.kernels if kernel.startswith(planes)}
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -22,10 +22,12 @@ MUTATIONS = {  # name → file, text, what stands there instead
     "a barrier that one thread misses": (
         "upfirdn2d.cuh", "corner_x, known);\n            __syncthreads();",
         "corner_x, known);\n            if (threadIdx.x != 7) __syncthreads();"),
-    "a tap too far": ("upfirdn2d.cuh", "sum[j] += v[k] * taps[ky * 4 + k];", "sum[j] += v[k] * taps[ky * 4 + (k ^ 1)];"),
+    "the neighbour's tap": (
+        "upfirdn2d.cuh", "sum[j] += v[k] * taps[ky * 4 + k];", "sum[j] += v[k] * taps[ky * 4 + (k ^ 1)];"),
     "the ring turns by a row too many": (
         "upfirdn2d.cuh", "base = (base + S::STEP) % S::IN_H", "base = (base + S::STEP + 1) % S::IN_H"),
-    "a row of the window is taken for known": ("upfirdn2d.cuh", "known = S::IN_H - S::STEP", "known = S::IN_H - S::STEP + 1"),
+    "a row of the window is taken for known": (
+        "upfirdn2d.cuh", "known = S::IN_H - S::STEP", "known = S::IN_H - S::STEP + 1"),
     "a pixel beside the image counts": ("upfirdn2d.cuh", "x0 + column >= 0 && x0", "x0 + column >= -1 && x0"),
     "the corner is rounded towards zero": (
         "upfirdn2d.cuh", "corner_y = (y_begin * S::DOWN - p.pad_y) >> shift",
@@ -34,7 +36,8 @@ MUTATIONS = {  # name → file, text, what stands there instead
     "a neighbour's column": (
         "upfirdn2d.cuh", ": lane / S::CB;\n    A taps", ": (lane / S::CB ^ 1);\n    A taps"),
     "general: a tap too far": ("upfirdn2d.cuh", "w.tap = skip +", "w.tap = 1 + skip +"),
-    "general: the last sample is left out": ("upfirdn2d.cuh", "w.last > size - 1) w.last = size - 1", "w.last > size - 2) w.last = size - 2"),
+    "general: the last sample is left out": (
+        "upfirdn2d.cuh", "w.last > size - 1) w.last = size - 1", "w.last > size - 2) w.last = size - 2"),
     "general: the filter is not turned": ("upfirdn2d.cuh", "p.flip ? kx : p.fw - 1 - kx", "kx"),
     "the bias of the next channel": ("bias_act.cuh", "(p.b) + i / I(p.step_b)", "(p.b) + (i + 1) / I(p.step_b)"),
     "one bias for a pack": ("bias_act.cuh", "read(b + (b_varies ? k : 0))", "read(b)"),
@@ -60,7 +63,7 @@ def error() -> float:
                 got = torch.ops.sg2.upfirdn2d(x, f, [up, up], [down, down], [1, 2, 3, 2], False, 1.5)
                 size = upfirdn2d.upfirdn2d(x.double().abs(), f.abs(), **options, impl="ref").max()
                 errors.append(((got - expected).abs().max() / size).item())
-    for shape, has_b in (([3, 7, 5], True), ([3, 16], True), ([3, 7], False)):  # one by one; in packs; and one left over
+    for shape, has_b in (([3, 7, 5], True), ([3, 16], True), ([3, 7], False)):  # singly; in packs; both
         x, b, dy = randn(*shape), randn(shape[1], seed=1) * has_b, randn(*shape, seed=2)
         y = torch.ops.sg2.bias_act(x, b if has_b else None, 1, "lrelu", 0.2, 1.4, 0.5)
         x64 = x.double().requires_grad_()

@@ -158,8 +158,7 @@ def test_nothing_is_built_or_loaded_at_import(tmp_path) -> None:
         "subprocess.Popen = refuse\n"
         "ctypes.CDLL = refuse\n"
         "from torch_utils.ops import bias_act, upfirdn2d, conv2d_resample\n"
-        "y = upfirdn2d.upsample2d(torch.ones(1, 1, 4, 4), upfirdn2d.setup_filter([1, 3, 3, 1]))\n"
-        "bias_act.bias_act(y)\n"
+        "from training import networks\n"
         "print('torch.utils.cpp_extension' in sys.modules)\n"
     )
     env = {"PATH": "", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}

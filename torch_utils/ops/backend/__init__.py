@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from .library import Library
 from .plan import TAGS, Launch
 from .selftest import Kernels
 
-__all__ = ["BackendError", "Kernels", "describe", "kernels_for", "prepare", "run"]
+__all__ = ["BackendError", "Kernels", "build_ahead", "kernels_for", "prepare", "reasons", "run", "serves"]
 
 _log = logging.getLogger(__name__)
 
@@ -94,11 +95,6 @@ def prepare(device: torch.device) -> None:
     kernels_for(device)
 
 
-def describe() -> dict[str, str]:
-    """What each device that was asked for uses, for records: such as {"cuda:0": "ninja"}."""
-    return {str(device): "ref" if kernels is None else kernels.name for device, kernels in _chosen.items()}
-
-
 def reasons(device: torch.device) -> list[str]:
     """Why a device does not use something faster, one line per way that was tried."""
     return list(_reasons.get(device, []))
@@ -136,8 +132,12 @@ def _one_line(error: BaseException) -> str:
 def _announce(level: int, line: str) -> None:
     from torch_utils import distributed
 
-    if distributed.is_main():
+    if not distributed.is_main():
+        return
+    if logging.getLogger().hasHandlers():
         _log.log(level, line)
+    else:  # a program without logging would hide it
+        sys.stderr.write(f"{line}\n")
 
 
 def targets_for(supported: list[str], compiler: str, arch: str) -> Targets:

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from .archs import Targets
 from .errors import BackendError
 
 SOURCES = Path(__file__).parents[1] / "csrc"
-LOCK_TIMEOUT_SEC = 300.0  # a build takes seconds; whoever holds the lock for longer hangs
+LOCK_TIMEOUT_SEC = 330.0  # longer than a build may take (nvcc.BUILD_TIMEOUT_SEC), so whoever holds it for longer hangs
+_ABANDONED_SEC = 3600.0
 _POLL_SEC = 0.1
 
 
@@ -97,7 +98,16 @@ def get(kind: str, targets: Targets, build: Callable[[Path], dict[str, Any]]) ->
         if (target / "manifest.json").exists():
             return target
         shutil.rmtree(target, ignore_errors=True)
+        _remove_abandoned(folder)
         return _build(target, kind, targets, build)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """What builds left that were killed: unfinished folders that no build can still be filling."""
+    for path in folder.glob(".*.tmp"):
+        with suppress(OSError):  # another process may be removing it
+            if time.time() - path.stat().st_mtime > _ABANDONED_SEC:
+                shutil.rmtree(path)
 
 
 def _build(target: Path, kind: str, targets: Targets, build: Callable[[Path], dict[str, Any]]) -> Path:

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from torch_utils.ops import backend, grid_sample_gradfix
+from dnnlib.util import UserError
+from torch_utils.ops import backend, cpu_kernels, grid_sample_gradfix
 
 from . import archs, cache, driver, nvcc, nvrtc
 from .errors import BackendError
@@ -81,8 +82,12 @@ def _operations() -> list[str]:
     devices = [torch.device("cpu"), *[torch.device("cuda", index) for index in range(torch.cuda.device_count())]]
     lines = []
     for device in devices:
-        kernels = backend.kernels_for(device)
-        compiled = "plain torch" if kernels is None else f"compiled kernels ({kernels.name})"
+        try:
+            kernels = backend.kernels_for(device)
+            compiled = "plain torch" if kernels is None else f"compiled kernels ({kernels.name})"
+            compiled = cpu_kernels.describe() if device.type == "cpu" else compiled
+        except UserError as error:
+            compiled = f"none: {error}"
         sampling = "own derivatives" if grid_sample_gradfix._use_own(device.type) else "torch's"
         lines += [
             f"On {device}:",

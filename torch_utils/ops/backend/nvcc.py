@@ -1,4 +1,4 @@
-"""Builds the kernels into a shared library: nvcc, driven by ninja."""
+"""Builds the kernels into a shared library: nvcc, driven by ninja (not by torch: docs/adr/0010-own-ninja-file.md)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from . import cache
 from .archs import Targets
 from .errors import BackendError
 
-BUILD_TIMEOUT_SEC = 900.0
+BUILD_TIMEOUT_SEC = 300.0  # shorter than processes wait for one another (cache.LOCK_TIMEOUT_SEC, torch.distributed)
 LIBRARY = "kernels.dll" if os.name == "nt" else "kernels.so"
 _EXE = ".exe" if os.name == "nt" else ""
 

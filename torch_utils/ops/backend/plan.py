@@ -43,8 +43,8 @@ class Tile(NamedTuple):
         return f"fir4_{TAGS[dtype]}_u{up}d{down}_c{channels}w{width}h{height}"
 
 
-# (up, down) → tiles for planes: columns → rows, narrow ones first. At up 1, where input and output rows are of one length
-# and often odd, wide images need the widest: every edge of a tile cuts through a sector of memory.
+# (up, down) → tiles for planes: columns → rows, narrow ones first. At up 1, where the length of a row is often odd,
+# wide images need the widest: every edge of a tile cuts through a sector of memory.
 _TILES = {(1, 1): {32: 32, 128: 16, 256: 8}, (1, 2): {32: 16, 128: 8}, (2, 1): {32: 32, 128: 16}}
 _ROWS_CHANNELS_LAST = {(1, 1): 8, (1, 2): 4, (2, 1): 8}
 _SECTOR_BYTES = 32  # memory is moved in these; a channels_last tile holds as many channels as fill one
