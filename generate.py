@@ -98,6 +98,8 @@ def _load_ws(path: str, G: Any) -> np.ndarray:
         raise UserError(f"--projected-w: {path}: no such file") from None
     except (ValueError, OSError, AttributeError) as error:
         raise UserError(f"--projected-w: {path} is not an npz file with an array 'w' ({error})") from None
+    if not hasattr(G, "num_ws"):
+        raise UserError(f"--projected-w: only style-based generators have w, this is a {type(G).__name__}")
     if ws.ndim != 3 or ws.shape[1:] != (G.num_ws, G.w_dim):
         raise UserError(f"--projected-w: expected w of shape [n, {G.num_ws}, {G.w_dim}], {path} has {list(ws.shape)}")
     return ws

@@ -6,6 +6,7 @@ from typing import Any
 
 import dnnlib
 from dnnlib.util import UserError
+from training.biggan_checkpoints import network_files
 from training.pickles import open_networks
 
 
@@ -43,13 +44,14 @@ def load(url: str, trust_pickle: bool = False, sha256: str | None = None) -> Tea
 
 
 def file_sha256(url: str) -> str:
-    """The sha256 of a file, or of what a URL delivers (kept in the download cache)."""
-    if not dnnlib.util.is_url(url) and not os.path.isfile(url):
+    """The sha256 of a file, of what a URL delivers (kept in the download cache), or of a folder's networks."""
+    if not dnnlib.util.is_url(url) and not os.path.exists(url):
         raise TeacherError(f"--teacher: {url}: no such file")
     digest = hashlib.sha256()
-    with dnnlib.util.open_url(url) as f:
-        for block in iter(lambda: f.read(1 << 20), b""):
-            digest.update(block)
+    for path in network_files(url) if os.path.isdir(url) else [url]:
+        with dnnlib.util.open_url(str(path)) as f:
+            for block in iter(lambda: f.read(1 << 20), b""):
+                digest.update(block)
     return digest.hexdigest()
 
 

@@ -45,8 +45,8 @@ def tiny_discriminator(name: str = "32", seed: int = 1, **options: Any) -> Any:
 
 def tiny_networks() -> dict[str, Any]:
     """G, D and G_ema for 32 px; the latter is not G."""
-    return {"G": tiny_generator(seed=3), "G_ema": tiny_generator(seed=4), "D": tiny_discriminator(seed=5),
-            "augment_pipe": None}
+    return {"G": tiny_generator(seed=3, G_ch=4), "G_ema": tiny_generator(seed=4, G_ch=4),
+            "D": tiny_discriminator(seed=5), "augment_pipe": None}
 
 
 def write_teacher(path: Path) -> str:

@@ -53,6 +53,13 @@ def load_discriminator(path: str | os.PathLike, suffix: str = "") -> torch.nn.Mo
     return _load(_find(path, ("D",), suffix), "D")
 
 
+def network_files(path: str | os.PathLike, suffix: str = "") -> list[Path]:
+    """The files that `load_networks` reads networks from."""
+    if os.path.isdir(path):
+        return list(_available(path).get(suffix, {}).values())
+    return [Path(path)]
+
+
 class _Networks(dict):
     """Networks by role; the error for one that is not there says what to do."""
 

@@ -248,7 +248,8 @@ def teacher() -> Teacher:
 
 def test_a_student() -> None:
     student = slice_student(teacher(), Cut(Fraction(1, 2), "l1", num_samples=8))
-    assert student.G_ema.linear.weight.shape[0] == 4 * 16
+    assert student.G_ema.options["G_ch"] == 2
+    assert student.G_ema.linear.weight.shape[0] == 8 * 16
     assert student.D is not None
     assert student.D.options == teacher().D.options
     half = slice_student(teacher(), Cut(Fraction(1, 2), "first"), d_width=Fraction(1, 2))

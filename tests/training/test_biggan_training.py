@@ -1,0 +1,251 @@
+"""Training of BigGANs: what the command line makes of its options, real runs of a few iterations, exact resume."""
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import train
+from tests import tiny, tiny_biggan
+from tests.training import tiny_runs
+from training import config_biggan, optimization, presets_biggan
+from training.networks_biggan import Generator
+from training.pickles import open_networks
+
+SMALL = ["--cfg=biggan", "--ch=2", "--batch=4", "--d-steps=2", "--z-dim=8", "--workers=0"]
+# Five iterations of two D steps with four images each, in ticks that end after the first, third and last of them.
+SHORT = {"D_reg_interval": None, "ema_start_kimg": 0.012, "ema_kimg": 0.02, "kimg_per_tick": 0.016}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("files")
+    return {
+        "data": tiny.write_data(folder / "labelled", side=32, num_classes=3),
+        "plain": tiny.write_data(folder / "plain", side=32),
+        "small": tiny.write_data(folder / "small", side=16, num_classes=3),
+        "teacher": tiny_biggan.write_teacher(folder / "teacher.pkl"),
+        "styles": tiny.write_teacher(folder / "styles.pkl", c_dim=3, resolution=32),
+    }
+
+
+def dry_run(data: str, *args: str) -> Any:
+    command = [f"--data={data}", "--outdir=/tmp/runs", "--metrics=none", "--dry-run", *args]
+    return CliRunner().invoke(train.main, command)
+
+
+def resolved(data: str, *args: str) -> dict[str, Any]:
+    result = dry_run(data, *args)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout.split("Training options:\n")[1].split("\n\nDry run")[0])
+
+
+# What becomes of options.
+
+
+def test_the_preset_for_32(files: dict[str, str]) -> None:
+    c = resolved(files["data"], "--cfg=biggan")
+    assert c["training_set_kwargs"]["use_labels"] is True
+    assert c["G_kwargs"] == {"class_name": "training.networks_biggan.BigGANGenerator", "G_ch": 64, "dim_z": 128,
+                             "G_attn": "0", "G_init": "N02", "SN_eps": 1e-8}
+    assert (c["batch_size"], c["batch_gpu"], c["D_steps"], c["total_kimg"]) == (50, 50, 4, 25000)
+    assert c["G_opt_kwargs"] == {"class_name": "torch.optim.Adam", "lr": 2e-4, "betas": [0.0, 0.999], "eps": 1e-8}
+    assert c["loss_kwargs"] == {"class_name": "training.loss_biggan.HingeLoss"}
+    assert (c["G_reg_interval"], c["D_reg_interval"], c["ema_buffers"], c["ema_start_kimg"]) == (None, None, True, 200)
+    assert 0.5 ** (200 / (c["ema_kimg"] * 1000)) == pytest.approx(0.9999, abs=1e-9)
+    assert "augment_kwargs" not in c
+
+
+@pytest.mark.parametrize(("res", "dim_z", "attn"), [(128, 120, "64"), (256, 140, "128")])
+def test_the_presets_for_imagenet(res: int, dim_z: int, attn: str) -> None:
+    preset = presets_biggan.PRESETS[res]
+    assert (preset.batch, preset.ref_gpus, preset.d_steps, preset.ch) == (2048, 8, 1, 96)
+    assert (preset.z_dim, preset.attn, preset.g_lr, preset.d_lr, preset.eps) == (dim_z, attn, 1e-4, 4e-4, 1e-6)
+    assert (preset.kimg, preset.ema_start_kimg) == (138 * 2048, 20 * 2048)
+    with torch.device("meta"):
+        G = Generator(c_dim=1000, img_resolution=res, G_ch=preset.ch, dim_z=preset.z_dim, G_attn=preset.attn,
+                      **preset.latent, skip_init=True)
+    assert G.z_dim == preset.z_dim
+
+
+def test_options_change_the_preset(files: dict[str, str]) -> None:
+    args = ["--ch=3", "--attn=8_16", "--d-steps=2", "--ema-kimg=5", "--ema-start=7", "--z-dim=9", "--glr=1", "--dlr=2"]
+    c = resolved(files["data"], "--cfg=biggan", *args, "--batch=12", "--batch-gpu=4", "--aug=ada")
+    assert [c["G_kwargs"][name] for name in ("G_ch", "G_attn", "dim_z")] == [3, "8_16", 9]
+    assert [c["D_kwargs"][name] for name in ("D_ch", "D_attn")] == [3, "8_16"]
+    assert (c["D_steps"], c["ema_kimg"], c["ema_start_kimg"], c["ada_target"]) == (2, 5, 7, 0.6)
+    assert (c["G_opt_kwargs"]["lr"], c["D_opt_kwargs"]["lr"]) == (1, 2)
+    assert c["G_opt_kwargs"]["eps"] == pytest.approx(3e-8), "three passes are summed up, not averaged"
+
+
+def test_a_start_from_weights_has_an_average_at_once(files: dict[str, str]) -> None:
+    assert resolved(files["data"], "--cfg=biggan", f"--resume={files['teacher']}")["ema_start_kimg"] == 0
+
+
+@pytest.mark.parametrize(("data", "args", "message"), [
+    ("plain", [], "--cond: .* has no labels; write them into dataset.json"),
+    ("data", ["--cond=false"], "--cond: BigGAN is always conditional on labels; leave --cond=false out"),
+    ("small", [], "--cfg: BigGAN has presets for images of 32x32, 128x128, 256x256, .* are 16x16; convert them"),
+    ("data", ["--gamma=1"], "--gamma: cannot be given together with --cfg=biggan"),
+    ("data", ["--mbstd-group=2"], "--mbstd-group: cannot be given together with --cfg=biggan"),
+    ("data", ["--attn=8,16"], "--attn: expected resolutions joined by underscores, such as 32_64, or 0, got '8,16'"),
+    ("data", ["--cfg=auto", "--ch=2"], "--ch: can only be given together with --cfg=biggan"),
+    ("data", ["--batch=5", "--gpus=2"], "--batch: 5 is not a multiple of --gpus 2"),
+    ("data", ["--width=0.5"], "--width: can only be given together with --cfg=dgl or --cfg=dgl-biggan"),
+])
+def test_errors_name_the_flag(files: dict[str, str], data: str, args: list[str], message: str) -> None:
+    result = dry_run(files[data], "--cfg=biggan", *args)
+    assert result.exit_code == 2
+    lines = result.stderr.strip().splitlines()
+    assert re.search(message, lines[-1]), result.stderr
+
+
+def test_every_option_is_described() -> None:
+    flags = {option for param in train.main.params for option in param.opts}
+    assert {"--" + name.replace("_", "-") for name in config_biggan._NAMES} <= flags
+
+
+# Runs.
+
+
+def configuration(name: str, files: dict[str, str]) -> dict[str, Any]:
+    if name == "plain":
+        return tiny_runs.options(files["data"], *SMALL, **SHORT)
+    teacher = ["--cfg=dgl-biggan", f"--teacher={files['teacher']}", "--batch=4", "--d-steps=1", "--workers=0"]
+    if name == "sliced":
+        return tiny_runs.options(files["data"], *teacher, "--width=0.5", "--score=first", **SHORT)
+    assert name == "two-stages"
+    scratch = ["--width=0.5", "--init=scratch", "--teacher-update"]
+    config = tiny_runs.options(files["data"], *teacher, *scratch, **SHORT)
+    config["loss_kwargs"].update(stage1_kimg=0.02, teacher_reg_interval=3)
+    return config
+
+
+NAMES = ("plain", "sliced", "two-stages")
+
+
+@pytest.fixture(scope="module")
+def unbroken(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("unbroken")
+    return {name: tiny_runs.run(folder / name, configuration(name, files)) for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_interrupted_run_ends_in_the_same_bits(name: str, files: dict[str, str], unbroken: dict[str, Path],
+                                                  tmp_path: Path) -> None:
+    config = configuration(name, files)
+    broken = tiny_runs.run(tmp_path / "broken", config, total_kimg=0.024)
+    tiny_runs.run(broken, config, resume_state=True)
+    states = [tiny_runs.last_state(folder) for folder in (broken, unbroken[name])]
+    for state in states:  # ticks end elsewhere
+        for key in ("stats", "collector", "cur_tick", "tick_start_nimg"):
+            state.pop(key)
+    assert tiny_runs.differences(*states) == []
+
+
+def test_what_a_run_leaves(unbroken: dict[str, Path]) -> None:
+    folder = unbroken["plain"]
+    assert {"reals.png", "fakes_init.png", "fakes000000.png", "stats.jsonl", "network-snapshot-000000.pkl"} <= {
+        path.name for path in folder.iterdir()}
+    last = tiny_runs.records(folder)[-1]
+    for name in ("Loss/scores/fake", "Loss/scores/real", "Loss/signs/real", "Loss/G/loss", "Loss/D/loss"):
+        assert last[name]["num"] > 0, name
+    assert last["Loss/D/loss"]["num"] == 2 * last["Loss/G/loss"]["num"], "two steps of D per step of G"
+    nets = open_networks(str(folder / "network-snapshot-000000.pkl"))
+    assert nets["training_set_kwargs"]["use_labels"] is True
+    z, labels = tiny_biggan.inputs(nets["G_ema"])
+    assert nets["D"](nets["G_ema"](z, labels), labels).shape == (4, 1)
+    assert not nets["G_ema"].training
+
+
+def test_steps_of_the_discriminator_use_images_of_their_own(files: dict[str, str], tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, int]] = []
+    from training.loss_biggan import HingeLoss
+
+    def note(self: Any, phase: str, real_img: torch.Tensor, *args: Any) -> None:
+        seen.append((phase, hash(real_img.numpy().tobytes())))
+
+    monkeypatch.setattr(HingeLoss, "accumulate_gradients", note)
+    config = configuration("plain", files)
+    tiny_runs.run(tmp_path / "run", config, total_kimg=0.008, image_snapshot_ticks=None, network_snapshot_ticks=None)
+    assert [phase for phase, _ in seen] == ["Gboth", "Dboth", "Dboth"]
+    assert len({images for phase, images in seen if phase == "Dboth"}) == 2
+
+
+def test_guidance_is_in_force_when_it_should(unbroken: dict[str, Path]) -> None:
+    records = tiny_runs.records(unbroken["two-stages"])
+    assert "Loss/G/dgl" not in records[0]
+    assert records[-1]["Loss/G/dgl"]["num"] > 0
+    assert records[-1]["Loss/teacher/weight"]["mean"] == pytest.approx(0.1)
+    assert records[-1]["Loss/teacher/D/loss"]["num"] > 0, "the updated teacher trains on"
+    assert tiny_runs.last_state(unbroken["two-stages"])["stage"] == 1
+    student = open_networks(str(unbroken["sliced"] / "network-snapshot-000000.pkl"))
+    assert (student["G_ema"].options["G_ch"], student["D"].options["D_ch"]) == (2, 4)
+
+
+def test_averages_of_buffers() -> None:
+    old, new = (torch.nn.BatchNorm1d(2) for _ in range(2))
+    old.running_mean.fill_(1)
+    new.running_mean.fill_(3)
+    optimization.update_ema(old, new, beta=0.75, buffers=False)
+    assert old.running_mean.tolist() == [3, 3]
+    old.running_mean.fill_(1)
+    del old.num_batches_tracked, new.num_batches_tracked
+    optimization.update_ema(old, new, beta=0.75, buffers=True)
+    assert old.running_mean.tolist() == [1.5, 1.5]
+
+
+def test_the_average_is_a_copy_until_it_starts(files: dict[str, str], tmp_path: Path) -> None:
+    config = configuration("plain", files)
+    tiny_runs.run(tmp_path / "copy", config, total_kimg=0.016, ema_start_kimg=1)
+    networks = tiny_runs.last_state(tmp_path / "copy")["networks"]
+    assert tiny_runs.differences(networks["G"], networks["G_ema"]) == []
+    networks = tiny_runs.last_state(tiny_runs.run(tmp_path / "mean", config, total_kimg=0.016, ema_start_kimg=0))[
+        "networks"]
+    different = [path.rpartition(".")[2] for path in tiny_runs.differences(networks["G"], networks["G_ema"])]
+    assert {"weight", "stored_mean", "stored_var", "u0"} <= set(different)
+
+
+# Teachers.
+
+
+def test_a_folder_of_public_files_is_a_teacher(files: dict[str, str], tmp_path: Path) -> None:
+    from training import biggan_checkpoints
+
+    nets = open_networks(files["teacher"])
+    biggan_checkpoints.save_checkpoint(tmp_path / "138k", {name: nets[name] for name in ("G_ema", "D")})
+    args = ["--cfg=dgl-biggan", f"--teacher={tmp_path / '138k'}", "--width=0.5"]
+    c = resolved(files["data"], *args)
+    assert c["loss_kwargs"]["class_name"] == "dgl.loss.DGLHingeLoss"
+    assert (c["loss_kwargs"]["dgl_weight"], c["loss_kwargs"]["stage1_kimg"], c["ema_start_kimg"]) == (0.1, 0, 0)
+    assert (c["G_kwargs"]["G_ch"], c["D_kwargs"]["D_ch"], c["init_kwargs"]["d_init"]) == (2, 4, "teacher")
+    assert len(c["loss_kwargs"]["teachers"][0]["sha256"]) == 64
+    (tmp_path / "138k" / "D.pth").unlink()
+    result = dry_run(files["data"], *args)
+    assert result.exit_code == 1
+    assert "holds no D, which is needed here; put D.pth beside the others" in result.output
+
+
+@pytest.mark.parametrize(("args", "message"), [
+    (["--cfg=dgl-biggan", "--teacher={styles}", "--width=0.5"],
+     "--teacher: --cfg=dgl-biggan expects a BigGANGenerator, .* holds a Generator; use --cfg=dgl"),
+    (["--cfg=dgl", "--teacher={teacher}", "--width=0.5", "--cond=true"],
+     "--teacher: --cfg=dgl expects a Generator, .* holds a BigGANGenerator; use --cfg=dgl-biggan"),
+    (["--cfg=dgl-biggan", "--width=0.5"], "--teacher: --cfg=dgl-biggan needs the network pickle of a teacher"),
+    (["--cfg=dgl-biggan", "--teacher={teacher}", "--width=0.5", "--ch=2"],
+     "--ch: cannot be given together with --cfg=dgl-biggan, which takes its networks from --teacher"),
+    (["--cfg=dgl-biggan", "--teacher={teacher}", "--width=0.5", "--kd=rgb"],
+     "--kd: cannot be given together with --cfg=dgl-biggan"),
+    (["--cfg=dgl-biggan", "--teacher={teacher}", "--width=0.5", "--refine=svs"],
+     "--refine: cannot be given together with --cfg=dgl-biggan"),
+    (["--cfg=dgl-biggan", "--teacher={teacher}", "--width=0.5", "--teacher-weights=dynamic"],
+     "--teacher-weights: 'dynamic' cannot be given together with --cfg=dgl-biggan, whose losses can be negative"),
+])
+def test_unfit_teachers(files: dict[str, str], args: list[str], message: str) -> None:
+    result = dry_run(files["data"], *(arg.format(**files) for arg in args))
+    assert result.exit_code == 2
+    assert re.search(message, result.stderr.strip().splitlines()[-1]), result.stderr
