@@ -32,6 +32,7 @@ def build(
     kernels: str = ALL,
     flags: tuple[str, ...] = (),
     sources: Mapping[str, str] | None = None,
+    program: str = "runner.cpp",
 ) -> Path:
     """Compiles some kernels, as SG_DTYPES in csrc/kernels.cuh lists them, from changed sources if there are any."""
     assert COMPILER is not None
@@ -40,7 +41,7 @@ def build(
     for name, text in {**cache.sources(), **(sources or {})}.items():
         (headers / name).write_text(text)
     base = [COMPILER, "-std=c++17", "-O1", f"-DSG_DTYPES(K)={kernels}"]
-    command = [*base, *flags, f"-I{SHIM}", f"-I{headers}", str(SHIM / "runner.cpp"), "-o", str(output)]
+    command = [*base, *flags, f"-I{SHIM}", f"-I{headers}", str(SHIM / program), "-o", str(output)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return output

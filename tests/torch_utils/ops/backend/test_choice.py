@@ -13,6 +13,7 @@ from torch_utils.ops import backend
 from torch_utils.ops.backend import cache, nvcc, nvrtc, selftest
 from torch_utils.ops.backend.archs import Targets
 from torch_utils.ops.backend.errors import BackendError
+from training import training_loop
 
 GPU = torch.device("cuda", 0)
 
@@ -142,6 +143,18 @@ def test_rank_0_builds_while_the_others_wait(machine, monkeypatch) -> None:
     order.clear()
     backend.prepare(torch.device("cpu"))
     assert order == []
+
+
+def test_training_prepares_first(monkeypatch) -> None:
+    class Stop(Exception):
+        pass
+
+    def prepare(device: torch.device) -> None:
+        raise Stop(str(device))
+
+    monkeypatch.setattr(backend, "prepare", prepare)
+    with pytest.raises(Stop, match="cpu"):
+        training_loop.training_loop(device="cpu")
 
 
 # Self-test ----------------------------------------------------------------------------------------------------------
