@@ -1,5 +1,4 @@
 """Training in two processes: the same gradients and statistics as in one, exact resume, and the end of a rank."""
-import time
 from pathlib import Path
 
 import pytest
@@ -105,10 +104,8 @@ def test_state_that_not_all_ranks_see(runs):
 
 def test_killed_rank_ends_the_training(tmp_path):
     options = training_jobs.loop_options(tiny.write_data(tmp_path / "data", num=8, num_classes=2), total_kimg=1000)
-    start = time.monotonic()
     with pytest.raises(distributed.RankError, match="rank 1 was killed by SIGKILL"):
         distributed.launch(
             training_jobs.train_and_die, (str(tmp_path / "run"), options), num_procs=2, timeout_sec=TIMEOUT_SEC
         )
-    assert time.monotonic() - start < TIMEOUT_SEC
     assert list((tmp_path / "run" / "state").iterdir())  # to go on from
