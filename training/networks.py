@@ -88,6 +88,18 @@ def _conv_fused(x, weight, styles, scale, resample):
     return y.reshape(n, -1, y.shape[2], y.shape[3])
 
 
+def _computes_fused(x):
+    """Whether layers use the operation for all that follows a convolution: on a CPU, where passes over images cost."""
+    return _scale_bias_act is not None and x.device.type == "cpu"
+
+
+def _prefers_own_weights(x, weight):
+    """Whether scaling the weights is less work than scaling x: for one large image. Captured programs are for any."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return False
+    return x.shape[0] == 1 and weight.numel() < x.numel()
+
+
 def _compute_format(use_fp16, channels_last, force_fp32, device):
     """dtype and memory format of a block's activations; half precision only where it is fast, on CUDA devices."""
     if device.type == "cpu" and _scale_bias_act is not None:
@@ -314,10 +326,13 @@ class SynthesisLayer(torch.nn.Module):
             raise ValueError(f"noise_mode: expected 'random', 'const' or 'none', got {noise_mode!r}")
         styles, noise = self.affine(w), self._noise(x, noise_mode)
         resample = {"up": self.up, "padding": self.padding, "flip_weight": self.up == 1}
-        if _scale_bias_act is not None and not fused_modconv and x.device.type == "cpu":
+        if not fused_modconv and _computes_fused(x):
             scale = _demodulation(self.weight, styles)
-            resample["f"] = self.resample_filter
-            x = conv2d_resample.conv2d_resample(_scale_bias_act(x, styles), self.weight, **resample)
+            if _prefers_own_weights(x, self.weight):
+                weight = self.weight * styles[0, :, None, None]
+            else:
+                x, weight = _scale_bias_act(x, styles), self.weight
+            x = conv2d_resample.conv2d_resample(x, weight, self.resample_filter, **resample)
             gain, clamp = self.act_gain * gain, _limit(self, gain)
             return _scale_bias_act(x, scale, noise, self.bias, self.activation, gain, clamp, overwrite=True)
         x = modulated_conv2d(
@@ -355,8 +370,11 @@ class ToRGBLayer(torch.nn.Module):
 
     def forward(self, x, w, fused_modconv=True):
         styles = self.affine(w) * self.weight_gain
-        if _scale_bias_act is not None and not fused_modconv and x.device.type == "cpu":
-            x = conv2d_resample.conv2d_resample(_scale_bias_act(x, styles), self.weight)
+        if not fused_modconv and _computes_fused(x) and self.weight.shape[2] == 1:
+            n, _, height, width = x.shape
+            weight = self.weight[None, :, :, 0, 0] * styles[:, None, :]  # few enough to have one per sample
+            x = x.flatten(2).transpose(1, 2) @ weight.transpose(1, 2)  # [N, H * W, O]
+            x = x.transpose(1, 2).reshape(n, -1, height, width)
         else:
             x = modulated_conv2d(x, self.weight, styles, demodulate=False, fused_modconv=fused_modconv)
         return bias_act.bias_act(x, self.bias.to(x.dtype), clamp=self.conv_clamp)

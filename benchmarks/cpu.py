@@ -1,0 +1,142 @@
+"""Generating and training on a CPU: the plain formulation, the torch path, and the native kernels, in turns."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks import cpu_report
+
+ROOT = Path(__file__).resolve().parent.parent
+VARIANTS = {
+    "plain": {"SG_MALLOC": "default", "SG_OPS": "ref"},
+    "torch": {"SG_OPS": "ref"},
+    "native": {"SG_OPS": "auto"},
+}
+TABLE = ["generator 1024 px, batch 1", "generator 256 px, batch 4",
+         "half-width generator 1024 px, batch 1, against full width",
+         "training iteration 32 px, batch 32", "training iteration 256 px, batch 4"]  # fmt: skip
+RESOLUTION = [f"generator {res} px, batch 1" for res in (64, 128, 256, 512, 1024)]
+BATCH = [f"generator 128 px, batch {n} (base 16384)" for n in (1, 2, 8)]
+WIDTH = ["generator 256 px, batch 1", *[f"generator 256 px, batch 1, 1/{part} width" for part in (2, 4)]]
+
+
+class Worker:
+    """A process that does one work in one variant whenever it is asked to; idle otherwise."""
+
+    def __init__(self, work: str, variant: str, threads: int) -> None:
+        command = [sys.executable, str(ROOT / "benchmarks" / "cpu_works.py"), work, variant, str(threads)]
+        environment = {**os.environ, **VARIANTS[variant], "OMP_NUM_THREADS": str(threads)}
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+                                        env=environment)  # fmt: skip
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.communicate()
+
+    def run(self) -> dict[str, float]:
+        """Does it once."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+
+def measure(work: str, variants: list[str], threads: int, pairs: int) -> list[dict[str, Any]]:
+    """Medians of all variants of a work, each done once per round, after one round that does not count."""
+    workers = {variant: Worker(work, variant, threads) for variant in variants}
+    for worker in workers.values():
+        worker.run()
+    rounds = [{variant: worker.run() for variant, worker in workers.items()} for _ in range(pairs)]
+    for worker in workers.values():
+        worker.__exit__()
+    figures = []
+    for variant in variants:
+        figure: dict[str, Any] = {"work": work, "variant": variant, "threads": threads, "pairs": pairs}
+        for key in rounds[0][variant]:
+            figure[key] = statistics.median(turn[variant][key] for turn in rounds)
+        for clock in ("wall", "cpu"):
+            if "plain" in variants:
+                ratios = [turn["plain"][clock] / turn[variant][clock] for turn in rounds]
+                figure[f"{clock}_ratio"] = statistics.median(ratios)
+        figures.append(figure)
+    return figures
+
+
+def help_against_torch(pairs: int) -> dict[str, Any]:
+    """Processor time of `train.py --help` over that of importing torch."""
+    def seconds(command: list[str]) -> float:
+        before = os.times()
+        subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
+    turns = [(seconds(["train.py", "--help"]), seconds(["-c", "import torch"])) for _ in range(pairs)]
+    own, torch_alone = (statistics.median(times) for times in zip(*turns))
+    ratio = statistics.median(a / b for a, b in turns)
+    return {"work": "train.py --help against import torch", "cpu": own, "torch_cpu": torch_alone, "share": ratio}
+
+
+def provenance() -> dict[str, Any]:
+    """What every figure says about where it comes from."""
+    import torch
+
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    model = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
+    return {"commit": commit.stdout.strip(), "torch": str(torch.__version__), "python": platform.python_version(),
+            "cpu_model": model, "cpus": os.cpu_count(), "time": time.strftime("%Y-%m-%dT%H:%M:%S")}  # fmt: skip
+
+
+@click.command()
+@click.option("--all", "everything", is_flag=True, help="Also the training at 256 px, and growth with size and threads")
+@click.option("--only", metavar="TEXT", help="Only works whose name contains this")
+@click.option("--threads", default=2, show_default=True, metavar="INT")
+@click.option("--pairs", default=5, show_default=True, help="Rounds that count", metavar="INT")
+@click.option("--out", default="build/cpu.jsonl", show_default=True, help="Figures are appended to it", metavar="FILE")
+def main(everything: bool, only: str | None, threads: int, pairs: int, out: str) -> None:
+    """Prints a table of medians and ratios, appends one JSON line per figure, and draws the growth with --all."""
+    facts, figures = provenance(), []
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+
+    def keep(figure: dict[str, Any]) -> None:
+        figure.update(facts, load=round(os.getloadavg()[0], 1))
+        figures.append(figure)
+        with open(out, "a", encoding="utf-8") as file:
+            file.write(json.dumps(figure) + "\n")
+        click.echo(cpu_report.line(figure))
+
+    works = [(work, list(VARIANTS), threads) for work in TABLE[: None if everything else -1]]
+    if everything:
+        works += [(work, ["native"], threads) for work in RESOLUTION + BATCH + WIDTH]
+        works += [(RESOLUTION[2], ["native"], number) for number in range(1, threads)]
+    wanted = [work for work in works if only is None or only in work[0]]
+    for work, variants, number in wanted:
+        for figure in measure(work, variants, number, pairs):
+            keep(figure)
+    if only is None:
+        keep(help_against_torch(pairs))
+        (peak,) = measure("conv peak", ["torch"], threads, 1)
+        keep(peak)
+    click.echo(f"\n{cpu_report.table(figures)}")
+    if everything:
+        Path(out).with_suffix(".svg").write_text(cpu_report.plot(figures), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
