@@ -60,8 +60,8 @@ class Quantity(click.ParamType):
 @device_option
 @trust_pickle_option
 def main(**options: Any) -> None:
-    """Slice a narrow student out of a trained StyleGAN2 network, ready to be trained with train.py --cfg=dgl, or to be
-    used as it is.
+    """Slice a narrow student out of a trained network, ready to be trained with train.py --cfg=dgl or dgl-biggan, or to
+    be used as it is.
 
     G_ema and G keep the same channels, chosen by the scores of G_ema; mapping network and latents stay the teacher's.
     Every layer keeps max(1, floor(width * channels)) channels. The student is a network pickle like any other; the cost

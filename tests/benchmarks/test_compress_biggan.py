@@ -1,0 +1,122 @@
+"""The benchmark of BigGANs: order of work, class scores, resuming, and what is reported."""
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from benchmarks import compress_biggan
+from benchmarks.compress import classes
+from tests import tiny_biggan
+from tests.helpers import random_images, write_images
+from tests.metrics import toys
+
+
+def test_order_of_work() -> None:
+    found = compress_biggan.jobs(teacher_kimg=100, student_kimg=50, seeds=2)
+    assert [job.key for job in found] == ["teacher-seed0", "half-untrained-seed0", "half-lambda0-seed0",
+                                          "half-lambda0.1-seed0", "half-lambda0-seed1", "half-lambda0.1-seed1"]
+    pair = [set(job.arguments) for job in found[2:4]]
+    assert pair[0] ^ pair[1] == {"--dgl-weight=0", "--dgl-weight=0.1"}, "nothing else differs"
+    assert {job.kimg for job in found[2:]} == {50}
+
+
+def test_class_scores() -> None:
+    """Class 0: all seen as 0, features shifted by 3 in one of two directions; class 1: half seen, not shifted."""
+    rng = np.random.RandomState(0)
+    real, labels = rng.randn(40, 2), np.repeat([0, 1], 20)
+    gen = real + np.where(labels == 0, 3, 0)[:, None] * [1, 0]
+    seen = np.where(labels == 0, 0, np.arange(40) % 2)
+    found = classes.class_scores(real, labels, gen, labels, seen)
+    assert found["accuracy"] == [1, 0.5]
+    assert found["intra_fd"] == pytest.approx([9, 0], abs=1e-9)
+
+
+class Sees(torch.nn.Module):
+    """A detector that finds the class in the brightness of the image."""
+
+    def forward(self, img: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        level = img.float().mean(dim=[1, 2, 3])
+        if return_features:
+            return torch.stack([level, level.square()], dim=1)
+        return torch.nn.functional.one_hot((level / 100).long().clamp(max=2), 3).float()
+
+
+class Paints(torch.nn.Module):
+    """A generator of images as bright as their class, but for class 2, which looks like class 1."""
+
+    z_dim, c_dim = 4, 3
+
+    def forward(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        level = c.argmax(dim=1).clamp(max=1) * 100 + 50 + z[:, 0]
+        return (level / 127.5 - 1)[:, None, None, None].expand(-1, 1, 4, 4)
+
+
+class Labelled:
+    label_dim = 3
+
+    def __len__(self) -> int:
+        return 30
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.full([1, 4, 4], i % 3 * 100 + 40 + i // 3, dtype=np.uint8), np.eye(3)[i % 3]
+
+
+def test_evaluation_asks_for_every_class_alike() -> None:
+    found = classes.evaluate(Paints(), Labelled(), Sees(), num_gen=60, seed=0)
+    assert found["per_class"]["accuracy"] == [1, 1, 0]
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert found["real_accuracy"] == 1
+    assert found["per_class"]["intra_fd"][2] > found["per_class"]["intra_fd"][1] > 0
+
+
+@pytest.mark.slow
+def test_a_short_run_from_start_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(*args: Any) -> list[compress_biggan.Job]:
+        options = ("--d-steps=1", "--batch=20", "--cond=true", "--metrics=none", "--workers=0")
+        student = ("--cfg=dgl-biggan", "--width=0.5", "--score=first", "--dgl-weight=0.1", *options)
+        return [compress_biggan.Job("teacher", "teacher", 0, 1, ("--cfg=biggan", "--ch=2", "--z-dim=8", *options)),
+                compress_biggan.Job("half-untrained", "slice", 0, 0, ("--width=0.5", "--score=first")),
+                compress_biggan.Job("half-lambda0.1", "student", 0, 1, student)]
+
+    images = random_images(60, side=32, num_channels=1)
+    from tests.helpers import zip_folder
+
+    data = zip_folder(write_images(tmp_path / "data", images, [i % 3 for i in range(60)]))
+    monkeypatch.setattr(compress_biggan, "jobs", small)
+    args = [f"--out={tmp_path / 'out'}", f"--train-data={data}", f"--test-data={data}", "--num-gen=30",
+            f"--detector={toys.write_detector(tmp_path / 'clothing32.pt')}", f"--dest={tmp_path / 'results'}"]
+    result = CliRunner().invoke(compress_biggan.main, args)
+    assert result.exit_code == 0, result.output
+    assert "All runs are done" in result.output
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert [row["name"] for row in rows] == ["teacher", "half-untrained", "half-lambda0.1"]
+    assert set(compress_biggan.COLUMNS) <= set(rows[0]["results"])
+    again = CliRunner().invoke(compress_biggan.main, args)
+    assert again.exit_code == 0, again.output
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 3, "what is done is not done again"
+    assert "scored" in CliRunner().invoke(compress_biggan.main, [*args, "--list"]).output
+    report = CliRunner().invoke(compress_biggan.main, [*args, "--report"])
+    assert report.exit_code == 0, report.output
+    text = (tmp_path / "results" / "compress_biggan.md").read_text()
+    assert "| student | 1 | 1 |" in text
+    assert "student G" in text
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    result = CliRunner().invoke(compress_biggan.main, [f"--out={tmp_path}", f"--train-data={tmp_path}/none.zip"])
+    assert result.exit_code == 1
+    assert "--train-data" in result.output
+    assert "no such file" in result.output
+    teacher = tiny_biggan.write_teacher(tmp_path / "teacher.pkl")
+    result = CliRunner().invoke(classes.main, [f"--network={teacher}", f"--data={tmp_path}/none.zip",
+                                               "--detector=none.pt"])
+    assert result.exit_code == 1
+    assert "--data" in result.output
+
+
+def test_nothing_done_yet_is_said() -> None:
+    assert "None yet." in compress_biggan.markdown([])
