@@ -3,10 +3,12 @@
 #   PYTHON=python3.12       the interpreter for the virtual environment
 #   TORCH_INDEX=https://…   where torch comes from, e.g. https://download.pytorch.org/whl/cpu for the small CPU build
 #   JOBS=4                  processes that run the tests
+#   CPU_BENCH=--all         what `make bench` times of the networks: also training at 256 px, and growth with size
 
 PYTHON ?= python3
 TORCH_INDEX ?=
 JOBS ?= 2
+CPU_BENCH ?=
 VENV := .venv
 VENV24 := .venv-torch24
 PY := $(VENV)/bin/python
@@ -50,6 +52,7 @@ golden: $(VENV)/.dev-installed
 bench: $(VENV)/.runtime-installed build/clothing.zip
 	$(PY) benchmarks/fid_sqrtm.py
 	$(PY) benchmarks/data_loading.py --data=build/clothing.zip
+	$(PY) benchmarks/cpu.py $(CPU_BENCH)
 
 build/clothing.zip: demo/data/t10k-images-idx3-ubyte.gz | $(VENV)/.runtime-installed
 	mkdir -p build

@@ -53,3 +53,14 @@ def statistics(monkeypatch: pytest.MonkeyPatch) -> "Collector":
 
     monkeypatch.setattr(training_stats, "_counters", training_stats._Counters())
     return training_stats.Collector()
+
+
+@pytest.fixture(params=["native", "torch"])
+def cpu_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The test runs with the native CPU kernels, where they can be built, and with the torch path."""
+    from torch_utils.ops import cpu_kernels
+
+    if request.param == "native" and cpu_kernels.library()[0] is None:
+        pytest.skip(f"no native CPU kernels here: {cpu_kernels.library()[1]}")
+    monkeypatch.setattr(cpu_kernels, "enabled", request.param == "native")
+    return request.param

@@ -11,6 +11,7 @@ from torch_utils import training_stats
 from training import loss as losses
 from training import pickles
 
+pytestmark = pytest.mark.usefixtures("cpu_path")
 IMAGE_TOLERANCE = 1e-4  # of the standard deviation of the reference
 LOGIT_TOLERANCE = 1e-4  # of max |reference|
 GRADIENT_TOLERANCE = 1e-4  # relative

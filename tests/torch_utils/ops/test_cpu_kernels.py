@@ -20,14 +20,6 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(params=["native", "torch"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "native" and cpu_kernels.library()[0] is None:
-        pytest.skip(f"no native CPU kernels here: {cpu_kernels.library()[1]}")
-    monkeypatch.setattr(cpu_kernels, "enabled", request.param == "native")
-    return request.param
-
-
 def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
@@ -64,7 +56,7 @@ def test_epilogue_equals_its_definition(shape, dtype, layout) -> None:
         assert got.is_contiguous(memory_format=layout)
 
 
-def test_overwriting_saves_memory_but_never_a_graph(path: str) -> None:
+def test_overwriting_saves_memory_but_never_a_graph(cpu_path: str) -> None:
     x, scale, b = randn(2, 3, 4, 4), randn(2, 3, seed=1), randn(3, seed=2)
     expected = plain(x, scale, None, b, "lrelu", 1.5, 1.0)
     kept = x.clone()
@@ -82,7 +74,7 @@ def test_overwriting_saves_memory_but_never_a_graph(path: str) -> None:
 @pytest.mark.parametrize("clamp", [None, 1.0])
 @pytest.mark.parametrize("act", ["linear", "lrelu", "relu", "tanh"])
 @pytest.mark.parametrize("shared_noise", [False, True])
-def test_epilogue_gradients(path: str, act: str, clamp: float | None, layout, shared_noise: bool) -> None:
+def test_epilogue_gradients(cpu_path: str, act: str, clamp: float | None, layout, shared_noise: bool) -> None:
     x = randn(2, 3, 3, 2).to(memory_format=layout).requires_grad_()
     noise = randn(3, 2, seed=2) if shared_noise else randn(2, 1, 3, 2, seed=2)
     inputs = (x, randn(2, 3, seed=1), noise, randn(3, seed=3))
@@ -97,7 +89,7 @@ def test_epilogue_gradients(path: str, act: str, clamp: float | None, layout, sh
 
 
 @pytest.mark.parametrize("dim", [0, 1, 2])
-def test_bias_along_any_axis(path: str, dim: int) -> None:
+def test_bias_along_any_axis(cpu_path: str, dim: int) -> None:
     x, b = randn(4, 3, 5).requires_grad_(), randn((4, 3, 5)[dim], seed=1).requires_grad_()
     assert gradcheck(lambda x, b: bias_act.bias_act(x, b, dim=dim, act="lrelu", clamp=1.0), (x, b))
     assert gradgradcheck(lambda x, b: bias_act.bias_act(x, b, dim=dim, act="lrelu", clamp=1.0), (x, b))
@@ -149,7 +141,7 @@ def test_fir_equals_the_torch_path(shape, options: dict, layout) -> None:
 
 
 @pytest.mark.parametrize("options", [dict(), dict(up=2), dict(down=2), dict(padding=[-1, 2, 0, 1], groups=2)])
-def test_convolution_gradients_in_any_layout(path: str, options: dict) -> None:
+def test_convolution_gradients_in_any_layout(cpu_path: str, options: dict) -> None:
     options = {"padding": 1, **options}
     f = upfirdn2d.setup_filter([1, 3, 3, 1])
     for layout in LAYOUTS:

@@ -7,6 +7,7 @@ import torch
 from tests.helpers import golden
 from torch_utils.ops import bias_act, conv2d_resample, upfirdn2d
 
+pytestmark = pytest.mark.usefixtures("cpu_path")
 DATA = golden("ops")
 TOLERANCE = 1e-5  # float32, single op
 

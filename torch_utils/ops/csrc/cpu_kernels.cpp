@@ -232,6 +232,30 @@ void weighted_sum(const T* const* rows, const T* t, i64 count, T* out, i64 size)
     }
 }
 
+// For `size` pixels of c channels, a step apart: the weighted sum of `count` pixels side by side.
+template <typename T>
+void pixels(const T* in, i64 in_step, T* out, i64 out_step, i64 size, i64 c, const T* t, i64 count) {
+    for (i64 p = 0; p < size; p++, in += in_step, out += out_step) {
+        if (count == 2) {
+            const T t0 = t[0], t1 = t[1];
+#pragma omp simd
+            for (i64 j = 0; j < c; j++) out[j] = t0 * in[j] + t1 * in[c + j];
+        } else if (count == 4) {
+            const T t0 = t[0], t1 = t[1], t2 = t[2], t3 = t[3];
+#pragma omp simd
+            for (i64 j = 0; j < c; j++)
+                out[j] = (t0 * in[j] + t1 * in[c + j]) + (t2 * in[2 * c + j] + t3 * in[3 * c + j]);
+        } else {
+            for (i64 j = 0; j < c; j++) out[j] = 0;
+            for (i64 k = 0; k < count; k++) {
+                const T tap = t[k], *from = in + k * c;
+#pragma omp simd
+                for (i64 j = 0; j < c; j++) out[j] += tap * from[j];
+            }
+        }
+    }
+}
+
 const i64 MAX_TAPS = 64;
 const i64 STRIP = 4096;  // elements of a strip, which should stay in the first cache
 
@@ -247,22 +271,17 @@ void horizontal(const T* strip, i64 lo, T* out, i64 begin, i64 end, i64 c, const
         weighted_sum(rows, taps, a.taps, out, (end - begin) * c);
         return;
     }
-    if (c > 1) {
-        for (i64 o = begin; o < end; o++) {
-            i64 count = 0;
-            for (i64 k = a.first_tap(o); k < a.taps; k += a.up) {
-                rows[count] = strip + (a.sample(o, k) - lo) * c;
-                chosen[count++] = taps[k];
-            }
-            for (i64 k = count; k < 4; k++) rows[k] = strip;
-            weighted_sum(rows, chosen, count, out + (o - begin) * c, c);
-        }
-        return;
-    }
     for (i64 phase = 0; phase < a.up && begin + phase < end; phase++) {  // outputs that use the same taps
-        const i64 o = begin + phase, size = (end - o + a.up - 1) / a.up;
+        const i64 o = begin + phase, size = (end - o + a.up - 1) / a.up, first = a.first_tap(o);
+        if (c > 1) {
+            const T* in = strip + (a.sample(o, first) - lo) * c;  // of neighbouring taps, samples are neighbours
+            i64 count = 0;
+            for (i64 k = first; k < a.taps; k += a.up) chosen[count++] = taps[k];
+            pixels(in, a.down * c, out + phase * c, a.up * c, size, c, chosen, count);
+            continue;
+        }
         memset(scratch, 0, size * sizeof(T));
-        for (i64 k = a.first_tap(o); k < a.taps; k += a.up) {
+        for (i64 k = first; k < a.taps; k += a.up) {
             const T tap = taps[k], *from = strip + a.sample(o, k) - lo;
             for (i64 j = 0; j < size; j++) scratch[j] += tap * from[j * a.down];
         }
