@@ -1,0 +1,71 @@
+"""What both examples share: the data, the teacher, and how the term joins an optimisation."""
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import torch
+
+from dgl import teacher as teachers
+from dgl.loss import TeacherDiscriminatorTerm
+from dnnlib.util import UserError
+from training.loss import GenBatch
+
+DATA = "demo/data/t10k-images-idx3-ubyte.gz"
+TEACHER = "demo/teacher/fmnist32.pkl"
+RESOLUTION = 32
+BATCH = 32
+
+
+def load_images(path: str, count: int) -> torch.Tensor:
+    """The first images of an MNIST-like IDX file (.gz), padded to 32 px, [N, 1, 32, 32] in [-1, 1].
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
+    try:
+        with gzip.open(path) as file:
+            content = file.read()
+    except OSError as error:
+        raise UserError(f"--data: {path}: {error.strerror or error}; pass an *-images-idx3-ubyte.gz") from None
+    magic, num, height, width = np.frombuffer(content[:16], dtype=">i4").tolist() if len(content) >= 16 else [0] * 4
+    if magic != 0x803 or height > RESOLUTION or width > RESOLUTION or len(content) != 16 + num * height * width:
+        raise UserError(f"--data: {path}: expected images of up to 32x32 in IDX format, found something else")
+    images = np.frombuffer(content, dtype=np.uint8, offset=16).reshape(num, 1, height, width)[:count]
+    rows, columns = RESOLUTION - height, RESOLUTION - width
+    padding = ((0, 0), (0, 0), (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2))
+    return torch.from_numpy(np.pad(images, padding)).float() / 127.5 - 1
+
+
+def teacher_term(path: str, weight: float) -> TeacherDiscriminatorTerm:
+    """The term that leads any generator of images of the teacher's size: λ · softplus(-D_T(image))."""
+    D = teachers.load(path).D.eval().requires_grad_(False)
+    return TeacherDiscriminatorTerm([D], weight=weight)
+
+
+def guidance(term: TeacherDiscriminatorTerm, img: torch.Tensor, seen: int) -> torch.Tensor:
+    """The mean of the term over a batch; 0 if its weight is 0.
+
+    The term looks at images and labels alone, so the latents of a GenBatch stay empty.
+    """
+    none = img.new_zeros([len(img), 0])
+    loss = term(GenBatch(z=none, c=none, ws=none, img=img, img_aug=img, cur_nimg=seen))
+    return img.new_zeros([]) if loss is None else loss.mean()
+
+
+@torch.no_grad()
+def realism(term: TeacherDiscriminatorTerm, img: torch.Tensor) -> float:
+    """The teacher's mean logit on images, in whole batches because of its minibatch statistics; higher is more real."""
+    img = img[: len(img) // BATCH * BATCH]
+    return float(term.discriminators[0](img, img.new_zeros([len(img), 0])).mean())
+
+
+def save_grid(img: torch.Tensor, path: Path, columns: int = 8) -> None:
+    """Images [N, C, H, W] as one PNG."""
+    pixels = (img.detach().clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
+    rows = [torch.cat(list(row), dim=2) for row in pixels.split(columns)]
+    picture = torch.cat(rows, dim=1).permute(1, 2, 0).numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).save(path)
