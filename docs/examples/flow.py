@@ -140,7 +140,8 @@ def main(data: str, teacher: str, dgl_weight: float, steps: int, images: int, se
             nats = -float(model.log_prob(pictures[:1000]).mean()) / DIMS
         common.save_grid(doubled(samples[:64]), Path(outdir) / f"flow-lambda{weight:g}.png")
         click.echo(json.dumps({
-            "model": "flow", "dgl_weight": weight, "steps": steps, "seed": seed, "bits_per_dim": round(nats / math.log(2) + math.log2(127.5), 3),
+            "model": "flow", "dgl_weight": weight, "steps": steps, "seed": seed,
+            "bits_per_dim": round(nats / math.log(2) + math.log2(127.5), 3),
             "teacher_logit_on_samples": round(common.realism(term, doubled(samples)), 3),
             "teacher_logit_on_reals": round(common.realism(term, doubled(pictures[:256])), 3),
             "seconds": round(time.monotonic() - start, 1),
