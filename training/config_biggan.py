@@ -1,9 +1,10 @@
-"""The command-line options of --cfg=biggan, and what they turn into. No torch here."""
+"""The command-line options of --cfg=biggan, and what they turn into. No torch until a run is configured."""
 from collections.abc import Callable
 from typing import Any
 
 import click
 
+import dnnlib
 from dnnlib import EasyDict
 
 from .config import DataInfo, OptionError, batch_sizes, further_config, run_config
@@ -79,6 +80,19 @@ def network_config(opts: EasyDict, preset: BigGANPreset) -> tuple[EasyDict, Easy
     return G_kwargs, D_kwargs
 
 
+def _check_networks(data: DataInfo, networks: tuple[EasyDict, EasyDict]) -> None:
+    """Builds the networks without memory for their tensors, to learn now what does not go together."""
+    import torch
+
+    sizes = {"c_dim": data.label_dim, "img_resolution": data.resolution, "img_channels": data.num_channels}
+    for kwargs in networks:
+        try:
+            with torch.device("meta"):
+                dnnlib.util.construct_class_by_name(**kwargs, **sizes, skip_init=True)
+        except ValueError as error:
+            raise OptionError("--z-dim" if str(error).startswith("dim_z") else "--attn", str(error)) from None
+
+
 def training_config(opts: EasyDict, data: DataInfo) -> EasyDict:
     """The arguments of `training_loop`.
 
@@ -90,6 +104,7 @@ def training_config(opts: EasyDict, data: DataInfo) -> EasyDict:
     d_steps = preset.d_steps if opts.d_steps is None else opts.d_steps
     c = run_config(opts, data)
     c.G_kwargs, c.D_kwargs = network_config(opts, preset)
+    _check_networks(data, (c.G_kwargs, c.D_kwargs))
     # The gradients of a batch's passes are summed up here, not averaged; Adam does not notice if its epsilon does.
     eps = preset.eps * (batch // (opts.gpus * batch_gpu))
     for name, given, rate in (("G_opt_kwargs", opts.glr, preset.g_lr), ("D_opt_kwargs", opts.dlr, preset.d_lr)):

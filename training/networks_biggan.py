@@ -446,6 +446,8 @@ class BigGANGenerator(torch.nn.Module):
 
         streams = _streams("G_channels", G_channels, G_ch, img_resolution, GENERATOR_STREAMS)
         num_pieces = len(streams) if hier and not self.deep else 1
+        if dim_z < num_pieces:
+            raise ValueError(f"dim_z: expected at least {num_pieces}, one number for every piece, got {dim_z}")
         self.piece_dim = dim_z // num_pieces
         self.z_dim = self.piece_dim * num_pieces
         embedding_dim = (shared_dim or dim_z) if G_shared else 0

@@ -37,7 +37,7 @@ def transplant(source: torch.nn.Module, target: torch.nn.Module) -> Transplant:
     1/sqrt(inputs) at run time (arXiv:1710.10196, section 4.1). So a network that gains labels makes the images it made.
 
     Raises:
-        UserError: the networks are for different image sizes.
+        UserError: the networks are for different image sizes, or have nothing in common.
     """
     for attribute in ("img_resolution", "img_channels"):
         theirs, ours = getattr(source, attribute), getattr(target, attribute)
@@ -56,6 +56,8 @@ def transplant(source: torch.nn.Module, target: torch.nn.Module) -> Transplant:
             report.partial.append(name)
         else:
             report.new.append(name)
+    if not report.copied:
+        raise UserError(f"--resume: nothing of the pickle's {type(source).__name__} fits a {type(target).__name__}")
     return report
 
 

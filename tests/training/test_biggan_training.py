@@ -9,6 +9,7 @@ import torch
 from click.testing import CliRunner
 
 import train
+from dnnlib.util import UserError
 from tests import tiny, tiny_biggan
 from tests.training import tiny_runs
 from training import config_biggan, optimization, presets_biggan
@@ -92,6 +93,7 @@ def test_a_start_from_weights_has_an_average_at_once(files: dict[str, str]) -> N
     ("data", ["--gamma=1"], "--gamma: cannot be given together with --cfg=biggan"),
     ("data", ["--mbstd-group=2"], "--mbstd-group: cannot be given together with --cfg=biggan"),
     ("data", ["--attn=8,16"], "--attn: expected resolutions joined by underscores, such as 32_64, or 0, got '8,16'"),
+    ("data", ["--ch=1", "--attn=16"], "--attn: attention: expected at least 8 channels, got 4"),
     ("data", ["--cfg=auto", "--ch=2"], "--ch: can only be given together with --cfg=biggan"),
     ("data", ["--batch=5", "--gpus=2"], "--batch: 5 is not a multiple of --gpus 2"),
     ("data", ["--width=0.5"], "--width: can only be given together with --cfg=dgl or --cfg=dgl-biggan"),
@@ -106,6 +108,12 @@ def test_errors_name_the_flag(files: dict[str, str], data: str, args: list[str],
 def test_every_option_is_described() -> None:
     flags = {option for param in train.main.params for option in param.opts}
     assert {"--" + name.replace("_", "-") for name in config_biggan._NAMES} <= flags
+
+
+def test_nothing_is_transferred_from_another_kind_of_network(files: dict[str, str], tmp_path: Path) -> None:
+    config = tiny_runs.options(files["data"], *SMALL, f"--resume={files['styles']}", **SHORT)
+    with pytest.raises(UserError, match="--resume: nothing of the pickle's Generator fits a BigGANGenerator"):
+        tiny_runs.run(tmp_path / "run", config)
 
 
 # Runs.

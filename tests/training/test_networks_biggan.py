@@ -214,6 +214,7 @@ def test_the_multiplier_is_one_way_to_give_widths() -> None:
     (Discriminator, {"c_dim": 0}, "c_dim: BigGAN needs at least one class"),
     (Generator, {"model": "BigGANdeep", "G_shared": True}, "hier: BigGANdeep needs it"),
     (Generator, {"hier": True}, "G_shared: needed where hier is"),
+    (Generator, {"hier": True, "G_shared": True, "dim_z": 3}, "dim_z: expected at least 4, one number for every piece"),
     (Generator, {"G_attn": "64,32"}, "attention: expected resolutions joined by underscores, .* got '64,32'"),
     (Generator, {"G_channels": [8, 8]}, "G_channels: expected 4 widths for 32x32 images, got 2"),
     (Discriminator, {"D_channels": [8, 8]}, "D_channels: expected 4 widths for 32x32 images, got 2"),
