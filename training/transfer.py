@@ -37,7 +37,7 @@ def transplant(source: torch.nn.Module, target: torch.nn.Module) -> Transplant:
     1/sqrt(inputs) at run time (arXiv:1710.10196, section 4.1). So a network that gains labels makes the images it made.
 
     Raises:
-        UserError: the networks are for different image sizes, or have nothing in common.
+        UserError: the networks are for different image sizes.
     """
     for attribute in ("img_resolution", "img_channels"):
         theirs, ours = getattr(source, attribute), getattr(target, attribute)
@@ -56,8 +56,6 @@ def transplant(source: torch.nn.Module, target: torch.nn.Module) -> Transplant:
             report.partial.append(name)
         else:
             report.new.append(name)
-    if not report.copied:
-        raise UserError(f"--resume: nothing of the pickle's {type(source).__name__} fits a {type(target).__name__}")
     return report
 
 
@@ -86,9 +84,16 @@ def from_pickle(
 
     Returns:
         Lines that say what was copied and what a pickle cannot restore.
+
+    Raises:
+        UserError: the networks are for different image sizes, or have nothing in common.
     """
     source: dict[str, Any] = open_networks(url, trust_pickle=trust_pickle)
     lines = [f"Starting from {url}; its optimizer state, image count and augmentation strength are not in a pickle"]
     for name, target in networks.items():
-        lines += transplant(source[name], target).lines(name)
+        report = transplant(source[name], target)
+        if not report.copied:
+            kinds = [type(network).__name__ for network in (source[name], target)]
+            raise UserError(f"--resume: nothing of the pickle's {kinds[0]} fits a {kinds[1]}")
+        lines += report.lines(name)
     return lines
