@@ -1,11 +1,16 @@
 """Widths from a budget, channels that compete across layers, and SVS."""
+import json
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+import prune_init
 from dgl import budget, prune, refine
+from dgl import cost as dgl_cost
 from dgl.architectures import plan_of
 from dgl.scores.registry import ScoreOptions, compute
 from dgl.student import Cut, keep_lists, macs_in, resized
@@ -99,3 +104,14 @@ def test_svs_takes_square_roots_of_singular_values() -> None:
         new = torch.linalg.svdvals(p.flatten(1).double())
         torch.testing.assert_close(new / new[0], (old / old[0]).sqrt(), rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(p.norm(), before[name].norm())
+
+
+def test_a_budget_of_milliseconds_uses_measured_times(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With a clock that takes a millisecond for every 100,000 multiply-accumulates."""
+    monkeypatch.setattr(dgl_cost, "milliseconds_per_image", lambda network, device, batch: macs_in(network) / 1e5)
+    teacher, dest = tiny.write_teacher(tmp_path / "t.pkl"), tmp_path / "s.pkl"
+    args = [f"--teacher={teacher}", "--target-ms=2", "--score=first", "--no-latency", f"--dest={dest}"]
+    result = CliRunner().invoke(prune_init.main, args)
+    assert result.exit_code == 0, result.output
+    record = json.loads(dest.with_suffix(".cost.json").read_text())
+    assert 1.5 < record["costs"][1]["macs_in"] / 1e5 <= 2 < record["costs"][0]["macs_in"] / 1e5

@@ -14,6 +14,7 @@ from dgl import cost, student
 from dgl.architectures import costs_of
 from dnnlib.util import UserError
 from tests import tiny
+from training import pickles
 from training.networks import Generator, SynthesisLayer
 
 
@@ -148,3 +149,12 @@ def test_command_line_names_a_missing_file(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {tmp_path}/none.pkl: ")
     assert "no such file" in result.stderr.lower()
+
+
+def test_command_line_prints_the_published_constant(tmp_path: Path) -> None:
+    D = tiny.tiny_discriminator()
+    nets = {"G": config_f(256).eval(), "D": D, "augment_pipe": None}
+    pickles.save_networks(pickles.snapshot_data({**nets, "G_ema": nets["G"]}, None), tmp_path / "f.pkl")
+    result = CliRunner().invoke(cost.main, [str(tmp_path / "f.pkl"), "--no-latency"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[2].split()[1:3] == ["30,034,338", "45,124,673,536"]
