@@ -84,11 +84,11 @@ def _check_networks(data: DataInfo, networks: tuple[EasyDict, EasyDict]) -> None
     """Builds the networks without memory for their tensors, to learn now what does not go together."""
     import torch
 
-    sizes = {"c_dim": data.label_dim, "img_resolution": data.resolution, "img_channels": data.num_channels}
+    sizes = EasyDict(c_dim=data.label_dim, img_resolution=data.resolution, img_channels=data.num_channels)
     for kwargs in networks:
         try:
             with torch.device("meta"):
-                dnnlib.util.construct_class_by_name(**kwargs, **sizes, skip_init=True)
+                dnnlib.util.construct_class_by_name(**EasyDict(**kwargs, **sizes, skip_init=True))
         except ValueError as error:
             raise OptionError("--z-dim" if str(error).startswith("dim_z") else "--attn", str(error)) from None
 
