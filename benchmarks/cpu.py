@@ -129,10 +129,10 @@ def main(everything: bool, only: str | None, threads: int, pairs: int, out: str)
     for work, variants, number in wanted:
         for figure in measure(work, variants, number, pairs):
             keep(figure)
-    if only is None:
+    if only is None or only in "conv peak":
+        keep(*measure("conv peak", ["torch"], threads, 1))
+    if only is None or only in "help":
         keep(help_against_torch(pairs))
-        (peak,) = measure("conv peak", ["torch"], threads, 1)
-        keep(peak)
     click.echo(f"\n{cpu_report.table(figures)}")
     if everything:
         Path(out).with_suffix(".svg").write_text(cpu_report.plot(figures), encoding="utf-8")

@@ -13,8 +13,8 @@ def line(figure: Figure) -> str:
     """One figure, for people."""
     if "share" in figure:
         return f"{figure['work']}: {figure['share']:.2f}"
-    if "gmacs" in figure:
-        return f"conv peak: {figure['gmacs']:.0f} GMAC/s"
+    if figure["work"] == "conv peak":
+        return f"conv peak: {figure['gmacs']:.0f} GMAC/s, {figure['gmacs_per_cpu_s']:.0f} per second of a processor"
     ratio = f", {figure['wall_ratio']:.2f}x (cpu {figure['cpu_ratio']:.2f}x)" if "wall_ratio" in figure else ""
     return (f"{figure['work']} [{figure['variant']}, {figure['threads']} threads]: wall {figure['wall']:.3f} s, "
             f"cpu {figure['cpu']:.3f} s, {figure['peak_mb']:.0f} MB{ratio}")  # fmt: skip
