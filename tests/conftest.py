@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import signal
 import socket
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 # Before torch is imported by anyone, child processes included: the tests run side by side on few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
+# Shells start background jobs with SIGINT ignored, and child processes inherit that; those of the tests are interrupted.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _is_local(family: int, address: object) -> bool:
