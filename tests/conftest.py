@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # Before torch is imported by anyone, child processes included: the tests run side by side on few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
-# Shells start background jobs with SIGINT ignored, and child processes inherit that; those of the tests are interrupted.
+# Shells start background jobs with SIGINT ignored, and children inherit that; some of the tests interrupt theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
