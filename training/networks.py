@@ -141,15 +141,11 @@ class FullyConnectedLayer(torch.nn.Module):
         self.bias_gain = lr_multiplier
 
     def forward(self, x):
-        w = self.weight.to(x.dtype) * self.weight_gain
-        b = self.bias
-        if b is not None:
-            b = b.to(x.dtype)
-            if self.bias_gain != 1:
-                b = b * self.bias_gain
-        if self.activation == "linear" and b is not None:
-            return torch.addmm(b[None], x, w.t())
-        return bias_act.bias_act(x.matmul(w.t()), b, act=self.activation)
+        transposed = (self.weight.t() * self.weight_gain).to(x.dtype)
+        shift = None if self.bias is None else (self.bias * self.bias_gain).to(x.dtype)
+        if shift is None or self.activation != "linear":
+            return bias_act.bias_act(x @ transposed, shift, act=self.activation)
+        return torch.addmm(shift, x, transposed)
 
 
 @persistence.persistent_class
