@@ -170,7 +170,7 @@ def draw_samples(demo: Demo, who: str, network: Path) -> Path:
 
 @click.command(cls=Command)
 @click.option("--out", help="Output folder.", default="demo-out", show_default=True, metavar="DIR")
-@click.option("--kimg", help="Training length in thousands of images.", type=click.IntRange(min=1), default=40,
+@click.option("--kimg", help="Training length in thousands of images.", type=click.IntRange(min=1), default=60,
               show_default=True, metavar="INT")
 @click.option("--num-gen", help="Images to score each network with.", type=click.IntRange(min=2), default=2000,
               show_default=True, metavar="INT")

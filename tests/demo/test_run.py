@@ -86,7 +86,7 @@ def test_train_and_test_images_are_apart(fake: FakeCommands, tmp_path: Path) -> 
 def test_an_interrupted_training_goes_on(fake: FakeCommands, tmp_path: Path) -> None:
     folder = tmp_path / "out" / "runs" / "00000-train-dgl"
     call(tmp_path / "out")
-    (folder / "network-snapshot-000040.pkl").unlink()
+    (folder / "network-snapshot-000060.pkl").unlink()
     assert call(tmp_path / "out").exit_code == 0
     assert fake.lines[-1] == f"train.py --resume={folder}"
 
