@@ -123,6 +123,7 @@ def test_networks_compute_the_same_by_kernels(architecture: str, on_host, monkey
 
 @pytest.mark.parametrize("network", ["G", "D"])
 @pytest.mark.parametrize("through", ["plain", "registered"])
+@pytest.mark.filterwarnings("ignore:At pre-dispatch tracing:UserWarning")  # of torch 2.4, about every custom operation
 def test_capture_in_one_graph(request: pytest.FixtureRequest, network: str, through: str) -> None:
     """torch.compile(fullgraph=True) and torch.export(strict=True) of networks in eval mode."""
     if through == "registered":
