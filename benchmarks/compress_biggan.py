@@ -28,7 +28,7 @@ from dnnlib.util import UserError
 
 # Of every training. One step of D and four times the rate, as for ImageNet; short runs need small batches and a short
 # average.
-COMMON = ("--d-steps=1", "--batch=16", "--glr=0.0002", "--dlr=0.0008", "--ema-kimg=3", "--ema-start=0", "--cond=true",
+COMMON = ("--d-steps=1", "--batch=16", "--glr=0.0001", "--dlr=0.0004", "--ema-kimg=3", "--ema-start=0", "--cond=true",
           "--metrics=none", "--workers=0", "--snap=5")
 TEACHER = ("--cfg=biggan", "--ch=16", "--z-dim=64")
 STUDENT = ("--cfg=dgl-biggan", "--width=0.5", "--init=slice", "--score=l1", "--stage1-kimg=0")
