@@ -75,7 +75,9 @@ def detector(network: torch.nn.Module) -> torch.jit.ScriptModule:
             super().__init__()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # trace is deprecated, and the package compares shapes in Python
-                self.features = torch.jit.trace(Features().eval(), torch.zeros([2, 3, SIZE, SIZE]))
+                # channels_last: a third less time on a CPU
+                features = Features().eval().to(memory_format=torch.channels_last)
+                self.features = torch.jit.trace(features, torch.zeros([2, 3, SIZE, SIZE]))
             self.classifier = network._fc
             self.size = SIZE
 

@@ -1,6 +1,8 @@
 """The table of experiments, as data, in the order in which they are run."""
 import dataclasses
 
+from dgl import kd
+
 HEADLINE_KIMG, EXPLORATORY_KIMG = 100, 50
 SEEDS = (0, 1, 2)
 GROUPS = ("reference", "headline", "boost", "exploratory")
@@ -64,8 +66,13 @@ def runs() -> list[Run]:
                      _train("0.1", "l1", "0.5", 0, "--teacher-update")))
     table.append(Run("half-l1-thin-d", "exploratory", "width 1/2, slice (l1), λ 0.1, student's D at width 1/2", short,
                      _train("0.1", "l1", "0.5", 0, "--d-width=0.5")))
-    table.append(Run("half-l1-fresh-d", "exploratory", "width 1/2, slice (l1), λ 0.1, student's D from scratch", short,
-                     _train("0.1", "l1", "0.5", 0, "--d-init=scratch")))
+    for weight in ("0", "0.1", "1"):  # of a discriminator that starts as the teacher's, the teacher can say little new
+        table.append(Run(f"half-l1-fresh-d-lambda{weight}", "exploratory",
+                         f"width 1/2, slice (l1), λ {weight}, student's D from scratch", short,
+                         _train(weight, "l1", "0.5", 0, "--d-init=scratch")))
+    for term in kd.NAMES:
+        table.append(Run(f"half-l1-kd-{term}", "exploratory", f"width 1/2, slice (l1), λ 0.1, distillation ({term})",
+                         short, _train("0.1", "l1", "0.5", 0, f"--kd={term}")))
     for width, share in (("0.5", "1/2"), ("0.25", "1/4")):
         starts = ("first", "content", "diversity") if width == "0.5" else ("l1", "scratch", "first", "content",
                                                                          "diversity")

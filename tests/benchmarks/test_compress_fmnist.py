@@ -41,6 +41,8 @@ def test_the_table_has_every_comparison_that_was_promised() -> None:
             assert {f"{share}-{start}-{how}" for how in ("lambda0", "lambda0.1", "two-stages")} <= set(runs)
     assert {f"half-l1-lambda{weight}" for weight in ("0", "0.03", "0.1", "0.3", "1")} <= set(runs)
     assert {"half-l1-updated", "half-l1-thin-d"} <= set(runs)
+    assert {f"half-l1-fresh-d-lambda{weight}" for weight in ("0", "0.1", "1")} <= set(runs)
+    assert {f"half-l1-kd-{term}" for term in ("rgb", "feature", "latent")} <= set(runs)
     assert {name for pair in report.PAIRS for name in pair} <= set(runs)
 
 
