@@ -164,9 +164,9 @@ class Workshop:
         return read_rows(self.results)
 
     def score(self, run: Run, seed: int, kimg: int, network: Path, test_data: Path) -> None:
-        """Adds a row for every detector that has none for this network."""
+        """Adds a row for every detector that has none for this network; lengths on the way get the first alone."""
         done = {(row["name"], row["seed"], row["kimg"], row["detector"]) for row in self.rows()}
-        for number, detector in enumerate(self.detectors):
+        for number, detector in enumerate(self.detectors if kimg == run.kimg else self.detectors[:1]):
             if (run.name, seed, kimg, detector.stem) in done:
                 continue
             metrics = "fid50k_full,pr50k3_full" if number == 0 else "fid50k_full"
