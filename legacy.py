@@ -1,9 +1,14 @@
-"""Reads network pickles of the whole StyleGAN2-ADA family; run as a program, rewrites one in the current format."""
+"""Reads network pickles of the whole StyleGAN2-ADA family; run as a program, rewrites one in the current format.
+
+BigGANs can be written as the folders of the public code, too.
+"""
+import os
 from typing import Any, BinaryIO
 
 import click
 
 from dnnlib.cli import Command, trust_pickle_option
+from dnnlib.util import UserError
 
 
 def load_network_pkl(f: BinaryIO, force_fp16: bool = False, trust_pickle: bool = False) -> dict[str, Any]:
@@ -30,25 +35,44 @@ def load_network_pkl(f: BinaryIO, force_fp16: bool = False, trust_pickle: bool =
 
 @click.command(cls=Command)
 @click.option("--source", help="Network pickle to read: path or URL.", required=True, metavar="[PATH|URL]")
-@click.option("--dest", help="File to write.", required=True, metavar="PATH")
+@click.option("--dest", help="Pickle to write (*.pkl), or of a BigGAN the folder for the files of the public code.",
+              required=True, metavar="PATH")
 @click.option("--force-fp16", help="Half precision in the four highest resolutions.  [default: false]", type=bool,
               default=False, metavar="BOOL")
 @trust_pickle_option
 def main(source: str, dest: str, force_fp16: bool, trust_pickle: bool) -> None:
     """Rewrite a network pickle, for example one of the TensorFlow era, in the format of this code base.
 
+    A BigGAN is read from pickles and from the public files, and written as either.
+
     \b
     Example:
       python legacy.py --source=stylegan2-cat-config-f.pkl --dest=stylegan2-cat-config-f.pkl.new.pkl
+      python legacy.py --source=biggan-student.pkl --dest=student-folder
     """
     from training.pickles import open_networks, save_networks, snapshot_data
 
     click.echo(f'Loading "{source}"...')
     data = open_networks(source, force_fp16=force_fp16, trust_pickle=trust_pickle)
     click.echo(f'Saving "{dest}"...')
-    networks = {name: data[name] for name in ("G", "D", "G_ema", "augment_pipe")}
-    save_networks(snapshot_data(networks, data["training_set_kwargs"]), dest)
+    if hasattr(data["G_ema"], "options") and not dest.endswith(".pkl"):
+        _save_folder({name: data[name] for name in ("G", "D", "G_ema")}, dest)
+    else:
+        networks = {name: data[name] for name in ("G", "D", "G_ema", "augment_pipe")}
+        save_networks(snapshot_data(networks, data["training_set_kwargs"]), dest)
     click.echo("Done.")
+
+
+def _save_folder(networks: dict[str, Any], folder: str) -> None:
+    """A BigGAN as the files of the public code."""
+    from training import biggan_checkpoints
+
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise UserError(f"--dest: {folder} is a file; a BigGAN is written into a folder, or as a name ending in .pkl")
+    for name, network in networks.items():
+        for obstacle in biggan_checkpoints.unknown_to_public_code(network):
+            click.echo(f"Warning: the public code cannot load {name}: {obstacle}", err=True)
+    biggan_checkpoints.save_checkpoint(folder, networks)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,9 @@ def main(
     torch.manual_seed(seed)
     networks = open_networks(network_pkl, trust_pickle=trust_pickle)
     G = networks["G_ema"].to(compute)
+    if not hasattr(G, "mapping") or not hasattr(G, "synthesis"):
+        raise UserError(f"--network: {network_pkl} holds a {type(G).__name__}, which has no latent space w to project "
+                        "into; this needs a StyleGAN2")
     label = torch.from_numpy(class_label(G.c_dim, class_idx)).to(compute)
     target = _load_target(target_fname, G)
     ws = project(

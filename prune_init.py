@@ -155,7 +155,7 @@ def _destination(teacher: str, dest: str | None, outdir: str | None, score: str,
         raise click.UsageError("pass either --dest or --outdir")
     if dest is None:
         assert outdir is not None
-        stem = os.path.splitext(os.path.basename(teacher))[0]
+        stem = os.path.splitext(os.path.basename(os.path.normpath(teacher)))[0]
         name, amount = next((name, options[name]) for name in ("width", *_TARGETS) if options[name] is not None)
         amount = str(amount).replace("/", "of") if name == "width" else f"{amount:g}"
         across = "-global" if keep == "global" else ""

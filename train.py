@@ -76,7 +76,8 @@ class PowerOfTwo(click.ParamType):
 @click.option("--cbase", help="Capacity: channels at resolution r are cbase / r, ...  [default: the preset's]",
               type=POSITIVE, metavar="INT")
 @click.option("--cmax", help="... but at most this many.  [default: 512]", type=POSITIVE, metavar="INT")
-@click.option("--z-dim", help="Size of the latent z.  [default: 512]", type=POSITIVE, metavar="INT")
+@click.option("--z-dim", help="Size of the latent z.  [default: 512, BigGAN: the preset's]",
+              type=POSITIVE, metavar="INT")
 @click.option("--w-dim", help="Size of the intermediate latent w.  [default: 512]", type=POSITIVE, metavar="INT")
 @click.option("--map-depth", help="Layers of the mapping network.  [default: the preset's]", type=POSITIVE,
               metavar="INT")
@@ -87,7 +88,8 @@ class PowerOfTwo(click.ParamType):
 @click.option("--dlr", help="Learning rate of the discriminator.  [default: the preset's]", type=NOT_NEGATIVE,
               metavar="FLOAT")
 # Discriminator augmentation.
-@click.option("--aug", help="Augmentation.  [default: ada]", type=click.Choice(["noaug", "ada", "fixed"]))
+@click.option("--aug", help="Augmentation.  [default: ada; noaug with --cfg=biggan, dgl and dgl-biggan]",
+              type=click.Choice(["noaug", "ada", "fixed"]))
 @click.option("--p", help="Probability with --aug=fixed.", type=UNIT, metavar="FLOAT")
 @click.option("--target", help="Target of --aug=ada.  [default: 0.6]", type=UNIT, metavar="FLOAT")
 @click.option("--ada-max", help="Upper bound of the probability with --aug=ada.  [default: 1]",
@@ -229,6 +231,10 @@ def _run_to_continue(opts: EasyDict) -> str | None:
         if not os.path.isdir(path):
             return None
         if not os.path.isfile(os.path.join(path, "training_options.json")):
+            from training.biggan_checkpoints import network_files
+
+            if network_files(path):
+                return None  # networks to start from, not a run to go on with
             raise UserError(f"--resume: {path} is a folder without training_options.json, so it is no run directory")
         return path
     _need(opts, "outdir")

@@ -21,6 +21,7 @@ class Base:
         loss: class name of the student's loss.
         loss_is_signed: a generator's loss can be negative.
         settled: options of train.py that the teacher settles.
+        no_scores: scores of channels that do not apply.
         meaningless: options of this plugin that do not apply.
         config: (options, data) → arguments of the training loop, networks and loss still those without a teacher.
         check: called with these arguments and the teachers' discriminators; raises OptionError.
@@ -31,6 +32,7 @@ class Base:
     loss_is_signed: bool
     settled: tuple[str, ...]
     meaningless: tuple[str, ...]
+    no_scores: tuple[str, ...]
     config: Callable[[EasyDict, DataInfo], EasyDict]
     check: Callable[[EasyDict, list[Any]], None]
 
@@ -81,6 +83,7 @@ BASES: dict[str, Base] = {
         loss_is_signed=False,
         settled=("cbase", "cmax", "z_dim", "w_dim", "map_depth", "mbstd_group", "freezed", "resume", "fp32", "nhwc"),
         meaningless=(),
+        no_scores=(),
         config=_stylegan2_config,
         check=_check_groups,
     ),
@@ -90,6 +93,7 @@ BASES: dict[str, Base] = {
         loss_is_signed=True,
         settled=("ch", "attn", "z_dim", "resume"),
         meaningless=("kd", "refine"),
+        no_scores=("diversity",),
         config=_biggan_config,
         check=lambda c, discriminators: None,
     ),

@@ -146,7 +146,7 @@ def main(networks: tuple[str, ...], latency: bool, device: str, trust_pickle: bo
     costs = []
     for url in networks:
         nets = open_networks(url, trust_pickle=trust_pickle)
-        costs += [measure(f"{url}:{name}", nets[name], target, latency) for name in ("G_ema", "D")]
+        costs += [measure(f"{url}:{name}", nets[name], target, latency) for name in ("G_ema", "D") if name in nets]
     click.echo(table(costs))
 
 

@@ -19,6 +19,8 @@ from .guidance import TeacherDiscriminatorTerm
 
 __all__ = ["DGLHingeLoss", "DGLLoss", "TeacherDiscriminatorTerm"]
 
+REPORT_INTERVAL = 16  # passes of D between looks of frozen teachers at real images, where no phase is as rare
+
 _KD_TERMS = {"rgb": "RGBTerm", "feature": "FeatureTerm", "latent": "LatentDirectionTerm"}
 
 
@@ -71,6 +73,7 @@ class _WithTeachers(Loss):
         for name, weight in (kd or {}).items():
             term = getattr(importlib.import_module(f"dgl.kd.{name}"), _KD_TERMS[name])
             self.g_terms.append(term(weight=weight, teacher=loaded[0], G=G, device=device))
+        self._num_passes = 0
         self._teacher_phases: dict[str, tuple[torch.nn.Module, str]] = {}
         self._extra_phases: list[Phase] = []
         if teacher_update:
@@ -109,7 +112,9 @@ class _WithTeachers(Loss):
         if phase not in self._teacher_phases:
             super().accumulate_gradients(phase, real_img, real_c, gen_z, gen_c, gain, cur_nimg)
             if phase in ("Dreg", "Dboth") and not self.teacher_update and cur_nimg >= self.start_nimg:
-                self._report_reals(real_img, real_c)
+                if phase == "Dreg" or self._num_passes % REPORT_INTERVAL == 0:
+                    self._report_reals(real_img, real_c)
+                self._num_passes += 1
         elif cur_nimg >= self.start_nimg:
             D, part = self._teacher_phases[phase]
             main, reg = part == "main", part == "reg"
@@ -121,13 +126,14 @@ class _WithTeachers(Loss):
         report_logits("real", torch.cat([D(img, c) for D in self.teachers], dim=1), prefix="teacher/")
 
     def state_dict(self) -> dict[str, Any]:
-        state = super().state_dict()
+        state = {**super().state_dict(), "num_passes": self._num_passes}
         if self.teacher_update:
             state["teachers"] = [teacher.state_dict() for teacher in self.teachers]
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
+        self._num_passes = state.get("num_passes", 0)
         for teacher, saved in zip(self.teachers, state.get("teachers", [])):
             teacher.load_state_dict(saved)
 

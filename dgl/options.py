@@ -56,10 +56,11 @@ DGL_WEIGHT = 0.1  # λ of the authors' run lines
 
 _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--teacher", help="Network pickle of the teacher, path or URL; repeat it for several teachers, whose "
-                 "terms are averaged and the first of which the student is made from.  [required with --cfg=dgl]",
+                 "terms are averaged and the first of which the student is made from.  [required with --cfg=dgl and "
+                 "dgl-biggan]",
                  multiple=True, metavar="[PATH|URL]"),
     click.option("--width", help="Part of the teacher's generator channels the student has, e.g. 0.5 or 2/3; 1 trains "
-                 "the uncompressed network on.  [required with --cfg=dgl unless --init is a pickle]",
+                 "the uncompressed network on.  [required likewise unless --init is a pickle]",
                  type=Fraction01(), metavar="FRACTION"),
     click.option("--dgl-weight", help="Weight (lambda) of the teacher's term.  [default: 0.1]",
                  type=click.FloatRange(min=0), metavar="FLOAT"),
@@ -120,6 +121,8 @@ def check(opts: EasyDict, given: set[str]) -> None:
     for name in base.meaningless:
         if opts[name] and opts[name] != "none":
             raise OptionError(_flag(name), f"cannot be given together with --cfg={opts.cfg}")
+    if opts.score in base.no_scores:
+        raise OptionError("--score", f"{opts.score} cannot be given together with --cfg={opts.cfg}")
     if base.loss_is_signed and opts.teacher_weights == "dynamic":
         raise OptionError("--teacher-weights", f"'dynamic' cannot be given together with --cfg={opts.cfg}, whose "
                                                "losses can be negative and give no shares; pass numbers")

@@ -6,7 +6,7 @@ from typing import Any
 
 import dnnlib
 from dnnlib.util import UserError
-from training.biggan_checkpoints import network_files
+from training.biggan_checkpoints import network_files, split_suffix
 from training.pickles import open_networks
 
 
@@ -45,10 +45,11 @@ def load(url: str, trust_pickle: bool = False, sha256: str | None = None) -> Tea
 
 def file_sha256(url: str) -> str:
     """The sha256 of a file, of what a URL delivers (kept in the download cache), or of a folder's networks."""
-    if not dnnlib.util.is_url(url) and not os.path.exists(url):
+    place = split_suffix(url)[0]
+    if not dnnlib.util.is_url(url) and not os.path.exists(place):
         raise TeacherError(f"--teacher: {url}: no such file")
     digest = hashlib.sha256()
-    for path in network_files(url) if os.path.isdir(url) else [url]:
+    for path in network_files(url) if os.path.isdir(place) else [url]:
         with dnnlib.util.open_url(str(path)) as f:
             for block in iter(lambda: f.read(1 << 20), b""):
                 digest.update(block)

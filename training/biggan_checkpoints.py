@@ -1,7 +1,8 @@
 """BigGAN checkpoints: folders of G.pth, G_ema.pth, D.pth and state_dict.pth, read without executing them, and written.
 
 Every file may carry a suffix behind an underscore (best0, copy1, ...). `state_dict.pth`, which holds the options of the
-run, is optional, and live objects in it are passed over. StudioGAN's generators are converted.
+run, is optional, and live objects in it are passed over. StudioGAN's generators are converted. FOLDER:SUFFIX names the
+files of a suffix; without one, those without, or the only ones there are.
 """
 import collections
 import os
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 
 from dnnlib.files import open_atomic
-from torch_utils.checkpoint import CheckpointError, read_torch_file
+from torch_utils.checkpoint import MALFORMED, CheckpointError, read_torch_file
 
 from . import biggan_layout as layout
 from . import biggan_studiogan as studiogan
@@ -21,16 +22,25 @@ from .networks_biggan import BigGANDiscriminator, BigGANGenerator
 from .rebuilding import rebuild
 
 _FILE = re.compile(r"(?P<role>G_ema|G|D|state_dict)(?:_(?P<suffix>\w+))?\.pth")
-_STUDIOGAN_FILE = re.compile(r"model=(?P<role>G_ema|G|D)-(?P<suffix>\w+)-weights-step=\d+\.pth")
+_STUDIOGAN_FILE = re.compile(r"model=(?P<role>G_ema|G|D)-(?P<suffix>\w+)-weights-step=(?P<step>\d+)\.pth")
 _CLASSES: dict[str, Any] = {"G": BigGANGenerator, "D": BigGANDiscriminator}
 _CONVERTED_EPS = 1e-4  # of every norm in files converted from the TensorFlow weights, which alone have no sv0
 
+_ROLES = ("G", "G_ema", "D")
 _BOOKKEEPING = {"itr": 0, "epoch": 0, "save_num": 0, "save_best_num": 0, "best_IS": 0, "best_FID": 999999}
 
 
 def is_checkpoint(path: str | os.PathLike) -> bool:
     """Whether a path is of the kind that this module reads: an existing folder, or a file called *.pth."""
-    return os.path.isdir(path) or os.fspath(path).endswith(".pth")
+    return os.path.isdir(split_suffix(path)[0]) or os.fspath(path).endswith(".pth")
+
+
+def split_suffix(path: str | os.PathLike) -> tuple[str, str]:
+    """FOLDER:SUFFIX in two; the suffix of every other path is empty."""
+    folder, colon, suffix = os.fspath(path).rpartition(":")
+    if colon and re.fullmatch(r"\w+", suffix) and os.path.isdir(folder) and not os.path.exists(path):
+        return folder, suffix
+    return os.fspath(path), ""
 
 
 def load_generator(path: str | os.PathLike, ema: bool = True, suffix: str = "") -> torch.nn.Module:
@@ -55,8 +65,9 @@ def load_discriminator(path: str | os.PathLike, suffix: str = "") -> torch.nn.Mo
 
 def network_files(path: str | os.PathLike, suffix: str = "") -> list[Path]:
     """The files that `load_networks` reads networks from."""
-    if os.path.isdir(path):
-        return list(_available(path).get(suffix, {}).values())
+    folder, named = split_suffix(path)
+    if os.path.isdir(folder):
+        return list(_files(folder, suffix or named).values())
     return [Path(path)]
 
 
@@ -78,13 +89,15 @@ def load_networks(path: str | os.PathLike, suffix: str = "") -> dict[str, Any]:
     CheckpointError that names it.
     """
     nets: dict[str, Any] = _Networks(path)
-    if os.path.isdir(path):
-        files = _available(path).get(suffix, {})
-        for role in ("G", "G_ema", "D"):
+    folder, named = split_suffix(path)
+    suffix = suffix or named
+    if os.path.isdir(folder):
+        files = _files(folder, suffix)
+        for role in _ROLES:
             if role in files:
                 nets[role] = _load(files[role], role[0])
-        if not any(role in nets for role in ("G", "G_ema", "D")):
-            _find(path, ("G_ema", "G", "D"), suffix)
+        if not any(role in nets for role in _ROLES):
+            _find(folder, ("G_ema", "G", "D"), suffix)
     else:
         network = _load(_find(path, (), suffix))
         nets["D" if isinstance(network, BigGANDiscriminator) else "G_ema"] = network
@@ -100,27 +113,43 @@ def load_networks(path: str | os.PathLike, suffix: str = "") -> dict[str, Any]:
 
 def _available(folder: str | os.PathLike) -> dict[str, dict[str, Path]]:
     """Suffix → role → file."""
-    found: dict[str, dict[str, Path]] = {}
+    matches = []
     for file in sorted(Path(folder).iterdir()):
         match = _FILE.fullmatch(file.name) or _STUDIOGAN_FILE.fullmatch(file.name)
         if match and not (match["suffix"] or "").startswith("optim"):
-            found.setdefault(match["suffix"] or "", {})[match["role"]] = file
+            matches.append((int(match.groupdict().get("step") or 0), file, match))
+    found: dict[str, dict[str, Path]] = {}
+    for _, file, match in sorted(matches, key=lambda one: one[0]):  # of several steps the last remains
+        found.setdefault(match["suffix"] or "", {})[match["role"]] = file
     return found
+
+
+def _files(folder: str | os.PathLike, suffix: str) -> dict[str, Path]:
+    """Role → file: of a suffix; without one, of the files that have none, or else of the only suffix there is."""
+    found = _available(folder)
+    with_networks = [name for name, files in found.items() if any(role in files for role in _ROLES)]
+    if not suffix and "" not in with_networks and len(with_networks) == 1:
+        suffix = with_networks[0]
+    return found.get(suffix, {})
 
 
 def _find(path: str | os.PathLike, roles: tuple[str, ...], suffix: str) -> Path:
     """The file itself, or the first of the roles in a folder."""
-    if not os.path.isdir(path):
+    folder, named = split_suffix(path)
+    suffix = suffix or named
+    if not os.path.isdir(folder):
         if suffix:
             raise CheckpointError(f"{os.fspath(path)}: a suffix ({suffix}) goes with a folder, not with a file")
         return Path(path)
-    found = _available(path)
+    files = _files(folder, suffix)
     for role in roles:
-        if role in found.get(suffix, {}):
-            return found[suffix][role]
+        if role in files:
+            return files[role]
     names = " or ".join(f"{role}{'_' * bool(suffix)}{suffix}.pth" for role in roles)
+    found = _available(folder)
     others = ", ".join(file.name for files in found.values() for file in files.values())
-    raise CheckpointError(f"{os.fspath(path)}: no {names} in this folder; found: {others or 'no checkpoint'}")
+    hint = f"; {folder}:SUFFIX takes those with a suffix" if any(found) and not suffix else ""
+    raise CheckpointError(f"{folder}: no {names} in this folder; found: {others or 'no checkpoint'}{hint}")
 
 
 def _config_of(file: Path) -> tuple[Path, dict[str, Any]]:
@@ -152,6 +181,8 @@ def _load(file: Path, kind: str | None = None) -> torch.nn.Module:
         options = {**layout.options_of(tensors), **given}
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from None
+    except MALFORMED as error:
+        raise CheckpointError(f"{file}: tensors of unexpected shapes ({type(error).__name__}: {error})") from None
     config_path, config = _config_of(file)
     try:
         options = layout.complete(options, config)
@@ -205,7 +236,10 @@ def _without_counters(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
         prefix, _, leaf = name.rpartition(".")
         if leaf in ("accumulation_counter", "num_batches_tracked") and prefix.endswith(".bn"):
             continue
-        count = float(tensors.get(f"{prefix}.accumulation_counter", torch.zeros([1]))) or 1
+        counter = tensors.get(f"{prefix}.accumulation_counter", torch.zeros([1]))
+        if counter.numel() != 1:
+            raise CheckpointError(f"{prefix}.accumulation_counter: expected one number, found {list(counter.shape)}")
+        count = float(counter) or 1
         found[name] = tensor / count if count != 1 and leaf in ("stored_mean", "stored_var") else tensor
     return found
 
@@ -246,6 +280,19 @@ def save_checkpoint(
         with open_atomic(files[-1]) as f:
             torch.save(content, f)
     return files
+
+
+def unknown_to_public_code(network: Any) -> list[str]:
+    """What keeps the public code from loading a network; nothing if it does."""
+    options, kind = network.options, "G" if isinstance(network, BigGANGenerator) else "D"
+    found = []
+    if options["img_channels"] != 3:
+        found.append(f"it is for images of {options['img_channels']} channel(s), not 3")
+    if options.get(f"{kind}_param") != "SN":
+        found.append("it has no spectral normalisation")
+    if options.get(f"{kind}_channels") is not None:
+        found.append(f"its widths {options[f'{kind}_channels']} are not those of a channel multiplier")
+    return found
 
 
 def config_of(networks: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 A configuration is the dictionary of options that the public code stores beside its networks.
 """
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -190,6 +191,9 @@ def complete(options: dict[str, Any], config: Mapping[str, Any]) -> dict[str, An
         CheckpointError: the configuration describes another network; the message names what differs.
     """
     kind = "G" if "G_param" in options else "D"
+    for name, known in (("norm_style", ("bn",)), (f"{kind}_nl", ("relu", "inplace_relu", "ir"))):
+        if name in config and config[name] not in known:
+            raise CheckpointError(f"{name} {config[name]!r} is not supported; {' and '.join(known)} are")
     stated = {argument: config[name] for name, argument in _COMPARED[kind].items() if name in config}
     if stated.get("model") not in networks.MODELS:  # the released files state the name of a program file
         stated.pop("model", None)
@@ -199,14 +203,16 @@ def complete(options: dict[str, Any], config: Mapping[str, Any]) -> dict[str, An
         stated.setdefault(f"{kind}_channels", None)
     try:
         found, claimed = _facts(kind, options), _facts(kind, {**options, **stated})
-    except (ValueError, TypeError, KeyError) as error:
+        wrong = [name for name in found if found[name] != claimed[name]]
+    except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
         raise CheckpointError(f"an option is not what it should be ({type(error).__name__}: {error})") from None
-    differing = [f"{name} {claimed[name]} instead of {found[name]}" for name in found if found[name] != claimed[name]]
-    if differing:
+    if wrong:
+        differing = [f"{name} {claimed[name]} instead of {found[name]}" for name in wrong]
         raise CheckpointError(f"the configuration belongs to another network: {'; '.join(differing)}")
     taken = {name: config[name] for name in _TAKEN_OVER[kind] if name in config}
     for name, value in taken.items():
-        if not isinstance(value, str if name.endswith("init") else int | float):
+        number = isinstance(value, int | float) and math.isfinite(value) and value >= 0
+        if not (isinstance(value, str) if name.endswith("init") else number):
             raise CheckpointError(f"{name} is not what it should be: {value!r}")
     return {**options, **taken}
 

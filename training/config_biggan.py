@@ -46,6 +46,9 @@ def check(opts: EasyDict, given: set[str]) -> None:
     for name in given.intersection(_OF_STYLES if own else _NAMES):
         raise OptionError("--" + name.replace("_", "-"), f"cannot be given together with --cfg={opts.cfg}" if own else
                           f"can only be given together with --cfg={CFG}")
+    for name in opts.metrics if own else ():
+        if name.startswith("ppl"):
+            raise OptionError("--metrics", f"{name} measures paths of a mapping network, which a BigGAN has not")
     if own and opts.cond is False:
         raise OptionError("--cond", "BigGAN is always conditional on labels; leave --cond=false out")
     if own:
@@ -66,18 +69,36 @@ def preset_of(data: DataInfo) -> BigGANPreset:
     return PRESETS[data.resolution]
 
 
-def network_config(opts: EasyDict, preset: BigGANPreset) -> tuple[EasyDict, EasyDict]:
+def network_config(opts: EasyDict, preset: BigGANPreset, resolution: int) -> tuple[EasyDict, EasyDict]:
     """G_kwargs and D_kwargs."""
     ch = preset.ch if opts.ch is None else opts.ch
     attn = preset.attn if opts.attn is None else opts.attn
     if not all(part.isdigit() for part in attn.split("_")):
         raise OptionError("--attn", f"expected resolutions joined by underscores, such as 32_64, or 0, got {attn!r}")
+    if opts.attn is not None:
+        _check_attention(attn, resolution)
     z_dim = preset.z_dim if opts.z_dim is None else opts.z_dim
     G_kwargs = EasyDict(class_name="training.networks_biggan.BigGANGenerator", G_ch=ch, dim_z=z_dim, **preset.latent,
                         G_attn=attn, G_init=preset.init, SN_eps=preset.eps)
     D_kwargs = EasyDict(class_name="training.networks_biggan.BigGANDiscriminator", D_ch=ch, D_attn=attn,
                         D_init=preset.init, SN_eps=preset.eps)
     return G_kwargs, D_kwargs
+
+
+def _check_attention(attn: str, resolution: int) -> None:
+    """Every resolution of --attn must be one that a network of this image size can attend at."""
+    from . import networks_biggan as networks
+
+    streams = networks.GENERATOR_STREAMS[resolution], networks.DISCRIMINATOR_STREAMS[resolution]
+    for part in attn.split("_") if attn != "0" else []:
+        plans = networks.generator_blocks(streams[0], attention=part), networks.discriminator_blocks(
+            resolution, 3, streams[1], attention=part)
+        where = [name for name, plan in zip("GD", plans) if any(block.attention for block in plan)]
+        if not where:
+            raise OptionError("--attn", f"there is no resolution {part} in networks for {resolution}x{resolution} "
+                                        "images")
+        if len(where) == 1:
+            click.echo(f"Note: --attn={part} puts attention into {where[0]} only", err=True)
 
 
 def _check_networks(data: DataInfo, networks: tuple[EasyDict, EasyDict]) -> None:
@@ -103,7 +124,7 @@ def training_config(opts: EasyDict, data: DataInfo) -> EasyDict:
     batch, batch_gpu = batch_sizes(opts, preset)
     d_steps = preset.d_steps if opts.d_steps is None else opts.d_steps
     c = run_config(opts, data)
-    c.G_kwargs, c.D_kwargs = network_config(opts, preset)
+    c.G_kwargs, c.D_kwargs = network_config(opts, preset, data.resolution)
     _check_networks(data, (c.G_kwargs, c.D_kwargs))
     # The gradients of a batch's passes are summed up here, not averaged; Adam does not notice if its epsilon does.
     eps = preset.eps * (batch // (opts.gpus * batch_gpu))

@@ -126,7 +126,7 @@ class Maintenance:
         if num_bad > MAX_NONFINITE_STEPS:
             raise TrainingStopped(
                 f"stopped at image {run.cur_nimg:,}: gradients were not finite in {num_bad} steps in a row. Start from "
-                "an earlier snapshot with a lower --glr and --dlr, or a larger --gamma"
+                "an earlier snapshot with a lower --glr and --dlr, or, of a StyleGAN2, a larger --gamma"
             )
         self._tick_start_time = time.time()
         self._maintenance_sec = self._tick_start_time - end_time

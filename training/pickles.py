@@ -26,6 +26,8 @@ def open_networks(path_or_url: str, force_fp16: bool = False, trust_pickle: bool
         CheckpointError: the file is missing or not what it should be; the message names it.
     """
     if biggan_checkpoints.is_checkpoint(path_or_url):
+        if dnnlib.util.is_url(path_or_url):
+            raise CheckpointError(f"{path_or_url}: BigGAN files are read from a disk; download them into one folder")
         if force_fp16:
             raise CheckpointError(f"{path_or_url}: a BigGAN has no half precision; leave out --force-fp16")
         return biggan_checkpoints.load_networks(path_or_url)

@@ -33,9 +33,9 @@ _SHARED = {"hier": True, "G_shared": True, "shared_dim": 128}
 PRESETS: dict[int, BigGANPreset] = {
     32: BigGANPreset(ref_gpus=1, kimg=25000, batch=50, d_steps=4, ch=64, z_dim=128, attn="0", g_lr=2e-4, d_lr=2e-4,
                      eps=1e-8, init="N02", ema_start_kimg=200, latent={}),
-    128: BigGANPreset(ref_gpus=8, kimg=282624, batch=2048, d_steps=1, ch=96, z_dim=120, attn="64", g_lr=1e-4, d_lr=4e-4,
-                      eps=1e-6, init="ortho", ema_start_kimg=40960, latent=_SHARED),
-    256: BigGANPreset(ref_gpus=8, kimg=282624, batch=2048, d_steps=1, ch=96, z_dim=140, attn="128", g_lr=1e-4,
+    128: BigGANPreset(ref_gpus=64, kimg=282624, batch=2048, d_steps=1, ch=96, z_dim=120, attn="64", g_lr=1e-4,
+                      d_lr=4e-4, eps=1e-6, init="ortho", ema_start_kimg=40960, latent=_SHARED),
+    256: BigGANPreset(ref_gpus=64, kimg=282624, batch=2048, d_steps=1, ch=96, z_dim=140, attn="128", g_lr=1e-4,
                       d_lr=4e-4, eps=1e-6, init="ortho", ema_start_kimg=40960, latent=_SHARED),
 }
 

@@ -113,7 +113,7 @@ def training_loop(
     loss: Loss = dnnlib.util.construct_class_by_name(device=target, G=G, D=D, augment_pipe=augment_pipe, **loss_kwargs)
     ada = None
     if augment_pipe is not None and ada_target is not None:
-        ada = AdaController(augment_pipe, ada_target, batch_size, ada_interval, ada_kimg, ada_max)
+        ada = AdaController(augment_pipe, ada_target, batch_size * D_steps, ada_interval, ada_kimg, ada_max)
     run = Run(
         networks=networks,
         phases=[

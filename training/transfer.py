@@ -31,7 +31,7 @@ class Transplant:
 def transplant(source: torch.nn.Module, target: torch.nn.Module) -> Transplant:
     """Copies parameters and buffers by name.
 
-    A tensor of another shape is copied where its source fits in as a leading block and only one axis differs, which is
+    A parameter of another shape is copied where its source fits in as a leading block and only one axis differs, as is
     the case of a mapping network that gains or loses its label half: the first columns belong to z; of a gained half
     the weights start at zero, and where the number of inputs changed, what was copied makes up for the gain of
     1/sqrt(inputs) at run time (arXiv:1710.10196, section 4.1). So a network that gains labels makes the images it made.
@@ -44,15 +44,16 @@ def transplant(source: torch.nn.Module, target: torch.nn.Module) -> Transplant:
         if theirs != ours:
             raise UserError(f"--resume: {attribute} is {theirs} in the pickle, but {ours} in the data set")
     known = {**dict(source.named_parameters()), **dict(source.named_buffers())}
+    buffers = dict(target.named_buffers())  # statistics: half of them known would be no statistics
     report = Transplant()
-    for name, tensor in [*target.named_parameters(), *target.named_buffers()]:
+    for name, tensor in [*target.named_parameters(), *buffers.items()]:
         value = known.get(name)
         if value is None:
             report.new.append(name)
         elif value.shape == tensor.shape:
             tensor.copy_(value)
             report.copied.append(name)
-        elif _copy_leading(value, tensor):
+        elif name not in buffers and _copy_leading(value, tensor):
             report.partial.append(name)
         else:
             report.new.append(name)

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+import legacy
 from tests.helpers import GOLDEN
 from tests.training.test_networks_biggan import DISCRIMINATORS, GENERATORS, SHAPES, make, public_network
 from torch_utils.checkpoint import CheckpointError
@@ -125,6 +127,31 @@ def test_a_suffix(nets: dict[str, Any], folder: Path) -> None:
         networks_biggan.load_generator(folder / "G.pth", suffix="best0")
 
 
+def test_the_only_suffix_there_is(nets: dict[str, Any], tmp_path: Path) -> None:
+    biggan_checkpoints.save_checkpoint(tmp_path, {"G_ema": nets["G"], "D": nets["D"]}, suffix="best0")
+    found = pickles.open_networks(str(tmp_path))
+    assert_same(found["G_ema"], nets["G"])
+    assert_same(found["D"], nets["D"])
+    biggan_checkpoints.save_checkpoint(tmp_path, {"G_ema": nets["G_ema"]}, suffix="best1")
+    with pytest.raises(CheckpointError, match=r"found: D_best0\.pth, .*; .*:SUFFIX takes those with a suffix"):
+        pickles.open_networks(str(tmp_path))
+    assert_same(pickles.open_networks(f"{tmp_path}:best1")["G_ema"], nets["G_ema"])
+    names = [file.name for file in biggan_checkpoints.network_files(f"{tmp_path}:best1")]
+    assert names == ["G_ema_best1.pth", "state_dict_best1.pth"]
+
+
+def test_of_several_steps_the_last_is_read(nets: dict[str, Any], tmp_path: Path) -> None:
+    for step in (98000, 100000, 9000):
+        torch.save(nets["G"].state_dict(), tmp_path / f"model=G-best-weights-step={step}.pth")
+    assert [file.name for file in biggan_checkpoints.network_files(tmp_path)] == [
+        "model=G-best-weights-step=100000.pth"]
+
+
+def test_addresses_are_refused() -> None:
+    with pytest.raises(CheckpointError, match=r"https://example\.org/G\.pth: BigGAN files are read from a disk"):
+        pickles.open_networks("https://example.org/G.pth")
+
+
 def test_reading_leaves_the_random_state_alone(folder: Path) -> None:
     before = torch.random.get_rng_state()
     networks_biggan.load_generator(folder)
@@ -171,6 +198,16 @@ def test_tensors_that_do_not_fit(nets: dict[str, Any], tmp_path: Path) -> None:
     torch.save({**state, "surplus": torch.zeros([5])}, path)
     with pytest.raises(CheckpointError, match=r"missing in the file: blocks\.1\.0\.conv1\.bias; unknown here: surplus"):
         networks_biggan.load_discriminator(path)
+
+
+@pytest.mark.parametrize(("name", "tensor"), [
+    ("linear.weight", torch.zeros([5])), ("blocks.0.0.conv1.weight", torch.zeros([])),
+    ("shared.weight", torch.ones([3])),
+])
+def test_tensors_of_another_rank(nets: dict[str, Any], tmp_path: Path, name: str, tensor: torch.Tensor) -> None:
+    torch.save({**nets["G"].state_dict(), name: tensor}, tmp_path / "G.pth")
+    with pytest.raises(CheckpointError, match=r"G\.pth: tensors of unexpected shapes"):
+        networks_biggan.load_generator(tmp_path)
 
 
 def test_nothing_in_a_file_is_executed(nets: dict[str, Any], folder: Path, tmp_path: Path) -> None:
@@ -224,7 +261,12 @@ def test_an_old_configuration_with_other_spellings(nets: dict[str, Any], folder:
     ({"num_G_SVs": 2}, "singular values 2 instead of 1"),
     ({"G_attn": None}, r"an option is not what it should be \(ValueError: attention"),
     ({"resolution": 48}, r"an option is not what it should be \(KeyError"),
+    ({"n_classes": torch.tensor([1, 2])}, r"an option is not what it should be \(RuntimeError"),
     ({"BN_eps": "1e-5"}, "BN_eps is not what it should be: '1e-5'"),
+    ({"BN_eps": float("nan")}, "BN_eps is not what it should be: nan"),
+    ({"SN_eps": -1}, "SN_eps is not what it should be: -1"),
+    ({"norm_style": "in"}, "norm_style 'in' is not supported; bn are"),
+    ({"G_nl": "tanh"}, "G_nl 'tanh' is not supported"),
 ])
 def test_a_configuration_of_another_network(folder: Path, changes: dict[str, Any], message: str) -> None:
     edit_config(folder, **changes)
@@ -264,6 +306,10 @@ def test_the_other_batch_norms_of_the_public_code(nets: dict[str, Any], tmp_path
     counters = {f"{name}.bn.accumulation_counter": torch.full([1], 4.0) for name in norms}
     torch.save({**renamed(sums, "stored"), **counters}, tmp_path / "G.pth")
     assert_same(networks_biggan.load_generator(tmp_path), nets["G"])
+    counters[f"{norms[0]}.bn.accumulation_counter"] = torch.zeros([2])
+    torch.save({**renamed(sums, "stored"), **counters}, tmp_path / "G.pth")
+    with pytest.raises(CheckpointError, match=r"accumulation_counter: expected one number, found \[2\]"):
+        networks_biggan.load_generator(tmp_path)
 
 
 def test_files_converted_from_tensorflow(nets: dict[str, Any], tmp_path: Path) -> None:
@@ -383,6 +429,29 @@ def test_written_files_are_what_the_public_code_reads(nets: dict[str, Any], tmp_
                 "G_attn": "8_64", "D_attn": "4_16", "SN_eps": 1e-6, "norm_style": "bn", "model": "BigGAN"}
     assert {name: config[name] for name in expected} == expected
     assert not {"img_channels", "c_dim", "img_resolution", "G_channels", "D_channels"} & set(config)
+
+
+def test_what_the_public_code_cannot_load_is_said() -> None:
+    assert biggan_checkpoints.unknown_to_public_code(small(Generator, SMALL_G)) == []
+    odd = small(Generator, {**GENERATORS["plain32"], "G_param": "none", "img_channels": 1})
+    found = biggan_checkpoints.unknown_to_public_code(odd)
+    assert [text.split(",")[0] for text in found] == ["it is for images of 1 channel(s)",
+                                                      "it has no spectral normalisation"]
+
+
+def test_legacy_writes_a_folder(nets: dict[str, Any], tmp_path: Path) -> None:
+    source, back = tmp_path / "student.pkl", tmp_path / "back.pkl"
+    pickles.save_networks(pickles.snapshot_data({**nets, "augment_pipe": None}, None), source)
+    for arguments in ((source, tmp_path / "public"), (tmp_path / "public", back)):
+        result = CliRunner().invoke(legacy.main, [f"--{k}={v}" for k, v in zip(("source", "dest"), arguments)])
+        assert result.exit_code == 0, result.output
+    assert sorted(file.name for file in (tmp_path / "public").iterdir()) == ["D.pth", "G.pth", "G_ema.pth",
+                                                                           "state_dict.pth"]
+    found = pickles.open_networks(str(back))
+    for name, network in nets.items():
+        assert_same(found[name], network)
+    result = CliRunner().invoke(legacy.main, [f"--source={source}", f"--dest={tmp_path / 'public' / 'D.pth'}"])
+    assert "D.pth is a file; a BigGAN is written into a folder" in result.output
 
 
 def test_a_network_of_other_widths_survives_writing(tmp_path: Path) -> None:

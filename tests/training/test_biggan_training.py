@@ -12,7 +12,7 @@ import train
 from dnnlib.util import UserError
 from tests import tiny, tiny_biggan
 from tests.training import tiny_runs
-from training import config_biggan, optimization, presets_biggan
+from training import biggan_checkpoints, config_biggan, optimization, presets_biggan, transfer
 from training.networks_biggan import Generator
 from training.pickles import open_networks
 
@@ -63,7 +63,7 @@ def test_the_preset_for_32(files: dict[str, str]) -> None:
 @pytest.mark.parametrize(("res", "dim_z", "attn"), [(128, 120, "64"), (256, 140, "128")])
 def test_the_presets_for_imagenet(res: int, dim_z: int, attn: str) -> None:
     preset = presets_biggan.PRESETS[res]
-    assert (preset.batch, preset.ref_gpus, preset.d_steps, preset.ch) == (2048, 8, 1, 96)
+    assert (preset.batch, preset.batch // preset.ref_gpus, preset.d_steps, preset.ch) == (2048, 32, 1, 96)
     assert (preset.z_dim, preset.attn, preset.g_lr, preset.d_lr, preset.eps) == (dim_z, attn, 1e-4, 4e-4, 1e-6)
     assert (preset.kimg, preset.ema_start_kimg) == (138 * 2048, 20 * 2048)
     with torch.device("meta"):
@@ -94,6 +94,8 @@ def test_a_start_from_weights_has_an_average_at_once(files: dict[str, str]) -> N
     ("data", ["--mbstd-group=2"], "--mbstd-group: cannot be given together with --cfg=biggan"),
     ("data", ["--attn=8,16"], "--attn: expected resolutions joined by underscores, such as 32_64, or 0, got '8,16'"),
     ("data", ["--ch=1", "--attn=16"], "--attn: attention: expected at least 8 channels, got 4"),
+    ("data", ["--attn=48"], "--attn: there is no resolution 48 in networks for 32x32 images"),
+    ("data", ["--metrics=ppl2_wend"], "--metrics: ppl2_wend measures paths of a mapping network, which a BigGAN"),
     ("data", ["--cfg=auto", "--ch=2"], "--ch: can only be given together with --cfg=biggan"),
     ("data", ["--batch=5", "--gpus=2"], "--batch: 5 is not a multiple of --gpus 2"),
     ("data", ["--width=0.5"], "--width: can only be given together with --cfg=dgl or --cfg=dgl-biggan"),
@@ -108,6 +110,39 @@ def test_errors_name_the_flag(files: dict[str, str], data: str, args: list[str],
 def test_every_option_is_described() -> None:
     flags = {option for param in train.main.params for option in param.opts}
     assert {"--" + name.replace("_", "-") for name in config_biggan._NAMES} <= flags
+
+
+def test_attention_in_one_network_only_is_said(files: dict[str, str]) -> None:
+    result = dry_run(files["data"], "--cfg=biggan", "--attn=8_16")
+    assert result.exit_code == 0
+    assert "--attn=8 puts attention into G only" in result.stderr
+    assert "--attn=16" not in result.stderr
+
+
+def test_a_folder_of_public_files_is_a_start(files: dict[str, str], tmp_path: Path) -> None:
+    nets = open_networks(files["teacher"])
+    biggan_checkpoints.save_checkpoint(tmp_path / "138k", {name: nets[name] for name in ("G", "G_ema", "D")})
+    c = resolved(files["data"], "--cfg=biggan", f"--resume={tmp_path / '138k'}")
+    assert c["init_kwargs"]["url"] == str(tmp_path / "138k")
+    (tmp_path / "empty").mkdir()
+    result = dry_run(files["data"], "--cfg=biggan", f"--resume={tmp_path / 'empty'}")
+    assert "is a folder without training_options.json, so it is no run directory" in result.output
+
+
+def test_statistics_of_other_widths_are_not_transferred(files: dict[str, str]) -> None:
+    source, target = tiny_biggan.tiny_generator(G_ch=2), tiny_biggan.tiny_generator(G_ch=4)
+    before = {name: buffer.clone() for name, buffer in target.named_buffers()}
+    transfer.transplant(source, target)
+    assert all(torch.equal(before[name], buffer) for name, buffer in target.named_buffers()
+               if "stored" in name and buffer.shape != dict(source.named_buffers())[name].shape)
+
+
+def test_augmentation_adapts_by_the_images_that_d_sees(files: dict[str, str], tmp_path: Path) -> None:
+    config = tiny_runs.options(files["data"], *SMALL, "--aug=ada", **SHORT)
+    config["ada_kimg"] = 1
+    state = tiny_runs.last_state(tiny_runs.run(tmp_path / "run", config, total_kimg=0.04))
+    p = state["networks"]["augment_pipe"]["p"].item()  # five iterations of eight images; it moves after the fourth
+    assert p in (0.0, pytest.approx(4 * 8 / 1000))
 
 
 def test_nothing_is_transferred_from_another_kind_of_network(files: dict[str, str], tmp_path: Path) -> None:
@@ -190,6 +225,8 @@ def test_guidance_is_in_force_when_it_should(unbroken: dict[str, Path]) -> None:
     assert records[-1]["Loss/G/dgl"]["num"] > 0
     assert records[-1]["Loss/teacher/weight"]["mean"] == pytest.approx(0.1)
     assert records[-1]["Loss/teacher/D/loss"]["num"] > 0, "the updated teacher trains on"
+    seen = {record["Loss/teacher/scores/real"]["mean"] for record in tiny_runs.records(unbroken["sliced"])}
+    assert len(seen) == 1, "a frozen teacher looks at the real images of one pass in sixteen, of five here"
     assert tiny_runs.last_state(unbroken["two-stages"])["stage"] == 1
     student = open_networks(str(unbroken["sliced"] / "network-snapshot-000000.pkl"))
     assert (student["G_ema"].options["G_ch"], student["D"].options["D_ch"]) == (2, 4)
@@ -218,12 +255,34 @@ def test_the_average_is_a_copy_until_it_starts(files: dict[str, str], tmp_path: 
     assert {"weight", "stored_mean", "stored_var", "u0"} <= set(different)
 
 
-# Teachers.
+# Teachers, and other tools.
+
+
+def test_tools_say_what_they_cannot_do_with_a_biggan(files: dict[str, str], tmp_path: Path) -> None:
+    import projector
+
+    target = str(tmp_path / "absent.png")
+    flags = [f"--network={files['teacher']}", f"--target={target}", f"--outdir={tmp_path / 'out'}", "--device=cpu"]
+    result = CliRunner().invoke(projector.main, [*flags, "--save-video=false"])
+    assert result.exit_code == 1
+    assert "holds a BigGANGenerator, which has no latent space w to project into" in result.output
+
+
+def test_a_generator_alone_has_a_cost_and_a_folder_gives_slices_its_name(files: dict[str, str], tmp_path: Path) -> None:
+    import prune_init
+    from dgl import cost
+
+    nets = open_networks(files["teacher"])
+    biggan_checkpoints.save_checkpoint(tmp_path / "138k", {name: nets[name] for name in ("G_ema", "D")})
+    result = CliRunner().invoke(cost.main, [str(tmp_path / "138k" / "G_ema.pth"), "--no-latency"])
+    assert result.exit_code == 0, result.output
+    assert f"{sum(p.numel() for p in nets['G_ema'].parameters()):,}" in result.output
+    flags = [f"--teacher={tmp_path / '138k'}/", "--width=0.5", f"--outdir={tmp_path}", "--device=cpu", "--no-latency"]
+    assert CliRunner().invoke(prune_init.main, flags).exit_code == 0
+    assert (tmp_path / "138k-width1of2-l1.pkl").is_file()
 
 
 def test_a_folder_of_public_files_is_a_teacher(files: dict[str, str], tmp_path: Path) -> None:
-    from training import biggan_checkpoints
-
     nets = open_networks(files["teacher"])
     biggan_checkpoints.save_checkpoint(tmp_path / "138k", {name: nets[name] for name in ("G_ema", "D")})
     args = ["--cfg=dgl-biggan", f"--teacher={tmp_path / '138k'}", "--width=0.5"]
@@ -250,6 +309,8 @@ def test_a_folder_of_public_files_is_a_teacher(files: dict[str, str], tmp_path: 
      "--kd: cannot be given together with --cfg=dgl-biggan"),
     (["--cfg=dgl-biggan", "--teacher={teacher}", "--width=0.5", "--refine=svs"],
      "--refine: cannot be given together with --cfg=dgl-biggan"),
+    (["--cfg=dgl-biggan", "--teacher={teacher}", "--width=0.5", "--score=diversity"],
+     "--score: diversity cannot be given together with --cfg=dgl-biggan"),
     (["--cfg=dgl-biggan", "--teacher={teacher}", "--width=0.5", "--teacher-weights=dynamic"],
      "--teacher-weights: 'dynamic' cannot be given together with --cfg=dgl-biggan, whose losses can be negative"),
 ])
