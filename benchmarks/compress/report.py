@@ -130,14 +130,15 @@ def _diagnostics(rows: Sequence[Row]) -> str:
 
 def markdown(rows: Sequence[Row]) -> str:
     """The whole document."""
-    numbers = sorted({row["protocol"].get("num_gen", 0) for row in rows})
+    generated = [f"{number:,} generated ones ({name})" for name, number in
+                 sorted({(row["detector"], row["protocol"].get("num_gen", 0)) for row in rows})]
     reals = sorted({row["protocol"].get("num_real", 0) for row in rows})
     short = {HEADLINE_KIMG, 0}
     return f"""# Compression of the demo's teacher on Fashion-MNIST, 32 px, CPU
 
 Made by `python -m benchmarks.compress_fmnist --report` from `compress_fmnist.jsonl`, which holds every row with its
 arguments and protocol. Trained on the 60,000 training images, scored against {_list(reals)} test images with
-{_list(numbers)} generated ones. Rows are mean ± standard error over seeds. `fd@NAME` is the Frechet distance in the
+{" or ".join(generated)}. Rows are mean ± standard error over seeds. `fd@NAME` is the Frechet distance in the
 features of the detector NAME; it is not FID and compares only with rows made with the same file. Lengths are equal
 numbers of images; λ is the weight of the teacher's term.
 
