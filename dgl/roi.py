@@ -1,8 +1,12 @@
 """Regions of interest: a mask image, or a function of the user's."""
+import contextlib
 import importlib
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import torch
 
 from dnnlib.util import UserError
@@ -14,10 +18,13 @@ def load(text: str, resolution: int) -> Roi:
     """What --roi names: MASK.png (bright is inside) or MODULE:FUNCTION.
 
     Args:
+        text: a module is looked for in the current directory first. Its function takes images [1, C, H, W] in [-1, 1]
+            and gives a mask [H, W], tensor or array: boolean, or whole numbers that are not 0 inside, or 0.0 and 1.0.
         resolution: side of the images; a mask of another size is refused.
 
     Returns:
-        A function of images [1, C, H, W] in [-1, 1] that gives a mask [H, W].
+        A function of images [1, C, H, W] in [-1, 1] that gives a mask [H, W], boolean on the CPU. It raises a
+        UserError where the user's function fails or gives something else.
 
     Raises:
         UserError: the file or the function cannot be had; the message names it.
@@ -25,31 +32,90 @@ def load(text: str, resolution: int) -> Roi:
     if os.path.splitext(text)[1].lower() in (".png", ".jpg", ".jpeg", ".bmp", ".webp"):
         mask = _mask(text, resolution)
         return lambda img: mask
+    function = _function(text)
+
+    def checked(img: torch.Tensor) -> torch.Tensor:
+        try:
+            with _current_directory_first():
+                found = function(img)
+        except Exception as error:
+            shape = list(img.shape)
+            raise UserError(f"--roi: {text} failed on an image of shape {shape} ({_reason(error)})") from error
+        return _as_mask(found, text, img)
+
+    return checked
+
+
+def _function(text: str) -> Callable[[torch.Tensor], Any]:
     module, _, name = text.partition(":")
-    if not name:
+    if not module or not name:
         raise UserError(f"--roi: expected MASK.png or MODULE:FUNCTION, got {text!r}")
+    if module.startswith("."):
+        raise UserError(f"--roi: {module} in {text!r} is a relative name; give the module's full name")
     try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"--roi: {text} cannot be imported ({error})") from None
+        with _current_directory_first():
+            function = getattr(importlib.import_module(module), name)
+    except (Exception, SystemExit) as error:  # a script without a guard ends the process when it is imported
+        raise UserError(f"--roi: {text} cannot be imported ({_reason(error)})") from error
     if not callable(function):
         raise UserError(f"--roi: {text} is no function but a {type(function).__name__}")
     return function
 
 
+@contextlib.contextmanager
+def _current_directory_first() -> Iterator[None]:
+    """What the user's code adds to the search path stays."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(here)
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _as_mask(found: Any, text: str, img: torch.Tensor) -> torch.Tensor:
+    size = tuple(img.shape[2:])
+    wanted = f"--roi: {text}: expected a mask of shape {list(size)}"
+    try:
+        mask = torch.as_tensor(np.ascontiguousarray(found) if isinstance(found, np.ndarray) else found).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"{wanted}, tensor or array, got a {type(found).__name__}") from None
+    if mask.shape[-2:] != size or mask.numel() != size[0] * size[1]:
+        raise UserError(f"{wanted}, got {list(mask.shape)}")
+    if mask.is_complex() or (mask.is_floating_point() and not bool(((mask == 0) | (mask == 1)).all())):
+        raise UserError(f"{wanted} of True and False, got {str(mask.dtype).removeprefix('torch.')} values; compare "
+                        "them with a threshold, e.g. return mask > 0.5")
+    return mask.reshape(size) != 0
+
+
 def _mask(path: str, resolution: int) -> torch.Tensor:
-    import numpy as np
     import PIL.Image
 
     try:
         with PIL.Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("L"))
-    except OSError as error:
+            bright = _bright(picture)
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
         raise UserError(f"--roi: {path} cannot be read as an image ({error})") from None
-    if pixels.shape != (resolution, resolution):
-        raise UserError(f"--roi: the mask {path} is {pixels.shape[1]}x{pixels.shape[0]}, the network's images are "
+    if bright.shape != (resolution, resolution):
+        raise UserError(f"--roi: the mask {path} is {bright.shape[1]}x{bright.shape[0]}, the network's images are "
                         f"{resolution}x{resolution}")
-    mask = torch.from_numpy(pixels > 127)
+    mask = torch.from_numpy(bright)
     if not mask.any():
         raise UserError(f"--roi: the mask {path} has no bright pixel, so no region is of interest")
     return mask
+
+
+def _bright(picture: Any) -> np.ndarray:
+    """Pixels above half of the mode's largest value that are not transparent, [H, W]."""
+    if picture.mode.startswith("I"):  # 16 bits; `convert` would cut off all above 255
+        pixels = np.asarray(picture).astype(np.int64)
+        return (pixels > 65535 // 2) & (pixels != picture.info.get("transparency", -1))
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        grey, alpha = np.asarray(picture.convert("RGBA").convert("LA")).transpose(2, 0, 1)
+        return (grey > 127) & (alpha > 127)
+    return np.asarray(picture.convert("L")) > 127

@@ -1,18 +1,14 @@
-"""The scores content and diversity against slow formulas, and what both must guarantee; regions of interest."""
+"""The scores content and diversity against slow formulas, and what both must guarantee."""
 import copy
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import PIL.Image
 import pytest
 import torch
 
-from dgl import reach, roi
+from dgl import reach
 from dgl.architectures import plan_of
-from dgl.scores import content, diversity
+from dgl.scores import diversity
 from dgl.scores.registry import ScoreOptions, compute
-from dnnlib.util import UserError
 from tests import tiny
 
 GRADIENT_SCORES = ["content", "diversity"]
@@ -122,50 +118,3 @@ def test_principal_directions_are_those_of_w() -> None:
     spread = ((w - w.mean(dim=0)) @ directions.t()).var(dim=0)
     assert spread[0] == spread.max()
     assert spread[-1] == spread.min()
-
-
-def test_only_the_region_of_interest_counts(tmp_path: Path) -> None:
-    """With a mask over one corner, only the constant of channels seen there matters: noise falls nowhere else."""
-    pixels = np.zeros([16, 16], dtype=np.uint8)
-    pixels[:4, :4] = 255
-    PIL.Image.fromarray(pixels).save(tmp_path / "mask.png")
-    mask = roi.load(str(tmp_path / "mask.png"), 16)
-    img = torch.zeros([1, 3, 16, 16])
-    noise = sum(
-        content._noise(img, ScoreOptions(roi=mask), torch.Generator().manual_seed(seed)).abs() for seed in range(60)
-    )
-    assert isinstance(noise, torch.Tensor)
-    assert (noise[..., :4, :4] > 0).any()
-    assert not noise[..., 4:, :].any()
-    assert not noise[..., :, 4:].any()
-
-
-def bright(img: torch.Tensor) -> torch.Tensor:
-    """A region of interest as a user would write it."""
-    return img.mean(dim=1)[0] > 0
-
-
-def test_a_function_can_be_the_region_of_interest() -> None:
-    function = roi.load(f"{__name__}:bright", 16)
-    assert function is bright
-    G = tiny.tiny_generator()
-    whole, part = score("content", G), score("content", G, roi=function)
-    assert not torch.equal(whole["b8.conv0"], part["b8.conv0"])
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{tmp}/none.png", "none.png cannot be read as an image"),
-        ("{tmp}/small.png", r"small.png is 8x8, the network's images are 16x16"),
-        ("{tmp}/black.png", "has no bright pixel"),
-        ("nonsense", "expected MASK.png or MODULE:FUNCTION, got 'nonsense'"),
-        ("no_such_module_at_all:f", "cannot be imported"),
-        ("math:pi", "math:pi is no function but a float"),
-    ],
-)
-def test_bad_regions_are_named(text: str, message: str, tmp_path: Path) -> None:
-    for name, side, value in (("small", 8, 255), ("black", 16, 0)):
-        PIL.Image.fromarray(np.full([side, side], value, dtype=np.uint8)).save(tmp_path / f"{name}.png")
-    with pytest.raises(UserError, match=message):
-        roi.load(text.format(tmp=tmp_path), 16)
