@@ -28,15 +28,18 @@ def choose(scores: Scores, widths: Mapping[str, int]) -> dict[str, torch.Tensor]
         Set name → kept channels, ascending int64 [C'].
 
     Raises:
-        ValueError: a width is out of range, or a score is not finite; the message names the set.
+        ValueError: a width is out of range; the message names the set.
+        UserError: a score is not finite; likewise.
     """
     kept = {}
     for name, score in scores.items():
         width = widths[name]
         if not 1 <= width <= len(score):
             raise ValueError(f"{name}: cannot keep {width} of {len(score)} channels")
-        if not torch.isfinite(score).all():
-            raise ValueError(f"{name}: expected finite scores, got {score.tolist()}")
+        bad = int((~torch.isfinite(score)).sum())
+        if bad:
+            raise UserError(f"{name}: the scores of {bad} of {len(score)} channels are NaN or infinite, so the best "
+                            "cannot be chosen; check the network that they are of")
         order = torch.argsort(score, descending=True, stable=True)
         kept[name] = order[:width].sort().values
     return kept

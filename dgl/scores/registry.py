@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 
 from dnnlib.util import UserError
+from torch_utils import misc
 
 from ..plan import Plan
 from . import NAMES
@@ -28,10 +29,22 @@ def compute(name: str, network: torch.nn.Module, plan: Plan, options: ScoreOptio
     """Scores every channel of a network: set name → float64 [C] on the CPU, higher is better.
 
     Raises:
-        UserError: no such score, or the network is of a kind it does not apply to.
+        UserError: no such score, the network is of a kind it does not apply to, or a score is NaN or infinite; the
+            message names the tensors that are to blame.
     """
     if name not in NAMES:
         raise UserError(f"--score: unknown score {name!r}; known: {', '.join(NAMES)}")
     score: Score = importlib.import_module(f"dgl.scores.{name}").score
     found = score(network, plan, options)
-    return {key: found[key].detach().to("cpu", torch.float64) for key in plan.sets}
+    scores = {key: found[key].detach().to("cpu", torch.float64) for key in plan.sets}
+    bad = [key for key, values in scores.items() if not values.isfinite().all()]
+    if bad:
+        tensors = [key for key, tensor in misc.named_params_and_buffers(network) if not tensor.isfinite().all()]
+        blame = f"{_some(tensors)} of the network hold NaN or infinite values; pass another one" if tensors else (
+            f"the weights of the network are finite; try another --score than {name}")
+        raise UserError(f"--score={name}: scores of {_some(bad)} are NaN or infinite; {blame}")
+    return scores
+
+
+def _some(names: list[str]) -> str:
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]

@@ -39,6 +39,24 @@ def test_unknown_scores_are_named() -> None:
         score("best", tiny.tiny_generator())
 
 
+@pytest.mark.parametrize(("name", "value"), [("l1", float("nan")), ("l1", float("inf")), ("content", float("nan"))])
+def test_weights_that_are_not_finite_are_named(name: str, value: float) -> None:
+    G = tiny.tiny_generator()
+    with torch.no_grad():
+        G.synthesis.b8.conv1.weight[0, 2] = value
+    message = rf"^--score={name}: scores of b\S+( and \d+ more)? are NaN or infinite; synthesis.b8.conv1.weight of the "
+    with pytest.raises(UserError, match=message) as caught:
+        score(name, G)
+    assert len(str(caught.value)) < 200
+
+
+def test_scores_that_overflow_are_not_blamed_on_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dgl.scores.l1.score", lambda _network, plan, _options: {
+        name: torch.full([size], torch.inf) for name, size in plan.sets.items()})
+    with pytest.raises(UserError, match="the weights of the network are finite; try another --score than l1"):
+        score("l1", tiny.tiny_generator())
+
+
 def test_first_prefers_low_indices() -> None:
     for value in score("first", tiny.tiny_generator()).values():
         assert (value.diff() < 0).all()
