@@ -28,7 +28,7 @@ class Cost:
     activation_bytes: int  # largest sum of a layer's inputs and outputs for one image in float32
     file_bytes: int  # of a pickle with this network alone
     ms_batch1: float | None  # median milliseconds per image, one image at a time
-    ms_batch8: float | None  # the same in batches of eight
+    ms_batch8: float | None  # the same in batches of eight, unless minibatch statistics want another number
 
 
 def measure(name: str, network: Any, device: str = "cpu", latency: bool = True) -> Cost:
@@ -43,7 +43,10 @@ def measure(name: str, network: Any, device: str = "cpu", latency: bool = True) 
     from .architectures import costs_of
 
     layers = costs_of(network)
-    times = [milliseconds_per_image(network, device, batch) if latency else None for batch in (1, 8)]
+    times = [
+        milliseconds_per_image(network, device, batch) if latency and _takes(network, batch) else None
+        for batch in (1, 8)
+    ]
     return Cost(
         name=name,
         params=sum(p.numel() for p in network.parameters()),
@@ -54,6 +57,13 @@ def measure(name: str, network: Any, device: str = "cpu", latency: bool = True) 
         ms_batch1=times[0],
         ms_batch8=times[1],
     )
+
+
+def _takes(network: Any, batch: int) -> bool:
+    """Whether a batch is a multiple of the groups over which a discriminator takes statistics."""
+    mbstd = getattr(getattr(network, "b4", None), "mbstd", None)
+    group = None if mbstd is None else mbstd.group_size
+    return group is None or batch % min(group, batch) == 0
 
 
 def _inputs(network: Any, batch: int, device: Any) -> list[Any]:

@@ -118,6 +118,17 @@ def test_latency_is_measured_and_leaves_the_network_alone(monkeypatch: pytest.Mo
     assert D.training
 
 
+@pytest.mark.parametrize(("group", "fits"), [(None, True), (3, False), (5, False), (4, True), (16, True)])
+def test_a_batch_that_the_statistics_cannot_take_is_not_measured(
+    group: int | None, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "MEASURING_SEC", 0.0)
+    found = cost.measure("D", tiny.tiny_discriminator(epilogue_kwargs={"mbstd_group_size": group}))
+    assert found.ms_batch1 is not None
+    assert (found.ms_batch8 is not None) == fits
+    assert cost.table([found]).endswith("  -") != fits
+
+
 def test_table() -> None:
     rows = [cost.Cost("teacher", 1_234_567, 2_000_000_000, 3_000_000_000, 2**21, 2**20, 12.345, None),
             cost.Cost("s", 1, 2, 3, 0, 0, 0.5, 0.25)]
@@ -149,6 +160,16 @@ def test_command_line_names_a_missing_file(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {tmp_path}/none.pkl: ")
     assert "no such file" in result.stderr.lower()
+
+
+@pytest.mark.parametrize("name", ["D", "G_ema"])
+def test_command_line_names_a_network_that_a_pickle_lacks(name: str, tmp_path: Path) -> None:
+    nets = {**tiny.tiny_networks(resolution=8), name: None}
+    pickles.save_networks(pickles.snapshot_data(nets, None), tmp_path / "half.pkl")
+    result = CliRunner().invoke(cost.main, [str(tmp_path / "half.pkl"), "--no-latency"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {tmp_path}/half.pkl: the pickle holds no {name}; found: ")
+    assert result.stderr.count("\n") == 1
 
 
 def test_command_line_prints_the_published_constant(tmp_path: Path) -> None:
