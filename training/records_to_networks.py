@@ -188,7 +188,9 @@ def _discriminator(record: ModuleRecord) -> dict[str, Any]:
     epilogue = record.child("b4")
     layers = [layer for block in blocks.values() for layer in block.children.values()]
     active = [block.child(name) for block in blocks.values() for name in ("conv0", "conv1")] + [epilogue.child("conv")]
-    found = [_weight(active[0]).shape[1], *[_weight(layer).shape[0] for layer in active],
+    statistics = epilogue.child("mbstd").value("num_channels", int) if "mbstd" in epilogue.children else 0
+    first = _weight(active[0]).shape[1] - (0 if blocks else statistics)  # b4.conv reads the statistics' channels too
+    found = [first, *[_weight(layer).shape[0] for layer in active],
              _weight(epilogue.child("fc")).shape[0]]
     activation = EasyDict(activation=_activation(active))
     block_kwargs = EasyDict(activation)
@@ -201,11 +203,9 @@ def _discriminator(record: ModuleRecord) -> dict[str, Any]:
         block_kwargs.freeze_layers = frozen
     if any(block.value("channels_last", bool) for block in blocks.values()):
         block_kwargs.fp16_channels_last = True
-    epilogue_kwargs = EasyDict(activation, mbstd_num_channels=0)
+    epilogue_kwargs = EasyDict(activation, mbstd_num_channels=statistics)
     if "mbstd" in epilogue.children:
-        mbstd = epilogue.child("mbstd")
-        epilogue_kwargs.update(mbstd_group_size=mbstd.value("group_size", int, _None),
-                               mbstd_num_channels=mbstd.value("num_channels", int))
+        epilogue_kwargs.mbstd_group_size = epilogue.child("mbstd").value("group_size", int, _None)
     conditional = record.value("c_dim", int) > 0
     return EasyDict(
         c_dim=record.value("c_dim", int),

@@ -243,6 +243,21 @@ def test_discriminator(kwargs: dict[str, Any], edit: foreign.Edit) -> None:
     assert torch.equal(outputs(again), outputs(D))
 
 
+@pytest.mark.parametrize("edit", [foreign.without_source, without_arguments])
+@pytest.mark.parametrize("kwargs", [{}, {"architecture": "skip"}, {"c_dim": 3}, {"layer_channels": [6, 5, 7]}])
+@pytest.mark.parametrize("statistics", [0, 1, 2])
+def test_networks_of_four_pixels(statistics: int, kwargs: dict[str, Any], edit: foreign.Edit) -> None:
+    """Their discriminators have no block that reads an image and cannot be run, but files hold them."""
+    D = tiny_discriminator(resolution=4, epilogue_kwargs={"mbstd_num_channels": statistics}, **kwargs)
+    G = tiny_generator(resolution=4)
+    found = load(foreign.write({"G": G, "D": D, "G_ema": G}, edit=edit))
+    assert torch.equal(outputs(found["G_ema"]), outputs(G))
+    for network in (found["D"], type(found["D"])(**found["D"].init_kwargs).eval()):
+        assert plain_attributes(network) == plain_attributes(D)
+        network.load_state_dict(D.state_dict(), strict=True)
+    assert_same_tensors(found["D"], D)
+
+
 def test_recorded_arguments_are_kept() -> None:
     """Where they say what the file's objects hold, so that a snapshot of a snapshot has the same."""
     G = tiny_generator(channel_base=32768, channel_max=16, num_fp16_res=7, resample_filter=(1, 3, 3, 1))
