@@ -3,6 +3,7 @@ import dataclasses
 import json
 import os
 import re
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -86,16 +87,18 @@ def main(**options: Any) -> None:
     tune_allocator()
     device = options["device"] = str(resolve_device(options["device"]))
     source = teachers.load(options["teacher"], trust_pickle=options["trust_pickle"])
+    limit = _limit(**options)
     cut = student.Cut(
-        width=_width(source.G_ema, **options),
+        width=_width(source.G_ema, *limit, **options) if limit else options["width"],
         score=options["score"],
         seed=options["seed"],
         num_samples=options["score_samples"],
         roi=None if options["roi"] is None else roi.load(options["roi"], source.G_ema.img_resolution),
         refine=options["refine"],
         across_layers=options["keep"] == "global",
+        budget=limit[1:] if limit else None,
     )
-    narrow = student.slice_student(source, cut, options["d_width"])
+    narrow = student.slice_student(source, cut, options["d_width"], device)
     latency = options["latency"]
     costs = [
         cost.measure("teacher G", source.G_ema, device, latency),
@@ -125,28 +128,31 @@ def main(**options: Any) -> None:
     click.echo(json.dumps({"student": path, "width": str(cut.width), "score": cut.score}))
 
 
-def _width(G: Any, width: Fraction | None, device: str, **options: Any) -> Fraction:
-    """The uniform width, as given or as the budget allows."""
-    if width is not None:
-        return width
-    from dgl import budget, cost
-    from dgl.architectures import plan_of
+def _limit(device: str, **options: Any) -> tuple[str, Callable[[Any], float], float] | None:
+    """Name of the budget that was given, how a network is measured by it, and the limit; None with --width."""
+    from dgl import cost
     from dgl.student import macs_in
 
-    plan = plan_of(G)
-    if options["target_macs"] is not None:
-        return budget.largest_width(plan, macs_in, options["target_macs"], "--target-macs")
-    if options["target_params"] is not None:
-        def count(network: Any) -> int:
-            return sum(p.numel() for p in network.parameters())
-
-        return budget.largest_width(plan, count, options["target_params"], "--target-params")
-    few = budget.thinned(budget.candidate_widths(plan.sets))
+    def count(network: Any) -> int:
+        return sum(p.numel() for p in network.parameters())
 
     def milliseconds(network: Any) -> float:
         return cost.milliseconds_per_image(network, device, 1)
 
-    return budget.largest_width(plan, milliseconds, options["target_ms"], "--target-ms", few)
+    for name, measure in zip(_TARGETS, (macs_in, count, milliseconds)):
+        if options[name] is not None:
+            return name, measure, options[name]
+    return None
+
+
+def _width(G: Any, name: str, measure: Callable[[Any], float], limit: float, **_: Any) -> Fraction:
+    """The largest uniform width that keeps to a limit."""
+    from dgl import budget
+    from dgl.architectures import plan_of
+
+    plan = plan_of(G)
+    few = budget.thinned(budget.candidate_widths(plan.sets)) if name == "target_ms" else None
+    return budget.largest_width(plan, measure, limit, "--" + name.replace("_", "-"), few)
 
 
 def _destination(teacher: str, dest: str | None, outdir: str | None, score: str, keep: str, **options: Any) -> str:
@@ -162,6 +168,8 @@ def _destination(teacher: str, dest: str | None, outdir: str | None, score: str,
         dest = os.path.join(outdir, f"{stem}-{name.replace('target_', '')}{amount}-{score}{across}.pkl")
     if not dest.endswith(".pkl"):
         raise UserError(f"--dest: expected a name ending in .pkl, got {dest}")
+    if os.path.exists(dest) and os.path.exists(teacher) and os.path.samefile(dest, teacher):
+        raise UserError(f"--dest: {dest} is the teacher's own file; name another")
     check_writable_dir(os.path.dirname(os.path.abspath(dest)), "--outdir" if outdir is not None else "--dest")
     return dest
 

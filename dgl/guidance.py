@@ -74,7 +74,8 @@ class TeacherDiscriminatorTerm:
         _report_gradient_share(shown, img)
         logits = torch.cat([D(img, batch.c) for D in self.discriminators], dim=1)  # [N, teachers]
         report_logits("fake", logits, prefix="teacher/")
-        self._confidence.watch(logits)
+        if not any(D.training for D in self.discriminators):
+            self._confidence.watch(logits)
         losses = self.g_loss(logits)
         training_stats.report("Loss/teacher/weight", weight)
         return (losses * self._teacher_weights(losses)).sum(dim=1) * weight
@@ -83,7 +84,7 @@ class TeacherDiscriminatorTerm:
         """w_k, [teachers]; those that follow the batch are the same on all ranks and carry no gradient."""
         if not self.dynamic:
             return self._fixed.to(losses)
-        means = losses.detach().mean(dim=0)
+        means = losses.detach().mean(dim=0).clamp_min(1e-30)  # not all 0, however convinced the teachers are
         distributed.mean_([means])
         return means / means.sum()
 
@@ -109,7 +110,7 @@ def _report_gradient_share(shown: torch.Tensor, view: torch.Tensor) -> None:
 
 
 class _Confidence:
-    """Warns once when frozen teachers have gone on calling nearly every fake real, or nearly every fake fake."""
+    """Warns once when a frozen teacher has gone on calling nearly every fake real, or nearly every fake fake."""
 
     def __init__(self) -> None:
         self._calls = 0
@@ -117,12 +118,12 @@ class _Confidence:
         self._warned = False
 
     def watch(self, logits: torch.Tensor) -> None:
-        signs = logits.detach().sign().mean()
+        signs = logits.detach().sign().mean(dim=0)  # [teachers]
         self._signs = signs if self._signs is None else self._signs.lerp(signs, 1 / 50)
         self._calls += 1
         if self._warned or self._calls % SURE_CALLS != 0:
             return
-        mean = float(self._signs)
+        mean = float(self._signs[self._signs.abs().argmax()])
         if abs(mean) >= SURE_SIGN:
             self._warned = True
             verdict = "real" if mean > 0 else "fake"
@@ -130,5 +131,5 @@ class _Confidence:
                       if mean > 0 else
                       "the student may be too far from it, or its logits over-confident; try --teacher-update, a "
                       "smaller --dgl-weight, or --stage1-kimg")
-            _log.warning("the teacher's discriminator calls %.0f %% of the student's images %s: %s",
+            _log.warning("a teacher's discriminator calls %.0f %% of the student's images %s: %s",
                          50 * (1 + abs(mean)), verdict, advice)

@@ -4,13 +4,16 @@ The student's generator minimises  E f(-D(G(z))) + λ · E f(-D_T(G(z))),  D its
 f is softplus for StyleGAN2 and the identity with the hinge loss; nothing is added to the loss of D. In the variant with
 an updated teacher, D_T goes on training on reals and on the student's images, with the same loss as D.
 """
+import copy
+import dataclasses
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from training.loss import Loss, LossTerm, Phase, StyleGAN2Loss, report_logits
+from training.loss import GenBatch, Loss, LossTerm, Phase, StyleGAN2Loss, report_logits
 from training.loss_biggan import HingeLoss
 from training.optimization import make_phases
 
@@ -22,6 +25,16 @@ __all__ = ["DGLHingeLoss", "DGLLoss", "TeacherDiscriminatorTerm"]
 REPORT_INTERVAL = 16  # passes of D between looks of frozen teachers at real images, where no phase is as rare
 
 _KD_TERMS = {"rgb": "RGBTerm", "feature": "FeatureTerm", "latent": "LatentDirectionTerm"}
+
+
+class _From:
+    """A term that is nothing before that many images."""
+
+    def __init__(self, start_nimg: int, term: LossTerm) -> None:
+        self.start_nimg, self.term, self.name = start_nimg, term, term.name
+
+    def __call__(self, batch: GenBatch) -> torch.Tensor | None:
+        return self.term(batch) if batch.cur_nimg >= self.start_nimg else None
 
 
 class _WithTeachers(Loss):
@@ -62,6 +75,7 @@ class _WithTeachers(Loss):
         super().__init__(device, G, D, **kwargs)  # type: ignore[call-arg]  # of the losses derived together with
         self.start_nimg = round(stage1_kimg * 1000)
         self.teacher_update = teacher_update
+        self.teacher_aug = teacher_aug
         loaded = [teacher_files.load(**teacher) for teacher in teachers]
         self.teachers = [one.D.train(teacher_update).requires_grad_(False).to(device) for one in loaded]
         self.g_terms.append(
@@ -70,9 +84,12 @@ class _WithTeachers(Loss):
                 self.g_loss,
             )
         )
+        fixed = loaded[0]  # for distillation: a discriminator that goes on training is no measure
+        if kd and teacher_update:
+            fixed = dataclasses.replace(fixed, D=copy.deepcopy(fixed.D))
         for name, weight in (kd or {}).items():
             term = getattr(importlib.import_module(f"dgl.kd.{name}"), _KD_TERMS[name])
-            self.g_terms.append(term(weight=weight, teacher=loaded[0], G=G, device=device))
+            self.g_terms.append(_From(self.start_nimg, term(weight=weight, teacher=fixed, G=G, device=device)))
         self._num_passes = 0
         self._teacher_phases: dict[str, tuple[torch.nn.Module, str]] = {}
         self._extra_phases: list[Phase] = []
@@ -82,6 +99,8 @@ class _WithTeachers(Loss):
                 self._add_phases(f"T{number}", teacher, teacher_opt_kwargs, teacher_reg_interval)
 
     # Of the losses that this is derived together with.
+    augment: Callable[[torch.Tensor], torch.Tensor]
+    augment_pipe: torch.nn.Module | None
     g_terms: list[LossTerm]
     g_loss: Callable[[torch.Tensor], torch.Tensor]
     d_step: Callable[..., None]
@@ -114,19 +133,35 @@ class _WithTeachers(Loss):
             if phase in ("Dreg", "Dboth") and not self.teacher_update and cur_nimg >= self.start_nimg:
                 if phase == "Dreg" or self._num_passes % REPORT_INTERVAL == 0:
                     self._report_reals(real_img, real_c)
-                self._num_passes += 1
+                self._num_passes += phase == "Dboth"
         elif cur_nimg >= self.start_nimg:
             D, part = self._teacher_phases[phase]
             main, reg = part == "main", part == "reg"
-            self.d_step(D, real_img, real_c, gen_z, gen_c, gain, main, reg, prefix="teacher/")
+            with self._as_teachers_see():
+                self.d_step(D, real_img, real_c, gen_z, gen_c, gain, main, reg, prefix="teacher/")
+
+    @contextmanager
+    def _as_teachers_see(self) -> Iterator[None]:
+        """Within this, images are augmented only if teachers are shown augmented ones."""
+        pipe = self.augment_pipe
+        self.augment_pipe = pipe if self.teacher_aug else None
+        try:
+            yield
+        finally:
+            self.augment_pipe = pipe
 
     @torch.no_grad()
     def _report_reals(self, img: torch.Tensor, c: torch.Tensor) -> None:
-        """What frozen teachers think of real images, now and then; draws no random numbers."""
+        """What frozen teachers think of real images, now and then; leaves the random state as it was."""
+        devices = [img.device] if img.device.type == "cuda" else []
+        with self._as_teachers_see(), torch.random.fork_rng(devices=devices):
+            img = self.augment(img)
         report_logits("real", torch.cat([D(img, c) for D in self.teachers], dim=1), prefix="teacher/")
 
     def state_dict(self) -> dict[str, Any]:
-        state = {**super().state_dict(), "num_passes": self._num_passes}
+        state = super().state_dict()
+        if self._num_passes:
+            state["num_passes"] = self._num_passes
         if self.teacher_update:
             state["teachers"] = [teacher.state_dict() for teacher in self.teachers]
         return state

@@ -1,5 +1,6 @@
 """The command-line options of presets with a teacher, and what they turn into. No torch until a run is configured."""
 import dataclasses
+import math
 import os
 from collections.abc import Callable
 from fractions import Fraction
@@ -77,7 +78,8 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--score", help="Which channels a slice keeps.  [default: l1]", type=click.Choice(scores.NAMES)),
     click.option("--refine", help="Refinement of a slice.  [default: none]", type=click.Choice(scores.REFINEMENTS)),
     click.option("--d-init", help="Where the student's discriminator starts.  [default: teacher, with --init=scratch "
-                 "scratch]", type=click.Choice(["teacher", "scratch"])),
+                 "scratch, with --init=PKL the pickle's unless --d-width is given]",
+                 type=click.Choice(["teacher", "scratch"])),
     click.option("--d-width", help="Part of the teacher's discriminator channels that the student's has.  [default: 1]",
                  type=Fraction01(), metavar="FRACTION"),
     click.option("--stage1-kimg", help="Train that long without the teacher first.  [default: 0, with --init=scratch "
@@ -121,6 +123,14 @@ def check(opts: EasyDict, given: set[str]) -> None:
     for name in base.meaningless:
         if opts[name] and opts[name] != "none":
             raise OptionError(_flag(name), f"cannot be given together with --cfg={opts.cfg}")
+    if opts.dgl_weight is not None and not math.isfinite(opts.dgl_weight):
+        raise OptionError("--dgl-weight", f"expected a finite number of at least 0, got {opts.dgl_weight}")
+    terms = [name for name, _ in opts.kd or ()]
+    if len(set(terms)) < len(terms):
+        raise OptionError("--kd", f"every term can be given once, got {', '.join(terms)}")
+    if terms and opts.init == "scratch":
+        raise OptionError("--kd", "compares images of the same w, but --init=scratch gives the student a w of its own; "
+                                  "start from a slice or a student's pickle")
     if opts.score in base.no_scores:
         raise OptionError("--score", f"{opts.score} cannot be given together with --cfg={opts.cfg}")
     if base.loss_is_signed and opts.teacher_weights == "dynamic":
@@ -151,7 +161,8 @@ def _start(opts: EasyDict) -> _Start:
     for name in ("score", "refine"):
         if opts[name] is not None and init != "slice":
             raise OptionError(_flag(name), "can only be given together with --init=slice")
-    d_init = opts.d_init or ("scratch" if init == "scratch" else "teacher")
+    d_init = opts.d_init or {"slice": "teacher", "scratch": "scratch"}.get(
+        init, "init" if opts.d_width is None else "teacher")
     one = Fraction(1)
     return _Start(init, opts.score or "l1", opts.refine or "none", d_init, one if opts.width is None else opts.width,
                   one if opts.d_width is None else opts.d_width)
@@ -173,11 +184,12 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> EasyDict
         teachers.check_fits(one, data.resolution, data.num_channels, data.label_dim)
     c = base.config(opts, data)
     first = loaded[0]
+    D = resized(first.D, start.d_width)
     if start.init in ("slice", "scratch"):
         G = resized(first.G_ema, start.width)
     else:
-        G = _student_of(start, opts, first)
-    D = resized(first.D, start.d_width)
+        G, own_D = _student_of(start, opts, first)
+        D = own_D if start.d_init == "init" else D
     for name, network, sizes in (("G_kwargs", G, _DATA_ARGUMENTS), ("D_kwargs", D, _DATA_ARGUMENTS)):
         kwargs = {key: value for key, value in network.init_kwargs.items() if key not in sizes}
         c[name] = EasyDict(class_name=f"{type(network).__module__}.{type(network).__name__}", **kwargs)
@@ -215,13 +227,14 @@ def _check_kind(teacher: Any, cfg: str) -> None:
                                        f"{'use ' + fitting[0] if fitting else 'it cannot be compressed'}")
 
 
-def _student_of(start: _Start, opts: EasyDict, teacher: Any) -> Any:
-    """The generator of --init=PKL, checked against the teacher and --width."""
+def _student_of(start: _Start, opts: EasyDict, teacher: Any) -> tuple[Any, Any]:
+    """Generator and discriminator of --init=PKL, checked against the teacher and --width."""
     from training.pickles import open_networks
 
     from .student import resized
 
-    G = open_networks(start.init, trust_pickle=opts.trust_pickle)["G_ema"]
+    nets = open_networks(start.init, trust_pickle=opts.trust_pickle)
+    G, D = nets["G_ema"], nets["D"]
     for attribute in ("img_resolution", "img_channels", "c_dim"):
         if getattr(G, attribute) != getattr(teacher.G_ema, attribute):
             raise OptionError("--init", f"{attribute} of {start.init} is {getattr(G, attribute)}, the teacher's is "
@@ -232,13 +245,15 @@ def _student_of(start: _Start, opts: EasyDict, teacher: Any) -> Any:
         if shapes[0] != shapes[1]:
             raise OptionError("--width", f"{start.init} is not {start.width} of the teacher's width; leave --width out "
                                          "to take the student as it is")
-    return G
+    return G, D
 
 
 def _loss_config(opts: EasyDict, c: EasyDict, start: _Start, specs: list[EasyDict], class_name: str) -> EasyDict:
     stage1 = opts.stage1_kimg
     if stage1 is None:
         stage1 = c.total_kimg // 2 if start.init == "scratch" else 0
+    elif stage1 >= c.total_kimg:
+        raise OptionError("--stage1-kimg", f"the run ends at {c.total_kimg} kimg, before the teacher joins at {stage1}")
     loss = EasyDict({**c.loss_kwargs, "class_name": class_name})
     loss.update(
         teachers=specs,

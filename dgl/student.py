@@ -1,6 +1,6 @@
 """The student of a teacher: sliced out of it, or of its shape with random weights."""
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -27,7 +27,9 @@ class Cut:
     num_samples: int | None = None  # latents to average a score over; None is the score's own number
     roi: Roi | None = None  # region of interest of the score `content`
     refine: str = "none"  # one of dgl.scores.REFINEMENTS
-    across_layers: bool = False  # keep the best channels of the whole network, at the cost of a uniform cut
+    across_layers: bool = False  # keep the best channels of the whole network, within a budget
+    budget: tuple[Callable[[torch.nn.Module], float], float] | None = None  # cost and its limit, across layers; None
+    # is the MACs of the uniform cut
 
     def options(self) -> ScoreOptions:
         """The options of the score."""
@@ -49,24 +51,33 @@ def macs_in(network: torch.nn.Module) -> int:
     return sum(layer.macs_in for layer in costs_of(network))
 
 
-def keep_lists(network: torch.nn.Module, cut: Cut) -> dict[str, torch.Tensor]:
-    """Channel set → kept channels of a network."""
+def keep_lists(
+    network: torch.nn.Module, cut: Cut, device: torch.device | str | None = None
+) -> dict[str, torch.Tensor]:
+    """Channel set → kept channels of a network, which is scored on the device; None is where it is."""
     plan = plan_of(network)
-    scores = compute(cut.score, network, plan, cut.options())
+    home = next(network.parameters()).device
+    try:
+        scores = compute(cut.score, network.to(device or home), plan, cut.options())
+    finally:
+        network.to(home)
     kept = plan.scaled(cut.width)
     if cut.across_layers:
-        target = macs_in(plan.build(list(kept.values())))
-        kept = budget.global_widths(plan, scores, macs_in, target, cut.width)
+        cost, target = cut.budget or (macs_in, macs_in(plan.build(list(kept.values()))))
+        kept = budget.global_widths(plan, scores, cost, target, cut.width)
     return prune.choose(scores, kept)
 
 
-def slice_student(teacher: Teacher, cut: Cut, d_width: Fraction = Fraction(1)) -> Student:
+def slice_student(
+    teacher: Teacher, cut: Cut, d_width: Fraction = Fraction(1), device: torch.device | str | None = None
+) -> Student:
     """Slices G_ema by its scores, G by the same channels, and D by its own scores.
 
     Args:
         d_width: part of the discriminator's channels to keep, uniformly; 1 keeps it as it is.
+        device: where to score; None is where the networks are.
     """
-    keep = keep_lists(teacher.G_ema, cut)
+    keep = keep_lists(teacher.G_ema, cut, device)
     G_ema, G = (prune.slice_network(network, keep) for network in (teacher.G_ema, teacher.G))
     if cut.refine == "svs":
         for network in (G_ema, G):
@@ -74,7 +85,7 @@ def slice_student(teacher: Teacher, cut: Cut, d_width: Fraction = Fraction(1)) -
     D = teacher.D
     if d_width != 1:
         score = cut.score if cut.score in DISCRIMINATOR_SCORES else "l1"
-        D = prune.slice_network(D, keep_lists(D, Cut(d_width, score, cut.seed)))
+        D = prune.slice_network(D, keep_lists(D, Cut(d_width, score, cut.seed), device))
     return Student(G, G_ema, D, keep)
 
 
@@ -101,7 +112,7 @@ def initialise(
         networks: G, D and G_ema of the student's shapes, changed in place.
         teacher: arguments of `teacher.load`.
         init: 'slice', 'scratch' (leave the generators alone), or the pickle of a student.
-        d_init: 'teacher' or 'scratch' (leave D alone).
+        d_init: 'teacher', 'scratch' (leave D alone), or 'init' (the discriminator in the pickle).
         width, d_width: exact fractions as text.
 
     Returns:
@@ -111,10 +122,12 @@ def initialise(
     sources: dict[str, torch.nn.Module] = {}
     if init not in ("slice", "scratch"):
         nets = open_networks(init, trust_pickle=teacher.get("trust_pickle", False))
-        sources.update({name: nets[name] for name in ("G", "G_ema")})
+        sources.update({name: nets[name] for name in ("G", "G_ema", *(["D"] if d_init == "init" else []))})
         lines.append(f"Student: weights of {init}")
     if init == "slice" or d_init == "teacher":
-        student = slice_student(load(**teacher), Cut(Fraction(width), score, seed, refine=refine), Fraction(d_width))
+        device = next(networks["G"].parameters()).device
+        cut = Cut(Fraction(width), score, seed, refine=refine)
+        student = slice_student(load(**teacher), cut, Fraction(d_width), device)
         if init == "slice":
             sources.update({"G": student.G, "G_ema": student.G_ema})
             lines.append(f"Student: {width} of the channels of {teacher['url']}, chosen by {score}")

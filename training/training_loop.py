@@ -96,7 +96,7 @@ def training_loop(
     )
     say(f"Training set: {len(dataset)} images {dataset.image_shape}, labels {dataset.label_shape}")
     networks = _networks(dataset, G_kwargs, D_kwargs, target)
-    if init_kwargs is not None and state is None and distributed.is_main():
+    if init_kwargs is not None and state is None:  # on every rank: others would wait for one that scores for long
         for line in dnnlib.util.call_func_by_name(networks=networks, **init_kwargs):
             say(line)
     if augment_kwargs is not None and (augment_p > 0 or ada_target is not None):

@@ -1,10 +1,11 @@
-"""Latent-direction relations (StyleKD: Xu et al., ECCV 2022, arXiv:2208.14840, section 3.3).
+"""Latent-direction relations (StyleKD: Xu et al., ECCV 2022, arXiv:2208.08840, section 3.3).
 
 Moving a latent along a direction changes the image; how alike the changes of different latents are is a relation that
 the student should share with its teacher.
 """
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -20,8 +21,8 @@ STEP = 5.0  # length of a move in w
 class LatentDirectionTerm:
     """weight · mean |R(G) - R(G_T)|, R[n, m] = cos(φ(G(ws_n + s)) - φ(G(ws_n)), φ(G(ws_m + s)) - φ(G(ws_m))).
 
-    φ are the flattened features of the lowest block of the teacher's discriminator, s is one principal direction of w,
-    the next of a fixed list in every call.
+    φ are the flattened features of the lowest block of the teacher's discriminator, s is a principal direction of w,
+    drawn for every iteration from its number of images: the same on all ranks and in all passes of a batch.
 
     Args:
         weight: of the term; 0 adds nothing.
@@ -42,7 +43,8 @@ class LatentDirectionTerm:
     def __call__(self, batch: GenBatch) -> torch.Tensor | None:
         if self.weight == 0:
             return None
-        step = STEP * self.directions[batch.cur_nimg // len(batch.z) % len(self.directions)]
+        drawn = np.random.SeedSequence(batch.cur_nimg).generate_state(1)[0]
+        step = STEP * self.directions[int(drawn) % len(self.directions)]
         with torch.no_grad():
             plain, moved = (self.teacher.synthesis(ws, noise_mode="const") for ws in (batch.ws, batch.ws + step))
             target = self._relations(plain, moved)

@@ -133,6 +133,22 @@ def test_budgets(teacher, tmp_path):
     assert record["costs"][1]["params"] <= 9000 < record["costs"][0]["params"]
 
 
+@pytest.mark.parametrize("score", ["first", "l1", "random"])
+@pytest.mark.parametrize("params", [6000, 9000, 14000])
+def test_channels_that_compete_keep_to_a_budget_of_parameters(score, params, teacher, tmp_path):
+    _, record = student(tmp_path, teacher, target_params=params, score=score, keep="global")
+    assert 0.6 * params < record["costs"][1]["params"] <= params
+
+
+def test_the_teachers_file_is_no_destination(tmp_path):
+    teacher = tiny.write_teacher(tmp_path / "teacher.pkl")
+    before = (tmp_path / "teacher.pkl").read_bytes()
+    result = run(teacher=teacher, dest=teacher, width="0.5")
+    assert result.exit_code == 1
+    assert "teacher.pkl is the teacher's own file; name another" in result.output
+    assert (tmp_path / "teacher.pkl").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

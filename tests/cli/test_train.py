@@ -3,13 +3,15 @@ import json
 import re
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 import train
+from dnnlib.util import construct_class_by_name
 from tests import tiny
 from tests.cli import dry_runs
 from tests.training import tiny_runs
-from training import presets
+from training import presets, training_loop
 from training.pickles import open_networks
 
 ADA_OPTIONS = """outdir gpus snap metrics seed dry-run data cond subset mirror cfg gamma kimg batch aug p target augpipe
@@ -242,6 +244,11 @@ def error_of(folder, *args):
         ("--cfg=dgl --teacher=TEACHER --width=1 --resume=TEACHER", "--resume: cannot be given together with --cfg=dgl"),
         ("--cfg=dgl --teacher=TEACHER --width=1 --init=scratch --score=l1", "--score: can only be given together with"),
         ("--cfg=dgl --teacher=TEACHER --width=0.5 --init=TEACHER", "--width: .* is not 1/2 of the teacher's width"),
+        ("--cfg=dgl --teacher=TEACHER --width=1 --dgl-weight=nan", "--dgl-weight: expected a finite number"),
+        ("--cfg=dgl --teacher=TEACHER --width=1 --dgl-weight=inf", "--dgl-weight: expected a finite number"),
+        ("--cfg=dgl --teacher=TEACHER --width=1 --kd=rgb --kd=rgb=2", "--kd: every term can be given once, got rgb, "),
+        ("--cfg=dgl --teacher=TEACHER --width=1 --kd=rgb --init=scratch", "--kd: compares images of the same w, but"),
+        ("--cfg=dgl --teacher=TEACHER --width=1 --cond=0 --stage1-kimg=9 --kimg=9", "--stage1-kimg: the run ends at 9"),
         ("--cfg=dgl --teacher=TEACHER --width=1 --teacher-weights=1,2", "--teacher-weights: expected one weight for"),
         ("--cfg=dgl --teacher=TEACHER --width=1 --batch=3", "--batch-gpu: the teacher's minibatch-std group of 2"),
         ("--cfg=dgl --teacher=TEACHER --width=1 --cond=1", "--teacher: .* takes labels of size 0, the data set gives 3;"
@@ -250,6 +257,26 @@ def error_of(folder, *args):
 )  # fmt: skip
 def test_options_that_do_not_fit(args, message, folder):
     assert re.match(message, error_of(folder, *args.split())), error_of(folder, *args.split())
+
+
+@pytest.mark.parametrize(("more", "channels"), [([], 8), (["--d-width=1"], 16), (["--d-init=teacher"], 16)])
+def test_a_students_pickle_brings_its_discriminator(more, channels, folder, tmp_path):
+    import prune_init
+    from dgl import student
+
+    dry_runs.dry_run(folder)
+    flags = [f"--teacher={folder}/teacher.pkl", "--width=0.5", "--d-width=0.5", f"--dest={tmp_path}/s.pkl"]
+    result = CliRunner().invoke(prune_init.main, [*flags, "--device=cpu", "--no-latency"])
+    assert result.exit_code == 0, result.output
+    args = [*tiny_runs.DGL, f"--teacher={folder}/teacher.pkl", f"--init={tmp_path}/s.pkl", "--cond=0", *more]
+    config = tiny_runs.options(f"{folder}/tiny.zip", *args)
+    nets = training_loop._networks(construct_class_by_name(**config["training_set_kwargs"]), config["G_kwargs"],
+                                   config["D_kwargs"], torch.device("cpu"))
+    assert nets["D"].b4.conv.weight.shape[0] == channels
+    lines = student.initialise(networks=nets, **{k: v for k, v in config["init_kwargs"].items() if k != "func_name"})
+    assert lines[0] == f"Student: weights of {tmp_path}/s.pkl"
+    source = open_networks(f"{tmp_path}/s.pkl" if channels == 8 else f"{folder}/teacher.pkl")["D"]
+    assert torch.equal(nets["D"].b4.conv.weight, source.b4.conv.weight)
 
 
 def test_required_options():

@@ -99,7 +99,7 @@ def test_reporting_does_not_change_the_gradient() -> None:
 
 @pytest.mark.parametrize(("offset", "verdict"), [(5.0, "100 % of the student's images real"), (-5.0, "images fake")])
 def test_over_confidence_is_mentioned_once(offset: float, verdict: str, caplog: pytest.LogCaptureFixture) -> None:
-    term = TeacherDiscriminatorTerm([Linear(offset=offset)])
+    term = TeacherDiscriminatorTerm([Linear(offset=offset).eval(), Linear(slope=0.0, offset=-offset / 100).eval()])
     with caplog.at_level(logging.WARNING):
         for _ in range(SURE_CALLS - 1):
             term(batch())
@@ -110,8 +110,20 @@ def test_over_confidence_is_mentioned_once(offset: float, verdict: str, caplog: 
     assert verdict in caplog.text
 
 
+def test_teachers_that_go_on_training_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    term = TeacherDiscriminatorTerm([Linear(offset=5.0).train()])
+    for _ in range(SURE_CALLS):
+        term(batch())
+    assert not caplog.records
+
+
+def test_dynamic_weights_of_teachers_that_are_all_convinced() -> None:
+    term = TeacherDiscriminatorTerm([Linear(offset=200), Linear(offset=200)], weight=1, teacher_weights="dynamic")
+    assert torch.equal(term(batch()), torch.zeros([4]))
+
+
 def test_a_teacher_in_doubt_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    term = TeacherDiscriminatorTerm([Linear(slope=100.0)])
+    term = TeacherDiscriminatorTerm([Linear(slope=100.0).eval()])
     signs: Any = [term(batch(img=tiny.images(seed=seed))) for seed in range(SURE_CALLS)]
     assert len(signs) == SURE_CALLS
     assert not caplog.records

@@ -1,4 +1,5 @@
 """Distillation terms: each by its own arithmetic."""
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +116,70 @@ class _Fixed:
         return next(self.images)
 
 
-def test_the_latent_term_takes_one_direction_after_the_other(trained: Any) -> None:
+def test_the_latent_term_takes_another_direction_in_every_iteration(trained: Any) -> None:
     G = tiny.tiny_generator(seed=3)
     term = make("latent", trained, G)
-    first, again, other = (term(batch_of(G, cur_nimg=n)) for n in (0, 3, 4))
-    assert torch.equal(first, again)
+    first, again, other = (term(batch_of(G, cur_nimg=n)) for n in (0, 0, 4))
+    assert torch.equal(first, again), "passes of one batch, and ranks, agree"
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("batch_size", [32, 48, 64])
+def test_every_direction_comes_up(batch_size: int, trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    G = tiny.tiny_generator(seed=3)
+    term = make("latent", trained, G)
+    count = len(term.directions)
+    seen: set[int] = set()
+
+    class Spy:
+        def __len__(self) -> int:
+            return count
+
+        def __getitem__(self, index: int) -> Any:
+            seen.add(index)
+            raise StopIteration
+
+    term.directions = Spy()
+    example = batch_of(G)
+    for step in range(20 * count):
+        with pytest.raises(StopIteration):
+            term(dataclasses.replace(example, cur_nimg=step * batch_size))
+    assert seen == set(range(count))
+
+
+def test_the_feature_term_is_the_mean_distance_of_unit_features(trained: Any) -> None:
+    G = tiny.tiny_generator(seed=3)
+    example = batch_of(G)
+    found = make("feature", trained, G, weight=0.5)(example)
+    with torch.no_grad():
+        target = trained.G_ema.synthesis(example.ws, noise_mode="const")
+        expected = torch.zeros(4)
+        maps = [features.block_features(trained.D, img) for img in (example.img, target)]
+        for ours, theirs in zip(*maps):
+            unit = [x / x.square().sum(dim=1, keepdim=True).sqrt() for x in (ours, theirs)]
+            expected += (unit[0] - unit[1]).square().sum(dim=1).mean(dim=[1, 2]) / len(maps[0])
+    torch.testing.assert_close(found, expected * 0.5, rtol=1e-4, atol=1e-6)
+
+
+def test_terms_wait_for_the_second_stage(tmp_path: Path) -> None:
+    url = tiny.write_teacher(tmp_path / "teacher.pkl")
+    G, D = tiny.tiny_generator(seed=7).train(), tiny.tiny_discriminator(seed=8).train()
+    loss = DGLLoss(DEVICE, G, D, teachers=[{"url": url}], kd={"rgb": 1.0}, stage1_kimg=1)
+    term = loss.g_terms[-1]
+    assert term.name == "kd_rgb"
+    assert term(batch_of(G, cur_nimg=999)) is None
+    assert term(batch_of(G, cur_nimg=1000)) is not None
+
+
+def test_an_updated_teacher_is_not_the_measure(tmp_path: Path) -> None:
+    url = tiny.write_teacher(tmp_path / "teacher.pkl")
+    G, D = tiny.tiny_generator(seed=7).train(), tiny.tiny_discriminator(seed=8).train()
+    loss = DGLLoss(DEVICE, G, D, teachers=[{"url": url}], kd={"feature": 1.0, "latent": 1.0}, teacher_update=True,
+                   teacher_opt_kwargs={"class_name": "torch.optim.Adam", "lr": 0.01, "betas": [0.0, 0.99]})
+    assert loss.teachers[0].training
+    for term in loss.g_terms[1:]:
+        assert term.term.D is not loss.teachers[0]
+        assert not term.term.D.training
 
 
 def test_terms_join_the_loss_by_name(tmp_path: Path) -> None:

@@ -258,6 +258,25 @@ def test_a_teachers_phases_are_those_of_a_discriminator(teachers: list[dict[str,
         assert same(a, b)
 
 
+@pytest.mark.parametrize("update", [False, True])
+@pytest.mark.parametrize("teacher_aug", [False, True])
+def test_teachers_learn_from_the_images_that_they_are_shown(
+    teacher_aug: bool, update: bool, teachers: list[dict[str, str]]
+) -> None:
+    def brighter(img: torch.Tensor) -> torch.Tensor:
+        return img + 100
+
+    loss = make(teachers[:1], teacher_update=update, teacher_opt_kwargs=ADAM, teacher_aug=teacher_aug)
+    loss.augment_pipe = brighter  # type: ignore[assignment]
+    brightest: list[float] = []
+    loss.teachers[0].register_forward_pre_hook(lambda _, args: brightest.append(float(args[0].detach().max())))
+    for phase in ("Gmain", "T0main", "T0reg") if update else ("Gmain", "Dreg"):
+        gradients(loss, phase, {"T": loss.teachers[0], "G": loss.G, "D": loss.D}[phase[0]])
+    assert len(brightest) == (4 if update else 2)
+    assert all((value > 50) == teacher_aug for value in brightest), brightest
+    assert loss.augment_pipe is brighter, "the student's discriminator is shown what it was"
+
+
 def test_r1_of_a_teacher(teachers: list[dict[str, str]], statistics: training_stats.Collector) -> None:
     class Linear(torch.nn.Module):
         def __init__(self) -> None:
