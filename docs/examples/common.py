@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from dgl import teacher as teachers
 from dgl.loss import TeacherDiscriminatorTerm
+from dnnlib.files import check_writable_dir
 from dnnlib.util import UserError
 from training.loss import GenBatch
 
@@ -17,6 +19,17 @@ DATA = "demo/data/t10k-images-idx3-ubyte.gz"
 TEACHER = "demo/teacher/fmnist32.pkl"
 RESOLUTION = 32
 BATCH = 32
+
+
+def check_options(dgl_weight: float, outdir: str) -> None:
+    """What need not wait until a model is trained.
+
+    Raises:
+        UserError: λ is not finite, or the folder cannot be written.
+    """
+    if not math.isfinite(dgl_weight):
+        raise UserError(f"--dgl-weight: expected a finite number of at least 0, got {dgl_weight}")
+    check_writable_dir(outdir, "--outdir")
 
 
 def load_images(path: str, count: int) -> torch.Tensor:
@@ -40,9 +53,14 @@ def load_images(path: str, count: int) -> torch.Tensor:
 
 
 def teacher_term(path: str, weight: float) -> TeacherDiscriminatorTerm:
-    """The term that leads any generator of images of the teacher's size: λ · softplus(-D_T(image))."""
-    D = teachers.load(path).D.eval().requires_grad_(False)
-    return TeacherDiscriminatorTerm([D], weight=weight)
+    """The term that leads any generator of images of the teacher's size: λ · softplus(-D_T(image)).
+
+    Raises:
+        UserError: there is no such teacher, or it is not one for grey images of 32 px without labels.
+    """
+    teacher = teachers.load(path)
+    teachers.check_fits(teacher, RESOLUTION, num_channels=1, label_dim=0)
+    return TeacherDiscriminatorTerm([teacher.D.eval().requires_grad_(False)], weight=weight)
 
 
 def guidance(term: TeacherDiscriminatorTerm, img: torch.Tensor, seen: int) -> torch.Tensor:

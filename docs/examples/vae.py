@@ -76,6 +76,7 @@ def train(data: torch.Tensor, term: common.TeacherDiscriminatorTerm, steps: int,
 @click.option("--outdir", default="example-out", show_default=True, metavar="DIR", help="Where the samples go.")
 def main(data: str, teacher: str, dgl_weight: float, steps: int, images: int, seed: int, outdir: str) -> None:
     """Train a VAE without and with the teacher's term, and show what the teacher thinks of its samples."""
+    common.check_options(dgl_weight, outdir)
     pictures = common.load_images(data, images)
     for weight in (0.0, dgl_weight):
         torch.manual_seed(seed)

@@ -62,6 +62,42 @@ def test_other_files_are_named(content: bytes | None, tmp_path: Path) -> None:
         common.load_images(str(path), 1)
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"resolution": 32}, "G_ema of t.pkl has 3 image channel"),
+        ({"resolution": 16, "channels": 1}, "G_ema of t.pkl is for 16x16 images"),
+        ({"resolution": 32, "channels": 1, "c_dim": 3}, "G_ema of t.pkl takes labels of size 3"),
+    ],
+)
+@pytest.mark.parametrize("name", MODELS)
+def test_a_teacher_of_other_images_is_refused(
+    name: str, kwargs: dict[str, Any], message: str, data: str, tmp_path: Path
+) -> None:
+    path = tiny.write_teacher(tmp_path / "t.pkl", **kwargs)
+    result = CliRunner().invoke(MODELS[name].main, [f"--data={data}", f"--teacher={path}", f"--outdir={tmp_path}"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: --teacher: {message}")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--dgl-weight=nan", "--dgl-weight: expected a finite number of at least 0, got nan"),
+        ("--dgl-weight=inf", "--dgl-weight: expected a finite number of at least 0, got inf"),
+        ("--outdir={tmp}/file/in", "--outdir: cannot write to '{tmp}/file/in': {tmp}/file is not a folder"),
+    ],
+)
+@pytest.mark.parametrize("name", MODELS)
+def test_bad_options_are_refused_before_anything_is_read(name: str, flag: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    flags = [f"--outdir={tmp_path}", flag.format(tmp=tmp_path), "--data=nothing"]
+    result = CliRunner().invoke(MODELS[name].main, flags)
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {message.format(tmp=tmp_path)}\n"
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_the_teachers_gradient_reaches_every_weight_that_draws(name: str, teacher: str) -> None:
     torch.manual_seed(0)
