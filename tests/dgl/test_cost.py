@@ -17,6 +17,8 @@ from tests import tiny
 from training import pickles
 from training.networks import Generator, SynthesisLayer
 
+COSTS = Path(__file__).parents[2] / "docs" / "benchmarks" / "costs.md"
+
 
 def config_f(resolution: int, channel_base: int = 32768) -> Any:
     return Generator(
@@ -179,3 +181,12 @@ def test_command_line_prints_the_published_constant(tmp_path: Path) -> None:
     result = CliRunner().invoke(cost.main, [str(tmp_path / "f.pkl"), "--no-latency"])
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[2].split()[1:3] == ["30,034,338", "45,124,673,536"]
+
+
+def test_the_table_of_the_usual_networks_is_what_its_program_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    text = COSTS.read_text(encoding="utf-8")
+    program = text.split("```python\n")[1].split("```")[0]
+    exec(program, {})
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 16
+    assert [line for line in text.splitlines() if line.startswith(("| StyleGAN2", "| BigGAN"))] == rows
