@@ -40,7 +40,7 @@ def compute(name: str, network: torch.nn.Module, plan: Plan, options: ScoreOptio
     bad = [key for key, values in scores.items() if not values.isfinite().all()]
     if bad:
         tensors = [key for key, tensor in misc.named_params_and_buffers(network) if not tensor.isfinite().all()]
-        blame = f"{_some(tensors)} of the network hold NaN or infinite values; pass another one" if tensors else (
+        blame = f"so are values in {_some(tensors)} of the network; pass another network" if tensors else (
             f"the weights of the network are finite; try another --score than {name}")
         raise UserError(f"--score={name}: scores of {_some(bad)} are NaN or infinite; {blame}")
     return scores
