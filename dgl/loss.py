@@ -153,9 +153,9 @@ class _WithTeachers(Loss):
     @torch.no_grad()
     def _report_reals(self, img: torch.Tensor, c: torch.Tensor) -> None:
         """What frozen teachers think of real images, now and then; leaves the random state as it was."""
-        devices = [img.device] if img.device.type == "cuda" else []
-        with self._as_teachers_see(), torch.random.fork_rng(devices=devices):
-            img = self.augment(img)
+        if self.teacher_aug:
+            with torch.random.fork_rng(devices=[img.device] if img.device.type == "cuda" else []):
+                img = self.augment(img)
         report_logits("real", torch.cat([D(img, c) for D in self.teachers], dim=1), prefix="teacher/")
 
     def state_dict(self) -> dict[str, Any]:

@@ -35,11 +35,13 @@ def is_checkpoint(path: str | os.PathLike) -> bool:
     return os.path.isdir(split_suffix(path)[0]) or os.fspath(path).endswith(".pth")
 
 
-def split_suffix(path: str | os.PathLike) -> tuple[str, str]:
-    """FOLDER:SUFFIX in two; the suffix of every other path is empty."""
-    folder, colon, suffix = os.fspath(path).rpartition(":")
-    if colon and re.fullmatch(r"\w+", suffix) and os.path.isdir(folder) and not os.path.exists(path):
-        return folder, suffix
+def split_suffix(path: str | os.PathLike, suffix: str = "") -> tuple[str, str]:
+    """FOLDER:SUFFIX in two; every other path with the suffix that is given."""
+    if suffix:
+        return os.fspath(path), suffix
+    folder, colon, end = os.fspath(path).rpartition(":")
+    if colon and re.fullmatch(r"\w+", end) and os.path.isdir(folder) and not os.path.exists(path):
+        return folder, end
     return os.fspath(path), ""
 
 
@@ -65,9 +67,9 @@ def load_discriminator(path: str | os.PathLike, suffix: str = "") -> torch.nn.Mo
 
 def network_files(path: str | os.PathLike, suffix: str = "") -> list[Path]:
     """The files that `load_networks` reads networks from."""
-    folder, named = split_suffix(path)
+    folder, suffix = split_suffix(path, suffix)
     if os.path.isdir(folder):
-        return list(_files(folder, suffix or named).values())
+        return list(_files(folder, suffix).values())
     return [Path(path)]
 
 
@@ -89,8 +91,7 @@ def load_networks(path: str | os.PathLike, suffix: str = "") -> dict[str, Any]:
     CheckpointError that names it.
     """
     nets: dict[str, Any] = _Networks(path)
-    folder, named = split_suffix(path)
-    suffix = suffix or named
+    folder, suffix = split_suffix(path, suffix)
     if os.path.isdir(folder):
         files = _files(folder, suffix)
         for role in _ROLES:
@@ -135,8 +136,7 @@ def _files(folder: str | os.PathLike, suffix: str) -> dict[str, Path]:
 
 def _find(path: str | os.PathLike, roles: tuple[str, ...], suffix: str) -> Path:
     """The file itself, or the first of the roles in a folder."""
-    folder, named = split_suffix(path)
-    suffix = suffix or named
+    folder, suffix = split_suffix(path, suffix)
     if not os.path.isdir(folder):
         if suffix:
             raise CheckpointError(f"{os.fspath(path)}: a suffix ({suffix}) goes with a folder, not with a file")

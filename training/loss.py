@@ -124,16 +124,10 @@ class StyleGAN2Loss(Loss):
         pl_decay: float = 0.01,
         g_terms: Sequence[LossTerm | Mapping[str, Any]] = (),
     ) -> None:
-        self.device = device
-        self.G = G
-        self.D = D
-        self.augment_pipe = augment_pipe
-        self.r1_gamma = r1_gamma
-        self.style_mixing_prob = style_mixing_prob
-        self.pl_weight = pl_weight
-        self.pl_batch_shrink = pl_batch_shrink
-        self.pl_decay = pl_decay
-        self.pl_mean = torch.zeros([], device=device)
+        self.G, self.D, self.augment_pipe = G, D, augment_pipe
+        self.r1_gamma, self.style_mixing_prob = r1_gamma, style_mixing_prob
+        self.pl_weight, self.pl_batch_shrink, self.pl_decay = pl_weight, pl_batch_shrink, pl_decay
+        self.pl_mean = torch.zeros([], device=device)  # running mean of path lengths
         self.g_terms = make_terms(g_terms, device)
 
     def begin_stage(self) -> None:

@@ -32,10 +32,7 @@ class HingeLoss(Loss):
         augment_pipe: torch.nn.Module | None = None,
         g_terms: Sequence[LossTerm | Mapping[str, Any]] = (),
     ) -> None:
-        self.device = device
-        self.G = G
-        self.D = D
-        self.augment_pipe = augment_pipe
+        self.G, self.D, self.augment_pipe = G, D, augment_pipe
         self.g_terms = make_terms(g_terms, device)
 
     def accumulate_gradients(

@@ -26,17 +26,8 @@ def normalize_2nd_moment(x, dim=1, eps=1e-8):
 
 
 def modulated_conv2d(
-    x,
-    weight,
-    styles,
-    noise=None,
-    up=1,
-    down=1,
-    padding=0,
-    resample_filter=None,
-    demodulate=True,
-    flip_weight=True,
-    fused_modconv=True,
+    x, weight, styles, noise=None, up=1, down=1, padding=0, resample_filter=None, demodulate=True, flip_weight=True,
+    fused_modconv=True
 ):
     """Convolution whose input channels are scaled per sample (arXiv:1912.04958, section 2.2, equations 1 and 3).
 
@@ -110,6 +101,11 @@ def _compute_format(use_fp16, channels_last, force_fp32, device):
     return torch.float16, torch.channels_last if channels_last else torch.contiguous_format
 
 
+def _keep(module, **settings):
+    """Sets constructor arguments that a forward pass, a tool or the reader of a pickle looks up as attributes."""
+    vars(module).update(settings)
+
+
 def _channel_table(channel_base, channel_max, resolutions):
     return {res: min(channel_base // res, channel_max) for res in resolutions}
 
@@ -156,24 +152,11 @@ class Conv2dLayer(torch.nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels,
-        out_channels,
-        kernel_size,
-        bias=True,
-        activation="linear",
-        up=1,
-        down=1,
-        resample_filter=RESAMPLE_TAPS,
-        conv_clamp=None,
-        channels_last=False,
-        trainable=True,
+        self, in_channels, out_channels, kernel_size, bias=True, activation="linear", up=1, down=1,
+        resample_filter=RESAMPLE_TAPS, conv_clamp=None, channels_last=False, trainable=True
     ):
         super().__init__()
-        self.activation = activation
-        self.up = up
-        self.down = down
-        self.conv_clamp = conv_clamp
+        _keep(self, activation=activation, up=up, down=down, conv_clamp=conv_clamp)
         self.register_buffer("resample_filter", upfirdn2d.setup_filter(resample_filter))
         self.padding = kernel_size // 2
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
@@ -227,25 +210,11 @@ class MappingNetwork(torch.nn.Module):
     """
 
     def __init__(
-        self,
-        z_dim,
-        c_dim,
-        w_dim,
-        num_ws,
-        num_layers=8,
-        embed_features=None,
-        layer_features=None,
-        activation="lrelu",
-        lr_multiplier=0.01,
-        w_avg_beta=0.995,
+        self, z_dim, c_dim, w_dim, num_ws, num_layers=8, embed_features=None, layer_features=None,
+        activation="lrelu", lr_multiplier=0.01, w_avg_beta=0.995
     ):
         super().__init__()
-        self.z_dim = z_dim
-        self.c_dim = c_dim
-        self.w_dim = w_dim
-        self.num_ws = num_ws
-        self.num_layers = num_layers
-        self.w_avg_beta = w_avg_beta
+        _keep(self, z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, num_ws=num_ws, num_layers=num_layers, w_avg_beta=w_avg_beta)
         embedded = 0
         if c_dim > 0:
             embedded = w_dim if embed_features is None else embed_features
@@ -287,25 +256,11 @@ class SynthesisLayer(torch.nn.Module):
     """Modulated convolution, noise and activation: x [N, I, H/up, W/up], w [N, w_dim] → [N, O, H, W]."""
 
     def __init__(
-        self,
-        in_channels,
-        out_channels,
-        w_dim,
-        resolution,
-        kernel_size=3,
-        up=1,
-        use_noise=True,
-        activation="lrelu",
-        resample_filter=RESAMPLE_TAPS,
-        conv_clamp=None,
-        channels_last=False,
+        self, in_channels, out_channels, w_dim, resolution, kernel_size=3, up=1, use_noise=True, activation="lrelu",
+        resample_filter=RESAMPLE_TAPS, conv_clamp=None, channels_last=False
     ):
         super().__init__()
-        self.resolution = resolution
-        self.up = up
-        self.use_noise = use_noise
-        self.activation = activation
-        self.conv_clamp = conv_clamp
+        _keep(self, resolution=resolution, up=up, use_noise=use_noise, activation=activation, conv_clamp=conv_clamp)
         self.register_buffer("resample_filter", upfirdn2d.setup_filter(resample_filter))
         self.padding = kernel_size // 2
         self.act_gain = float(bias_act.activation_funcs[activation].def_gain)
@@ -386,31 +341,18 @@ class SynthesisBlock(torch.nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels,
-        out_channels,
-        w_dim,
-        resolution,
-        img_channels,
-        is_last,
-        architecture="skip",
-        resample_filter=RESAMPLE_TAPS,
-        conv_clamp=None,
-        use_fp16=False,
-        fp16_channels_last=False,
-        mid_channels=None,
-        **layer_kwargs,
+        self, in_channels, out_channels, w_dim, resolution, img_channels, is_last, architecture="skip",
+        resample_filter=RESAMPLE_TAPS, conv_clamp=None, use_fp16=False, fp16_channels_last=False, mid_channels=None,
+        **layer_kwargs
     ):
         super().__init__()
         if architecture not in ("orig", "skip", "resnet"):
             raise ValueError(f"architecture: expected 'orig', 'skip' or 'resnet', got {architecture!r}")
-        self.in_channels = in_channels
-        self.w_dim = w_dim
-        self.resolution = resolution
-        self.img_channels = img_channels
-        self.is_last = is_last
-        self.architecture = architecture
-        self.use_fp16 = use_fp16
+        _keep(
+            self,
+            in_channels=in_channels, w_dim=w_dim, resolution=resolution, img_channels=img_channels,
+            is_last=is_last, architecture=architecture, use_fp16=use_fp16
+        )
         self.channels_last = use_fp16 and fp16_channels_last
         self.register_buffer("resample_filter", upfirdn2d.setup_filter(resample_filter))
         self.num_conv = 1 if in_channels == 0 else 2
@@ -480,23 +422,14 @@ class SynthesisNetwork(torch.nn.Module):
     """
 
     def __init__(
-        self,
-        w_dim,
-        img_resolution,
-        img_channels,
-        channel_base=32768,
-        channel_max=512,
-        num_fp16_res=0,
-        layer_channels=None,
-        **block_kwargs,
+        self, w_dim, img_resolution, img_channels, channel_base=32768, channel_max=512, num_fp16_res=0,
+        layer_channels=None, **block_kwargs
     ):
         super().__init__()
         _check_resolution(img_resolution)
-        self.w_dim = w_dim
-        self.img_resolution = img_resolution
-        self.img_resolution_log2 = int(math.log2(img_resolution))
-        self.img_channels = img_channels
-        self.block_resolutions = [2**i for i in range(2, self.img_resolution_log2 + 1)]
+        size_log2 = img_resolution.bit_length() - 1
+        _keep(self, w_dim=w_dim, img_channels=img_channels, img_resolution=img_resolution,
+              img_resolution_log2=size_log2, block_resolutions=[2**i for i in range(2, size_log2 + 1)])
         if layer_channels is None:
             table = _channel_table(channel_base, channel_max, self.block_resolutions)
             layer_channels = [table[res] for res in self.block_resolutions for _ in range(2)]
@@ -540,21 +473,11 @@ class Generator(torch.nn.Module):
     """z [N, z_dim] and labels c [N, c_dim] → images [N, img_channels, img_resolution, img_resolution]."""
 
     def __init__(
-        self,
-        z_dim,
-        c_dim,
-        w_dim,
-        img_resolution,
-        img_channels,
-        mapping_kwargs={},  # noqa: B006 (never modified; the empty default is part of the interface)
-        synthesis_kwargs={},  # noqa: B006
+        self, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs={},  # noqa: B006 (never modified)
+        synthesis_kwargs={}  # noqa: B006
     ):
         super().__init__()
-        self.z_dim = z_dim
-        self.c_dim = c_dim
-        self.w_dim = w_dim
-        self.img_resolution = img_resolution
-        self.img_channels = img_channels
+        _keep(self, z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, img_resolution=img_resolution, img_channels=img_channels)
         size = {"img_resolution": img_resolution, "img_channels": img_channels}
         self.synthesis = SynthesisNetwork(w_dim=w_dim, **size, **synthesis_kwargs)
         self.num_ws = self.synthesis.num_ws
@@ -578,33 +501,20 @@ class DiscriminatorBlock(torch.nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels,
-        tmp_channels,
-        out_channels,
-        resolution,
-        img_channels,
-        first_layer_idx,
-        architecture="resnet",
-        activation="lrelu",
-        resample_filter=RESAMPLE_TAPS,
-        conv_clamp=None,
-        use_fp16=False,
-        fp16_channels_last=False,
-        freeze_layers=0,
-        mid_channels=None,
+        self, in_channels, tmp_channels, out_channels, resolution, img_channels, first_layer_idx,
+        architecture="resnet", activation="lrelu", resample_filter=RESAMPLE_TAPS, conv_clamp=None, use_fp16=False,
+        fp16_channels_last=False, freeze_layers=0, mid_channels=None
     ):
         super().__init__()
         if in_channels not in (0, tmp_channels):
             raise ValueError(f"in_channels: expected 0 or tmp_channels ({tmp_channels}), got {in_channels}")
         if architecture not in ("orig", "skip", "resnet"):
             raise ValueError(f"architecture: expected 'orig', 'skip' or 'resnet', got {architecture!r}")
-        self.in_channels = in_channels
-        self.resolution = resolution
-        self.img_channels = img_channels
-        self.first_layer_idx = first_layer_idx
-        self.architecture = architecture
-        self.use_fp16 = use_fp16
+        _keep(
+            self,
+            in_channels=in_channels, resolution=resolution, img_channels=img_channels,
+            first_layer_idx=first_layer_idx, architecture=architecture, use_fp16=use_fp16
+        )
         self.channels_last = use_fp16 and fp16_channels_last
         self.register_buffer("resample_filter", upfirdn2d.setup_filter(resample_filter))
         self.num_layers = 0
@@ -649,8 +559,7 @@ class MinibatchStdLayer(torch.nn.Module):
 
     def __init__(self, group_size, num_channels=1):
         super().__init__()
-        self.group_size = group_size
-        self.num_channels = num_channels
+        _keep(self, group_size=group_size, num_channels=num_channels)
 
     def forward(self, x):
         n, c, h, w = x.shape
@@ -672,24 +581,15 @@ class DiscriminatorEpilogue(torch.nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels,
-        cmap_dim,
-        resolution,
-        img_channels,
-        architecture="resnet",
-        mbstd_group_size=4,
-        mbstd_num_channels=1,
-        activation="lrelu",
-        conv_clamp=None,
-        mid_channels=None,
+        self, in_channels, cmap_dim, resolution, img_channels, architecture="resnet", mbstd_group_size=4,
+        mbstd_num_channels=1, activation="lrelu", conv_clamp=None, mid_channels=None
     ):
         super().__init__()
-        self.in_channels = in_channels
-        self.cmap_dim = cmap_dim
-        self.resolution = resolution
-        self.img_channels = img_channels
-        self.architecture = architecture
+        _keep(
+            self,
+            in_channels=in_channels, cmap_dim=cmap_dim, resolution=resolution, img_channels=img_channels,
+            architecture=architecture
+        )
         conv_channels, fc_channels = (in_channels, in_channels) if mid_channels is None else mid_channels
         if architecture == "skip":
             self.fromrgb = Conv2dLayer(img_channels, in_channels, kernel_size=1, activation=activation)
@@ -725,28 +625,15 @@ class Discriminator(torch.nn.Module):
     """
 
     def __init__(
-        self,
-        c_dim,
-        img_resolution,
-        img_channels,
-        architecture="resnet",
-        channel_base=32768,
-        channel_max=512,
-        num_fp16_res=0,
-        conv_clamp=None,
-        cmap_dim=None,
-        block_kwargs={},  # noqa: B006 (never modified; the empty defaults are part of the interface)
-        mapping_kwargs={},  # noqa: B006
-        epilogue_kwargs={},  # noqa: B006
-        layer_channels=None,
+        self, c_dim, img_resolution, img_channels, architecture="resnet", channel_base=32768, channel_max=512,
+        num_fp16_res=0, conv_clamp=None, cmap_dim=None, block_kwargs={}, mapping_kwargs={},  # noqa: B006
+        epilogue_kwargs={}, layer_channels=None  # noqa: B006 (never modified; empty defaults are interface)
     ):
         super().__init__()
         _check_resolution(img_resolution)
-        self.c_dim = c_dim
-        self.img_resolution = img_resolution
-        self.img_resolution_log2 = int(math.log2(img_resolution))
-        self.img_channels = img_channels
-        self.block_resolutions = [2**i for i in range(self.img_resolution_log2, 2, -1)]
+        size_log2 = img_resolution.bit_length() - 1
+        _keep(self, c_dim=c_dim, img_channels=img_channels, img_resolution=img_resolution,
+              img_resolution_log2=size_log2, block_resolutions=[2**i for i in range(size_log2, 2, -1)])
         if layer_channels is None:
             table = _channel_table(channel_base, channel_max, [*self.block_resolutions, 4])
             layer_channels = [table[img_resolution]]

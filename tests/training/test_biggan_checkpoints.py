@@ -15,7 +15,7 @@ import legacy
 from tests.helpers import GOLDEN
 from tests.training.test_networks_biggan import DISCRIMINATORS, GENERATORS, SHAPES, make, public_network
 from torch_utils.checkpoint import CheckpointError
-from training import biggan_checkpoints, biggan_estimates, biggan_layout, biggan_studiogan, networks_biggan, pickles
+from training import biggan_checkpoints, biggan_layout, networks_biggan, pickles
 from training.networks_biggan import Discriminator, Generator
 
 SMALL_G = GENERATORS["hier64"]
@@ -320,94 +320,6 @@ def test_files_converted_from_tensorflow(nets: dict[str, Any], tmp_path: Path) -
     assert (G.options["BN_eps"], G.options["SN_eps"], D.options["SN_eps"]) == (1e-4, 1e-4, 1e-4)
     assert G.output_layer.get_submodule("0").eps == 1e-5
     assert torch.equal(G.linear.sv0, torch.ones([1]))
-
-
-# StudioGAN.
-
-STUDIO_NAMES = {"linear": "linear0", "output_layer.0": "bn4", "output_layer.2": "conv2d5", "conv1": "conv2d1",
-                "conv2": "conv2d2", "conv_sc": "conv2d0", "theta": "conv1x1_theta", "phi": "conv1x1_phi",
-                "g": "conv1x1_g", "o": "conv1x1_attn"}
-
-
-def studiogan_state(G: Any, converged: bool) -> dict[str, torch.Tensor]:
-    """A generator as StudioGAN would have stored it: with its own v, and u and v as averages unless converged.
-
-    Its weights become ones whose singular values differ.
-    """
-    places, number = {}, 0
-    for i, stage in enumerate(G.blocks):
-        for j in range(len(stage)):
-            places[f"blocks.{i}.{j}"], number = f"blocks.{number}.0", number + 1
-    state: dict[str, torch.Tensor] = {}
-    for name, layer in G.named_modules():
-        parts = name.split(".")
-        if parts[0] == "blocks" and len(parts) >= 3:
-            inner = [STUDIO_NAMES.get(part, part) for part in parts[3:]]
-            theirs = ".".join([places[".".join(parts[:3])], *inner])
-        else:
-            theirs = STUDIO_NAMES.get(name, name)
-        if hasattr(layer, "u0"):
-            layer.weight.normal_()
-            u, _, v = torch.linalg.svd(layer.weight.flatten(1), full_matrices=False)
-            length = 1 if converged else 0.98  # an average of vectors that keep turning is shorter
-            state |= {f"{theirs}.weight_orig": layer.weight, f"{theirs}.weight_u": u[:, 0] * length,
-                      f"{theirs}.weight_v": v[0] * length}
-            if layer.bias is not None:
-                state[f"{theirs}.bias"] = layer.bias
-        elif isinstance(layer, networks_biggan.Embedding):
-            state[f"{theirs}.weight"] = layer.weight
-        elif isinstance(layer, networks_biggan.SelfAttention):
-            state[f"{theirs}.sigma"] = layer.gamma[None]
-        elif hasattr(layer, "stored_mean"):
-            theirs += ".bn" if parts[0] == "blocks" else ""
-            state |= {f"{theirs}.running_mean": layer.stored_mean, f"{theirs}.running_var": layer.stored_var,
-                      f"{theirs}.num_batches_tracked": torch.tensor(5)}
-            if parts[0] == "output_layer":
-                state |= {f"{theirs}.weight": layer.gain, f"{theirs}.bias": layer.bias}
-    return state
-
-
-def as_studiogan_computes(G: Any, length: float) -> Any:
-    """The function of a StudioGAN file: weights over u W v as stored, and 1e-4 in every batch norm."""
-    folded = biggan_estimates.fold_spectral_norm(G)
-    for name, layer in G.named_modules():
-        if hasattr(layer, "u0"):
-            sigma = torch.linalg.svdvals(layer.weight.flatten(1))[0] * length**2
-            folded.get_submodule(name).weight.copy_(layer.weight / sigma)
-    for module in folded.modules():
-        if hasattr(module, "stored_mean"):
-            module.eps = 1e-4
-    return folded
-
-
-@pytest.mark.parametrize("converged", [True, False])
-@torch.no_grad()
-def test_a_studiogan_generator_computes_the_same(converged: bool, tmp_path: Path) -> None:
-    G = small(Generator, {**GENERATORS["hier64"], "G_attn": "16", "G_channels": [32, 16, 24, 16, 12]})
-    state = studiogan_state(G, converged)
-    path = tmp_path / "model=G_ema-best-weights-step=1000.pth"
-    torch.save({"state_dict": state, "optimizer": {"state": {}}}, path)
-    found = networks_biggan.load_generator(tmp_path, suffix="best")
-    assert (found.options["BN_eps"], found.options["SN_eps"]) == (1e-4, 1e-6)
-    torch.manual_seed(0)
-    z, c = torch.randn([3, G.z_dim]), torch.tensor([0, 1, 2])
-    expected = as_studiogan_computes(G, 1 if converged else 0.98)(z, c)
-    torch.testing.assert_close(found(z, c), expected, rtol=0, atol=2e-5)
-
-
-def test_studiogan_files_without_a_counterpart(tmp_path: Path) -> None:
-    G = small(Generator, GENERATORS["hier64"])
-    state = studiogan_state(G, converged=True)
-    path = tmp_path / "G.pth"
-    torch.save({**state, "blocks.0.0.conv2d3.weight_orig": torch.zeros([1])}, path)
-    with pytest.raises(CheckpointError, match=r"G\.pth: a StudioGAN generator with deep blocks"):
-        networks_biggan.load_generator(path)
-    torch.save({"state_dict": {"linear1.weight_orig": torch.zeros([1]), "step": torch.zeros([1])}}, path)
-    with pytest.raises(CheckpointError, match=r"G\.pth: a StudioGAN discriminator has no exact counterpart"):
-        networks_biggan.load_discriminator(path)
-    state["linear0.weight_u"] = state["linear0.weight_u"] * 2
-    with pytest.raises(CheckpointError, match="linear: no vector gives the spectral norm"):
-        biggan_studiogan.convert(state)
 
 
 # Writing.

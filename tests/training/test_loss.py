@@ -285,7 +285,6 @@ def test_a_term_of_the_wrong_shape_is_named(shape: tuple[int, ...]) -> None:
 def test_terms_are_made_from_their_class_names() -> None:
     loss = make(g_terms=[{"class_name": "tests.tiny.ConstantTerm", "value": 2.0}])
     assert [term.name for term in loss.g_terms] == ["constant"]
-    loss.device = CPU
     assert torch.equal(loss.g_terms[0](GenBatch(*[torch.zeros(3)] * 5, cur_nimg=0)), torch.full([3], 2.0))
 
 
