@@ -362,6 +362,11 @@ def test_legacy_writes_a_folder(nets: dict[str, Any], tmp_path: Path) -> None:
     found = pickles.open_networks(str(back))
     for name, network in nets.items():
         assert_same(found[name], network)
+    odd = {name: small(Generator, {**GENERATORS["plain32"], "img_channels": 1}) for name in ("G", "G_ema")}
+    odd |= {"D": nets["D"], "augment_pipe": None}
+    pickles.save_networks(pickles.snapshot_data(odd, None), tmp_path / "o.pkl")
+    result = CliRunner().invoke(legacy.main, [f"--source={tmp_path / 'o.pkl'}", f"--dest={tmp_path / 'odd'}"])
+    assert "Warning: the public code cannot load G: it is for images of 1 channel(s), not 3" in result.stderr
     result = CliRunner().invoke(legacy.main, [f"--source={source}", f"--dest={tmp_path / 'public' / 'D.pth'}"])
     assert "D.pth is a file; a BigGAN is written into a folder" in result.output
 

@@ -291,6 +291,10 @@ def test_a_folder_of_public_files_is_a_teacher(files: dict[str, str], tmp_path: 
     assert (c["loss_kwargs"]["dgl_weight"], c["loss_kwargs"]["stage1_kimg"], c["ema_start_kimg"]) == (0.1, 0, 0)
     assert (c["G_kwargs"]["G_ch"], c["D_kwargs"]["D_ch"], c["init_kwargs"]["d_init"]) == (2, 4, "teacher")
     assert len(c["loss_kwargs"]["teachers"][0]["sha256"]) == 64
+    biggan_checkpoints.save_checkpoint(tmp_path / "138k", {name: nets[name] for name in ("G_ema", "D")}, suffix="best0")
+    named = resolved(files["data"], "--cfg=dgl-biggan", f"--teacher={tmp_path / '138k'}:best0", "--width=0.5")
+    assert named["loss_kwargs"]["teachers"][0]["url"].endswith("138k:best0")
+    assert named["G_kwargs"] == c["G_kwargs"]
     (tmp_path / "138k" / "D.pth").unlink()
     result = dry_run(files["data"], *args)
     assert result.exit_code == 1
