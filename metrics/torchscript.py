@@ -5,7 +5,9 @@ that runs without any of our code. Only the notes that these three calls give ar
 """
 
 import contextlib
+import io
 import warnings
+import zipfile
 from collections.abc import Iterator
 from typing import IO
 
@@ -15,7 +17,8 @@ import torch
 @contextlib.contextmanager
 def _deprecation_silenced() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated", category=DeprecationWarning)
+        notes = r"`torch\.jit\.\w+` is (deprecated|not supported in Python 3\.14)"
+        warnings.filterwarnings("ignore", message=notes, category=DeprecationWarning)
         yield
 
 
@@ -26,9 +29,17 @@ def script(module: torch.nn.Module) -> torch.jit.ScriptModule:
 
 
 def save(module: torch.jit.ScriptModule, file: IO[bytes]) -> None:
-    """Writes a scripted module to an open binary file."""
-    with _deprecation_silenced():
-        torch.jit.save(module, file)
+    """Writes a scripted module to an open binary file.
+
+    The records that say where the Python source lay are left out, and with them the id that is a hash of all records:
+    the same module gives the same bytes in every folder, so that the digest of a detector identifies it.
+    """
+    with _deprecation_silenced(), io.BytesIO() as whole:
+        torch.jit.save(module, whole)
+        with zipfile.ZipFile(whole) as source, zipfile.ZipFile(file, "w") as dest:
+            for name in source.namelist():
+                if not name.endswith((".debug_pkl", "/.data/serialization_id")):
+                    dest.writestr(zipfile.ZipInfo(name), source.read(name))
 
 
 def load(path: str, device: torch.device) -> torch.jit.ScriptModule:

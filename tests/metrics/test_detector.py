@@ -1,5 +1,8 @@
 import hashlib
+import io
 import re
+import warnings
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -116,3 +119,22 @@ def test_call_form_that_the_detector_lacks(tmp_path):
         plain(images, return_lpips=True)
     with pytest.raises(DetectorError, match=r"plain: expected a result of shape \[2, F\], found \[2, 3, 4, 4\]"):
         plain(images, return_features=True)
+
+
+def test_a_detector_file_does_not_tell_where_its_source_lay(tmp_path):
+    """So that its digest is the same wherever it is made."""
+    from metrics import torchscript
+
+    module, usual, path = torchscript.script(OnlyFeatures()), io.BytesIO(), tmp_path / "plain.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(module, usual)
+    with open(path, "wb") as file:
+        torchscript.save(module, file)
+    place = __file__.encode()
+    with zipfile.ZipFile(usual) as archive:
+        assert any(place in archive.read(name) for name in archive.namelist())
+    with zipfile.ZipFile(path) as archive:
+        assert not any(place in archive.read(name) for name in archive.namelist())
+    images = torch.arange(24.0).reshape(1, 2, 3, 4)
+    torch.testing.assert_close(torchscript.load(str(path), CPU)(images), images.mean(dim=[2, 3]))
