@@ -1,4 +1,6 @@
 """Which channels of a network can influence its output at all."""
+from collections.abc import Callable
+
 import torch
 
 from .plan import Consumer, Plan
@@ -18,13 +20,28 @@ def reading_weight(network: torch.nn.Module, plan: Plan, set_name: str, consumer
 
 
 @torch.no_grad()
-def reachable(network: torch.nn.Module, plan: Plan) -> dict[str, torch.Tensor]:
+def reachable(
+    network: torch.nn.Module, plan: Plan, applied: Callable[[str, torch.Tensor], torch.Tensor] | None = None
+) -> dict[str, torch.Tensor]:
     """Set name → bool [C]: whether a chain of non-zero weights leads from the channel to the output.
 
     Sets may feed each other in a circle, as behind shortcuts: what reaches the output grows until nothing is added.
+
+    Args:
+        network: whose weights to look at.
+        plan: the network's.
+        applied: what an estimate of weights as layers apply them gives (`dgl.plan.Applied`): a channel that a layer
+            always multiplies by a style of 0, say, is then not read by it.
     """
+
+    def used(name: str, consumer: Consumer) -> torch.Tensor:
+        """[O, C], whether an output channel reads a channel of the set."""
+        magnitude = reading_weight(network, plan, name, consumer).double().abs().sum(dim=2)
+        reads = magnitude.ne(0)
+        return (reads if applied is None else reads & applied(consumer.layer, magnitude).ne(0)).cpu()
+
     links = [
-        (name, consumer.output, reading_weight(network, plan, name, consumer).ne(0).any(dim=2).cpu())  # [O, C]
+        (name, consumer.output, used(name, consumer))
         for name in reversed(plan.sets)  # consumers before producers, so that once around is mostly enough
         for consumer in plan.consumers[name]
     ]
@@ -32,7 +49,7 @@ def reachable(network: torch.nn.Module, plan: Plan) -> dict[str, torch.Tensor]:
     grows = True
     while grows:
         before = sum(int(reaches.sum()) for reaches in found.values())
-        for name, output, used in links:
-            found[name] |= (used if output is None else used & found[output][:, None]).any(dim=0)
+        for name, output, reads in links:
+            found[name] |= (reads if output is None else reads & found[output][:, None]).any(dim=0)
         grows = sum(int(reaches.sum()) for reaches in found.values()) > before
     return found

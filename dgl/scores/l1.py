@@ -24,7 +24,7 @@ def score(network: Any, plan: Plan, options: ScoreOptions) -> dict[str, torch.Te
         generator = torch.Generator().manual_seed(options.seed)
         z, c = latents(network, options.num_samples or NUM_SAMPLES, generator)
     applied = plan.applied(z, c, options.batch)
-    counts = reachable(network, plan)
+    counts = reachable(network, plan, applied)
     scores = {name: torch.zeros([size], dtype=torch.float64) for name, size in plan.sets.items()}
     for name, total in scores.items():
         for consumer in plan.consumers[name]:

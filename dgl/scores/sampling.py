@@ -7,6 +7,8 @@ import torch
 from ..plan import Plan
 from ..reach import by_channel, reachable, reading_weight
 
+REACH_SAMPLES = 16  # latents that tell which readers are multiplied by a style of 0 whatever the latent
+
 
 def latents(G: Any, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """z [count, z_dim] and uniformly drawn labels c [count, c_dim], on G's device."""
@@ -28,7 +30,8 @@ class WeightGradients:
     def __init__(self, network: torch.nn.Module, plan: Plan) -> None:
         self.G: Any = copy.deepcopy(network).eval().requires_grad_(False)
         self._plan = plan
-        self._reachable = reachable(network, plan)
+        z, c = latents(self.G, REACH_SAMPLES, torch.Generator().manual_seed(0))
+        self._reachable = reachable(network, plan, plan.applied(z, c, REACH_SAMPLES))
         names = {f"{consumer.layer}.weight" for readers in plan.consumers.values() for consumer in readers}
         self._weights = [self.G.get_parameter(name).requires_grad_(True) for name in sorted(names)]
 

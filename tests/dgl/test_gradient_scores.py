@@ -59,6 +59,21 @@ def test_channels_that_cannot_reach_the_output_score_zero(name: str) -> None:
     assert (found["b4.const"] > 0).all()
 
 
+@pytest.mark.parametrize("name", ["l1", *GRADIENT_SCORES])
+def test_channels_whose_only_reader_is_multiplied_by_zero_score_zero(name: str) -> None:
+    G = tiny.tiny_generator("orig")
+    with torch.no_grad():
+        reader = G.synthesis.b16.conv0  # its style of channel 5 of b8.conv1 is 0 whatever the latent
+        reader.affine.weight[5] = 0
+        reader.affine.bias[5] = 0
+        G.synthesis.b8.conv1.weight[:5, 7] = 0  # and only channel 5 reads channel 7 of b8.conv0
+        G.synthesis.b8.conv1.weight[6:, 7] = 0
+    found = score(name, G)
+    assert found["b8.conv0"].eq(0).nonzero().flatten().tolist() == [7]
+    # the gradients of weights times a style of 0 are 0 by themselves
+    assert found["b8.conv1"].eq(0).nonzero().flatten().tolist() == [5]
+
+
 def test_reachable_follows_shortcuts() -> None:
     G = tiny.tiny_generator("resnet")
     with torch.no_grad():
