@@ -1,5 +1,7 @@
 """The training data set: items by index, labels, subsets and mirroring; images in a folder or a zip."""
 
+import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Callable
@@ -19,6 +21,20 @@ __all__ = ["Dataset", "DatasetError", "ImageFolderDataset"]
 _ADVICE = "Run dataset_tool.py to convert the images; `dataset_tool.py validate --data=...` lists every bad one."
 
 _T = TypeVar("_T")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Labels:
+    """The labels of all images, before subset and mirroring."""
+
+    array: np.ndarray  # int64 class numbers [N] or float32 vectors [N, ...]
+    is_classes: bool
+    shape: tuple[int, ...]  # of one label as it is given out
+
+    def vector(self, raw_idx: int) -> np.ndarray:
+        """float32 copy of one label, one-hot for a class number."""
+        label = self.array[raw_idx]
+        return (np.arange(*self.shape) == label).astype(np.float32) if self.is_classes else label.copy()
 
 
 class Dataset(torch.utils.data.Dataset):
@@ -45,14 +61,13 @@ class Dataset(torch.utils.data.Dataset):
         xflip: bool = False,
         random_seed: int = 0,
     ):
-        self._name = name
-        self._raw_shape = list(raw_shape)
+        self._num_raw, *self._image_shape = raw_shape
+        kept = subset_indices(self._num_raw, max_size, random_seed)
+        orientations = np.arange(2 if xflip else 1)  # 1 is mirrored
+        # One row (raw index, orientation) per item.
+        self._items = np.stack([np.tile(kept, len(orientations)), orientations.repeat(len(kept))], axis=1)
         self._use_labels = use_labels
-        self._raw_labels: np.ndarray | None = None
-        self._label_shape: list[int] | None = None
-        kept = subset_indices(self._raw_shape[0], max_size, random_seed)
-        self._raw_idx = np.concatenate([kept, kept]) if xflip else kept
-        self._xflip = np.arange(len(self._raw_idx)) >= len(kept)
+        self._name = name
 
     # What a subclass provides.
 
@@ -74,51 +89,52 @@ class Dataset(torch.utils.data.Dataset):
     # Items.
 
     def __len__(self) -> int:
-        return len(self._raw_idx)
+        return len(self._items)
 
     def __getitem__(self, idx: int) -> tuple[np.ndarray, np.ndarray]:
-        image = self._load_raw_image(int(self._raw_idx[idx]))
-        if self._xflip[idx]:
-            image = image[:, :, ::-1]
-        return image.copy(), self.get_label(idx)
-
-    def get_label(self, idx: int) -> np.ndarray:
-        """float32 copy of an item's label: one-hot for class numbers, the vector itself, or length 0 without labels."""
-        label = self._get_raw_labels()[self._raw_idx[idx]]
-        if label.dtype == np.int64:
-            return (np.arange(self.label_dim) == label).astype(np.float32)
-        return label.copy()
+        raw_idx, mirrored = self._items[idx].tolist()
+        column_step = -1 if mirrored else 1
+        return self._load_raw_image(raw_idx)[:, :, ::column_step].copy(), self.get_label(idx)
 
     def get_details(self, idx: int) -> EasyDict:
         """Where an item comes from: raw_idx (int), xflip (bool), raw_label (copy of the label as the file has it)."""
-        raw_idx = int(self._raw_idx[idx])
-        return EasyDict(raw_idx=raw_idx, xflip=bool(self._xflip[idx]), raw_label=self._get_raw_labels()[raw_idx].copy())
+        raw_idx, mirrored = self._items[idx].tolist()
+        raw_label = self._labels_of_all.array[raw_idx].copy()
+        return EasyDict(raw_idx=raw_idx, xflip=bool(mirrored), raw_label=raw_label)
 
-    def content_hash(self) -> str:
-        """SHA-256 (hex) over the content of all images in use, their order, mirroring and labels."""
-        digest = hashlib.sha256()
-        for raw_idx, xflip in zip(self._raw_idx.tolist(), self._xflip.tolist(), strict=True):
-            digest.update(b"%d %d " % (raw_idx, xflip))
-            digest.update(self._raw_fingerprint(raw_idx))
-        labels = self._get_raw_labels()[self._raw_idx]
-        digest.update(f"{self.label_shape} {labels.dtype} {labels.shape}".encode())
-        digest.update(labels.tobytes())
-        return digest.hexdigest()
+    # Labels.
 
-    # Properties.
+    def get_label(self, idx: int) -> np.ndarray:
+        """float32 copy of an item's label: one-hot for class numbers, the vector itself, or length 0 without labels."""
+        return self._labels_of_all.vector(self._items[idx, 0])
 
     @property
-    def name(self) -> str:
-        return self._name
+    def has_onehot_labels(self) -> bool:
+        return self._labels_of_all.is_classes
 
     @property
-    def image_shape(self) -> list[int]:
-        """[C, H, W]."""
-        return list(self._raw_shape[1:])
+    def has_labels(self) -> bool:
+        return max(self.label_shape, default=0) > 0
 
     @property
-    def num_channels(self) -> int:
-        return self.image_shape[0]
+    def label_shape(self) -> list[int]:
+        """[number of classes] for class numbers, the vector's shape otherwise, [0] without labels."""
+        return list(self._labels_of_all.shape)
+
+    @property
+    def label_dim(self) -> int:
+        shape = self.label_shape
+        if len(shape) != 1:
+            raise DatasetError(f"{self._name}: labels have shape {shape}, expected class numbers or flat vectors")
+        return shape[0]
+
+    @functools.cached_property
+    def _labels_of_all(self) -> _Labels:
+        given = self._load_raw_labels() if self._use_labels else None
+        none = np.zeros([self._num_raw, 0], dtype=np.float32)
+        return _checked_labels(none if given is None else given, self._num_raw, self._name)
+
+    # The data set as a whole.
 
     @property
     def resolution(self) -> int:
@@ -129,49 +145,32 @@ class Dataset(torch.utils.data.Dataset):
         return height
 
     @property
-    def label_shape(self) -> list[int]:
-        """[number of classes] for class numbers, the vector's shape otherwise, [0] without labels."""
-        if self._label_shape is None:
-            labels = self._get_raw_labels()
-            is_classes = labels.dtype == np.int64
-            self._label_shape = [int(labels.max()) + 1] if is_classes else list(labels.shape[1:])
-        return list(self._label_shape)
+    def num_channels(self) -> int:
+        return self._image_shape[0]
 
     @property
-    def label_dim(self) -> int:
-        shape = self.label_shape
-        if len(shape) != 1:
-            raise DatasetError(f"{self._name}: labels have shape {shape}, expected class numbers or flat vectors")
-        return shape[0]
+    def image_shape(self) -> list[int]:
+        """[C, H, W]."""
+        return list(self._image_shape)
 
     @property
-    def has_labels(self) -> bool:
-        return any(size != 0 for size in self.label_shape)
+    def name(self) -> str:
+        return self._name
 
-    @property
-    def has_onehot_labels(self) -> bool:
-        return self._get_raw_labels().dtype == np.int64
-
-    def _get_raw_labels(self) -> np.ndarray:
-        if self._raw_labels is None:
-            labels = self._load_raw_labels() if self._use_labels else None
-            if labels is None:
-                labels = np.zeros([self._raw_shape[0], 0], dtype=np.float32)
-            self._raw_labels = self._checked_labels(labels)
-        return self._raw_labels
-
-    def _checked_labels(self, labels: np.ndarray) -> np.ndarray:
-        if len(labels) != self._raw_shape[0]:
-            raise DatasetError(f"{self._name}: {len(labels)} labels for {self._raw_shape[0]} images")
-        is_classes = labels.dtype == np.int64 and labels.ndim == 1 and bool((labels >= 0).all())
-        if not is_classes and labels.dtype != np.float32:
-            raise DatasetError(f"{self._name}: labels are {labels.dtype} of shape {list(labels.shape)}, expected "
-                               "int64 class numbers from 0 up or float32 vectors")
-        return labels
+    def content_hash(self) -> str:
+        """SHA-256 (hex) over the content of all images in use, their order, mirroring and labels."""
+        digest = hashlib.sha256()
+        for raw_idx, mirrored in self._items.tolist():
+            digest.update(b"%d %d " % (raw_idx, mirrored))
+            digest.update(self._raw_fingerprint(raw_idx))
+        labels = self._labels_of_all.array[self._items[:, 0]]
+        digest.update(f"{self.label_shape} {labels.dtype} {labels.shape}".encode())
+        digest.update(labels.tobytes())
+        return digest.hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
         # Workers load their own labels: pickling them for each would be slow and large.
-        return self.__dict__ | {"_raw_labels": None}
+        return {name: value for name, value in self.__dict__.items() if name != "_labels_of_all"}
 
 
 class ImageFolderDataset(Dataset):
@@ -247,10 +246,24 @@ class ImageFolderDataset(Dataset):
             raise DatasetError(f"{error.describe(f'{self._tree.path}/{name}')}. {_ADVICE}") from error
 
 
+def _checked_labels(array: np.ndarray, num_images: int, name: str) -> _Labels:
+    """The labels that a data set of this name gave.
+
+    Raises:
+        DatasetError: there are not as many as images, or they are neither class numbers nor float32 vectors.
+    """
+    if len(array) != num_images:
+        raise DatasetError(f"{name}: {len(array)} labels for {num_images} images")
+    if array.dtype == np.int64 and array.ndim == 1 and (array >= 0).all():
+        return _Labels(array, is_classes=True, shape=(int(array.max()) + 1,))
+    if array.dtype == np.float32:
+        return _Labels(array, is_classes=False, shape=array.shape[1:])
+    raise DatasetError(f"{name}: labels are {array.dtype} of shape {list(array.shape)}, expected "
+                       "int64 class numbers from 0 up or float32 vectors")
+
+
 def subset_indices(num_items: int, max_size: int | None, random_seed: int) -> np.ndarray:
     """int64 indices of the items to keep, ascending: all of them, or `max_size` drawn with `random_seed`."""
-    indices = np.arange(num_items, dtype=np.int64)
-    if max_size is not None and max_size < num_items:
-        np.random.RandomState(random_seed).shuffle(indices)
-        indices = np.sort(indices[:max_size])
-    return indices
+    if max_size is None or max_size >= num_items:
+        return np.arange(num_items)
+    return np.sort(np.random.RandomState(random_seed).permutation(num_items)[:max_size])
