@@ -193,7 +193,7 @@ def complete(options: dict[str, Any], config: Mapping[str, Any]) -> dict[str, An
     kind = "G" if "G_param" in options else "D"
     for name, known in (("norm_style", ("bn",)), (f"{kind}_nl", ("relu", "inplace_relu", "ir"))):
         if name in config and config[name] not in known:
-            raise CheckpointError(f"{name} {config[name]!r} is not supported; {' and '.join(known)} are")
+            raise CheckpointError(f"{name} {config[name]!r} is not supported, only {', '.join(known)}")
     stated = {argument: config[name] for name, argument in _COMPARED[kind].items() if name in config}
     if stated.get("model") not in networks.MODELS:  # the released files state the name of a program file
         stated.pop("model", None)

@@ -38,8 +38,8 @@ def modulated_conv2d(
         noise: added after demodulation; None, or broadcastable to the output.
         up, down, padding, resample_filter, flip_weight: as in conv2d_resample.
         demodulate: scale every output channel to unit expected variance.
-        fused_modconv: one convolution with per-sample weights; otherwise activations are scaled before and after one
-            with common weights. Both compute the same; the latter treats a batch at once.
+        fused_modconv: multiply the scales into weights of each sample's own; if false, into what goes in and comes
+            out of a convolution that all samples share. Results agree but for rounding.
 
     Returns:
         [N, O, H', W'], x's dtype.
@@ -106,6 +106,21 @@ def _keep(module, **settings):
     vars(module).update(settings)
 
 
+def _default_gain(activation):
+    return float(bias_act.activation_funcs[activation].def_gain)
+
+
+def _conv_weight(out_channels, in_channels, kernel_size, channels_last=False):
+    """Standard normal weights [O, I, K, K] in the memory format of the activations that they meet."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.randn([out_channels, in_channels, kernel_size, kernel_size]).to(memory_format=layout)
+
+
+def _equalizing_gain(weight):
+    """What brings the outputs of standard normal weights [O, I, K, K] to unit variance."""
+    return 1 / math.sqrt(weight[0].numel())
+
+
 def _channel_table(channel_base, channel_max, resolutions):
     return {res: min(channel_base // res, channel_max) for res in resolutions}
 
@@ -113,6 +128,11 @@ def _channel_table(channel_base, channel_max, resolutions):
 def _fp16_from(img_resolution, num_fp16_res):
     """The lowest resolution that computes in half precision; the 4x4 blocks never do."""
     return max(2 ** (int(math.log2(img_resolution)) + 1 - num_fp16_res), 8)
+
+
+def _check_ws(whose, ws, count, w_dim):
+    if ws.ndim != 3 or ws.shape[1] != count or ws.shape[2] != w_dim:
+        raise ValueError(f"{whose}: expected ws [N, {count}, {w_dim}], got {list(ws.shape)}")
 
 
 def _check_resolution(img_resolution):
@@ -130,11 +150,11 @@ class FullyConnectedLayer(torch.nn.Module):
 
     def __init__(self, in_features, out_features, bias=True, activation="linear", lr_multiplier=1, bias_init=0):
         super().__init__()
-        self.activation = activation
-        self.weight = torch.nn.Parameter(torch.randn([out_features, in_features]) / lr_multiplier)
-        self.bias = torch.nn.Parameter(torch.full([out_features], float(bias_init))) if bias else None
-        self.weight_gain = lr_multiplier / math.sqrt(in_features)
-        self.bias_gain = lr_multiplier
+        gains = {"bias_gain": lr_multiplier, "weight_gain": lr_multiplier / math.sqrt(in_features)}
+        _keep(self, activation=activation, **gains)
+        self.weight = torch.nn.Parameter(torch.randn([out_features, in_features]).div_(lr_multiplier))
+        start = torch.full([out_features], float(bias_init))
+        self.bias = torch.nn.Parameter(start) if bias else None
 
     def forward(self, x):
         transposed = (self.weight.t() * self.weight_gain).to(x.dtype)
@@ -156,13 +176,10 @@ class Conv2dLayer(torch.nn.Module):
         resample_filter=RESAMPLE_TAPS, conv_clamp=None, channels_last=False, trainable=True
     ):
         super().__init__()
-        _keep(self, activation=activation, up=up, down=down, conv_clamp=conv_clamp)
+        weight = _conv_weight(out_channels, in_channels, kernel_size, channels_last)
+        _keep(self, up=up, down=down, padding=kernel_size // 2, weight_gain=_equalizing_gain(weight),
+              activation=activation, act_gain=_default_gain(activation), conv_clamp=conv_clamp)
         self.register_buffer("resample_filter", upfirdn2d.setup_filter(resample_filter))
-        self.padding = kernel_size // 2
-        self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
-        self.act_gain = float(bias_act.activation_funcs[activation].def_gain)
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        weight = torch.randn([out_channels, in_channels, kernel_size, kernel_size]).to(memory_format=layout)
         self._hold("weight", weight, trainable)
         self._hold("bias", torch.zeros([out_channels]) if bias else None, trainable)
 
@@ -224,7 +241,7 @@ class MappingNetwork(torch.nn.Module):
         for i in range(num_layers):
             layer = FullyConnectedLayer(widths[i], widths[i + 1], activation=activation, lr_multiplier=lr_multiplier)
             setattr(self, f"fc{i}", layer)
-        if num_ws is not None and w_avg_beta is not None:
+        if self._averages():
             self.register_buffer("w_avg", torch.zeros([w_dim]))
 
     def forward(self, z, c, truncation_psi=1, truncation_cutoff=None, skip_w_avg_update=False):
@@ -237,16 +254,22 @@ class MappingNetwork(torch.nn.Module):
         for i in range(self.num_layers):
             x = getattr(self, f"fc{i}")(x)
 
-        if self.training and self.w_avg_beta is not None and not skip_w_avg_update:
-            self.w_avg.copy_(x.detach().mean(dim=0).lerp(self.w_avg, self.w_avg_beta))
+        if self.training and self._averages() and not skip_w_avg_update:
+            self._track(x.detach())
         if self.num_ws is not None:
             x = x[:, None, :].repeat(1, self.num_ws, 1)
         return x if truncation_psi == 1 else self._truncate(x, truncation_psi, truncation_cutoff)
 
+    def _averages(self):
+        return self.num_ws is not None and self.w_avg_beta is not None
+
+    def _track(self, batch):
+        torch.lerp(batch.mean(dim=0), self.w_avg, self.w_avg_beta, out=self.w_avg)
+
     def _truncate(self, ws, psi, cutoff):
-        if self.w_avg_beta is None:
+        if not self._averages():
             raise ValueError("truncation_psi: this mapping network keeps no average w, so only 1 is possible")
-        if self.num_ws is None or cutoff is None:
+        if cutoff is None:
             return self.w_avg.lerp(ws, psi)
         return torch.cat([self.w_avg.lerp(ws[:, :cutoff], psi), ws[:, cutoff:]], dim=1)
 
@@ -260,14 +283,11 @@ class SynthesisLayer(torch.nn.Module):
         resample_filter=RESAMPLE_TAPS, conv_clamp=None, channels_last=False
     ):
         super().__init__()
-        _keep(self, resolution=resolution, up=up, use_noise=use_noise, activation=activation, conv_clamp=conv_clamp)
-        self.register_buffer("resample_filter", upfirdn2d.setup_filter(resample_filter))
-        self.padding = kernel_size // 2
-        self.act_gain = float(bias_act.activation_funcs[activation].def_gain)
+        _keep(self, resolution=resolution, up=up, padding=kernel_size // 2, use_noise=use_noise, activation=activation,
+              act_gain=_default_gain(activation), conv_clamp=conv_clamp)
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        weight = torch.randn([out_channels, in_channels, kernel_size, kernel_size])
-        self.weight = torch.nn.Parameter(weight.to(memory_format=layout))
+        self.weight = torch.nn.Parameter(_conv_weight(out_channels, in_channels, kernel_size, channels_last))
+        self.register_buffer("resample_filter", upfirdn2d.setup_filter(resample_filter))
         if use_noise:
             self.register_buffer("noise_const", torch.randn([resolution, resolution]))
             self.noise_strength = torch.nn.Parameter(torch.zeros([]))
@@ -312,13 +332,10 @@ class ToRGBLayer(torch.nn.Module):
 
     def __init__(self, in_channels, out_channels, w_dim, kernel_size=1, conv_clamp=None, channels_last=False):
         super().__init__()
-        self.conv_clamp = conv_clamp
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        weight = torch.randn([out_channels, in_channels, kernel_size, kernel_size])
-        self.weight = torch.nn.Parameter(weight.to(memory_format=layout))
+        self.weight = torch.nn.Parameter(_conv_weight(out_channels, in_channels, kernel_size, channels_last))
         self.bias = torch.nn.Parameter(torch.zeros([out_channels]))
-        self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
+        _keep(self, conv_clamp=conv_clamp, weight_gain=_equalizing_gain(self.weight))
 
     def forward(self, x, w, fused_modconv=True):
         styles = self.affine(w) * self.weight_gain
@@ -380,37 +397,35 @@ class SynthesisBlock(torch.nn.Module):
             )
 
     def forward(self, x, img, ws, force_fp32=False, fused_modconv=None, **layer_kwargs):
-        if ws.ndim != 3 or ws.shape[1] != self.num_conv + self.num_torgb or ws.shape[2] != self.w_dim:
-            expected = [None, self.num_conv + self.num_torgb, self.w_dim]
-            raise ValueError(f"synthesis block b{self.resolution}: expected ws {expected}, got {list(ws.shape)}")
+        _check_ws(f"synthesis block b{self.resolution}", ws, self.num_conv + self.num_torgb, self.w_dim)
         dtype, layout = _compute_format(self.use_fp16, self.channels_last, force_fp32, ws.device)
         if fused_modconv is None:  # per-sample weights pay off where a grouped convolution is one kernel
             alone = dtype == torch.float32 or ws.shape[0] == 1
             fused_modconv = ws.device.type == "cuda" and not self.training and alone
         call = {"fused_modconv": fused_modconv, **layer_kwargs}
-        w = iter(ws.unbind(dim=1))
-
+        of_layer = ws.unbind(dim=1)
         if self.in_channels == 0:
-            x = self.const[None].repeat(ws.shape[0], 1, 1, 1).to(dtype=dtype, memory_format=layout)
-            x = self.conv1(x, next(w), **call)
-        else:
-            x = self._body(x.to(dtype=dtype, memory_format=layout), w, call)
+            x = self.const[None].repeat(ws.shape[0], 1, 1, 1)
+        x = self._features(x.to(dtype=dtype, memory_format=layout), of_layer, call)
+        return x, self._image(x, img, of_layer[-1], fused_modconv)
 
-        if img is not None:
-            img = upfirdn2d.upsample2d(img, self.resample_filter)
-        if self.num_torgb:
-            y = self.torgb(x, next(w), fused_modconv=fused_modconv)
-            y = y.to(dtype=torch.float32, memory_format=torch.contiguous_format)
-            img = y if img is None else img.add_(y)
-        return x, img
-
-    def _body(self, x, w, call):
+    def _features(self, x, of_layer, call):
+        if self.in_channels == 0:
+            return self.conv1(x, of_layer[0], **call)
         if self.architecture != "resnet":
-            return self.conv1(self.conv0(x, next(w), **call), next(w), **call)
+            return self.conv1(self.conv0(x, of_layer[0], **call), of_layer[1], **call)
         half = math.sqrt(0.5)
         shortcut = self.skip(x, gain=half)
-        x = self.conv1(self.conv0(x, next(w), **call), next(w), gain=half, **call)
-        return shortcut.add_(x)
+        return shortcut.add_(self.conv1(self.conv0(x, of_layer[0], **call), of_layer[1], gain=half, **call))
+
+    def _image(self, x, smaller, w, fused_modconv):
+        """The image of the blocks before, at twice its size, and what this block adds to it."""
+        before = None if smaller is None else upfirdn2d.upsample2d(smaller, self.resample_filter)
+        if not self.num_torgb:
+            return before
+        rgb = self.torgb(x, w, fused_modconv=fused_modconv)
+        rgb = rgb.to(dtype=torch.float32, memory_format=torch.contiguous_format)
+        return rgb if before is None else before.add_(rgb)
 
 
 @persistence.persistent_class
@@ -456,16 +471,19 @@ class SynthesisNetwork(torch.nn.Module):
             previous = out
 
     def forward(self, ws, **block_kwargs):
-        if ws.ndim != 3 or ws.shape[1] != self.num_ws or ws.shape[2] != self.w_dim:
-            raise ValueError(f"synthesis: expected ws [N, {self.num_ws}, {self.w_dim}], got {list(ws.shape)}")
-        ws = ws.to(torch.float32)
-        x = img = None
+        _check_ws("synthesis", ws, self.num_ws, self.w_dim)
+        state = (None, None)
+        for block, of_block in self._blocks():
+            state = block(*state, ws[:, of_block].to(torch.float32), **block_kwargs)
+        return state[1]
+
+    def _blocks(self):
+        """Every block and which ws it gets; a block's torgb shares its w with the next block's first convolution."""
         first = 0
         for res in self.block_resolutions:
             block = getattr(self, f"b{res}")
-            x, img = block(x, img, ws.narrow(1, first, block.num_conv + block.num_torgb), **block_kwargs)
-            first += block.num_conv  # a block's torgb shares its w with the next block's first convolution
-        return img
+            yield block, slice(first, first + block.num_conv + block.num_torgb)
+            first += block.num_conv
 
 
 @persistence.persistent_class
@@ -535,19 +553,24 @@ class DiscriminatorBlock(torch.nn.Module):
             self.skip = layer(tmp_channels, out_channels, 1, bias=False, **halving)
 
     def forward(self, x, img, force_fp32=False):
-        device = (img if x is None else x).device
-        dtype, layout = _compute_format(self.use_fp16, self.channels_last, force_fp32, device)
-        if x is not None:
-            x = x.to(dtype=dtype, memory_format=layout)
-        if self.in_channels == 0 or self.architecture == "skip":
-            y = self.fromrgb(img.to(dtype=dtype, memory_format=layout))
-            x = y if x is None else x + y
-            img = upfirdn2d.downsample2d(img, self.resample_filter) if self.architecture == "skip" else None
+        x, img = self._enter(x, img, force_fp32)
         if self.architecture != "resnet":
             return self.conv1(self.conv0(x)), img
         half = math.sqrt(0.5)
         shortcut = self.skip(x, gain=half)
         return shortcut.add_(self.conv1(self.conv0(x), gain=half)), img
+
+    def _enter(self, x, img, force_fp32):
+        """What the convolutions see of features and image, and the image for the next block, if it reads one."""
+        device = (img if x is None else x).device
+        dtype, layout = _compute_format(self.use_fp16, self.channels_last, force_fp32, device)
+        seen = [] if x is None else [x.to(dtype=dtype, memory_format=layout)]
+        smaller = None
+        if self.in_channels == 0 or self.architecture == "skip":
+            seen.append(self.fromrgb(img.to(dtype=dtype, memory_format=layout)))
+        if self.architecture == "skip":
+            smaller = upfirdn2d.downsample2d(img, self.resample_filter)
+        return seen[0] if len(seen) == 1 else torch.add(*seen), smaller
 
 
 @persistence.persistent_class
@@ -566,11 +589,11 @@ class MinibatchStdLayer(torch.nn.Module):
         group = n if self.group_size is None else min(self.group_size, n)
         if n % group != 0:
             raise ValueError(f"minibatch std: batch of {n} is not a multiple of the group size {group}")
-        y = x.reshape(group, n // group, self.num_channels, c // self.num_channels, h, w)
-        y = (y - y.mean(dim=0)).square().mean(dim=0)
-        y = (y + 1e-8).sqrt().mean(dim=[2, 3, 4])  # [N / group, F]
-        y = y.repeat(group, 1)[:, :, None, None].expand(-1, -1, h, w)
-        return torch.cat([x, y], dim=1)
+        members = x.reshape(group, -1, self.num_channels, c // self.num_channels, h, w)
+        variance = (members - members.mean(dim=0)).square().mean(dim=0)  # [N / group, F, C / F, H, W]
+        deviation = (variance + 1e-8).sqrt().mean(dim=[2, 3, 4])  # [N / group, F]
+        maps = deviation.repeat(group, 1)[:, :, None, None]
+        return torch.cat([x, maps.expand(-1, -1, h, w)], dim=1)
 
 
 @persistence.persistent_class
@@ -590,30 +613,25 @@ class DiscriminatorEpilogue(torch.nn.Module):
             in_channels=in_channels, cmap_dim=cmap_dim, resolution=resolution, img_channels=img_channels,
             architecture=architecture
         )
-        conv_channels, fc_channels = (in_channels, in_channels) if mid_channels is None else mid_channels
+        widths = mid_channels or (in_channels, in_channels)
+        active = {"activation": activation}
         if architecture == "skip":
-            self.fromrgb = Conv2dLayer(img_channels, in_channels, kernel_size=1, activation=activation)
+            self.fromrgb = Conv2dLayer(img_channels, in_channels, 1, **active)
         self.mbstd = MinibatchStdLayer(mbstd_group_size, mbstd_num_channels) if mbstd_num_channels > 0 else None
-        self.conv = Conv2dLayer(
-            in_channels + mbstd_num_channels,
-            conv_channels,
-            kernel_size=3,
-            activation=activation,
-            conv_clamp=conv_clamp,
-        )
-        self.fc = FullyConnectedLayer(conv_channels * resolution**2, fc_channels, activation=activation)
-        self.out = FullyConnectedLayer(fc_channels, cmap_dim if cmap_dim > 0 else 1)
+        self.conv = Conv2dLayer(in_channels + mbstd_num_channels, widths[0], 3, conv_clamp=conv_clamp, **active)
+        self.fc = FullyConnectedLayer(widths[0] * resolution**2, widths[1], **active)
+        self.out = FullyConnectedLayer(widths[1], max(cmap_dim, 1))
 
     def forward(self, x, img, cmap, force_fp32=False):
-        x = x.to(dtype=torch.float32, memory_format=torch.contiguous_format)
+        plain = {"dtype": torch.float32, "memory_format": torch.contiguous_format}
+        x = x.to(**plain)
         if self.architecture == "skip":
-            x = x + self.fromrgb(img.to(dtype=torch.float32, memory_format=torch.contiguous_format))
-        if self.mbstd is not None:
-            x = self.mbstd(x)
-        x = self.out(self.fc(self.conv(x).flatten(1)))
-        if self.cmap_dim > 0:  # projection discriminator, arXiv:1802.05637
-            x = (x * cmap).sum(dim=1, keepdim=True) / math.sqrt(self.cmap_dim)
-        return x
+            x = x + self.fromrgb(img.to(**plain))
+        told = x if self.mbstd is None else self.mbstd(x)
+        logits = self.out(self.fc(self.conv(told).flatten(1)))
+        if self.cmap_dim == 0:
+            return logits
+        return (logits * cmap).sum(dim=1, keepdim=True) / math.sqrt(self.cmap_dim)  # projection, arXiv:1802.05637
 
 
 @persistence.persistent_class

@@ -154,30 +154,32 @@ class _SpectralNorm:
         if self.num_svs == 0:
             return self.weight
         matrix = self.weight.flatten(1)
-        us, vs = self._iterate(matrix.detach())
-        values = [u @ matrix @ v.t() for u, v in zip(us, vs)]  # [1, 1]; differentiable in the weight alone
+        pairs = self._iterate(matrix.detach())
+        values = [left @ matrix @ right.t() for left, right in pairs]  # [1, 1]; differentiable in the weight alone
         if self.training:
-            for i in range(self.num_svs):
-                getattr(self, f"u{i}").copy_(us[i])
-                getattr(self, f"sv{i}").copy_(values[i].detach().flatten())
+            for i, value in enumerate(values):
+                getattr(self, f"u{i}").copy_(pairs[i][0])
+                getattr(self, f"sv{i}").copy_(value.detach().flatten())
         return self.weight / values[0].squeeze()
 
     def _iterate(self, matrix):
-        """Left [1, out] and right [1, rest] vectors, orthogonal to those before them."""
-        us = [getattr(self, f"u{i}") for i in range(self.num_svs)]
+        """(left [1, out], right [1, rest]) vector of every singular value, orthogonal to those before them."""
+        lefts = [getattr(self, f"u{i}") for i in range(self.num_svs)]
         for _ in range(self.num_itrs if self.training else 1):
-            previous, us, vs = us, [], []
-            for u in previous:
-                vs.append(F.normalize(_without(u @ matrix, vs), eps=self.sn_eps))
-                us.append(F.normalize(_without(vs[-1] @ matrix.t(), us), eps=self.sn_eps))
-        return us, vs
+            pairs = []
+            for left in lefts:
+                right = _orthonormal(left @ matrix, [known for _, known in pairs], self.sn_eps)
+                pairs.append((_orthonormal(right @ matrix.t(), [known for known, _ in pairs], self.sn_eps), right))
+            lefts = [left for left, _ in pairs]
+        return pairs
 
 
-def _without(x, directions):
-    """x [1, n] less its parts along orthonormal directions."""
-    for y in directions:
-        x = x - (x @ y.t()) * y
-    return x
+def _orthonormal(x, directions, eps):
+    """x [1, n] less its parts along orthonormal directions [1, n], brought to length one."""
+    if directions:
+        basis = torch.cat(directions)
+        x = x - x @ basis.t() @ basis
+    return F.normalize(x, eps=eps)
 
 
 @persistence.persistent_class
@@ -287,8 +289,8 @@ class SelfAttention(torch.nn.Module):
         keys = F.max_pool2d(self.phi(x), 2).flatten(2)  # [N, C/8, H*W/4]
         values = F.max_pool2d(self.g(x), 2).flatten(2)  # [N, C/2, H*W/4]
         weights = torch.bmm(queries.transpose(1, 2), keys).softmax(dim=2)
-        found = torch.bmm(values, weights.transpose(1, 2)).unflatten(2, x.shape[2:])
-        return self.gamma * self.o(found) + x
+        found = torch.bmm(values, weights.transpose(1, 2))  # [N, C/2, H*W]
+        return self.gamma * self.o(found.reshape(*found.shape[:2], *x.shape[2:])) + x
 
 
 @persistence.persistent_class

@@ -265,7 +265,7 @@ def test_an_old_configuration_with_other_spellings(nets: dict[str, Any], folder:
     ({"BN_eps": "1e-5"}, "BN_eps is not what it should be: '1e-5'"),
     ({"BN_eps": float("nan")}, "BN_eps is not what it should be: nan"),
     ({"SN_eps": -1}, "SN_eps is not what it should be: -1"),
-    ({"norm_style": "in"}, "norm_style 'in' is not supported; bn are"),
+    ({"norm_style": "in"}, "norm_style 'in' is not supported, only bn"),
     ({"G_nl": "tanh"}, "G_nl 'tanh' is not supported"),
 ])
 def test_a_configuration_of_another_network(folder: Path, changes: dict[str, Any], message: str) -> None:
