@@ -47,23 +47,21 @@ def _resize(pixels: np.ndarray, width: int, height: int, resample: PIL.Image.Res
 def _center_crop_wide(
     pixels: np.ndarray, width: int, height: int, resample: PIL.Image.Resampling
 ) -> np.ndarray | None:
-    rows = round(width * pixels.shape[0] / pixels.shape[1])
-    if pixels.shape[1] < width or rows < height:
+    source_height, source_width, _ = pixels.shape
+    num_rows = round(width * source_height / source_width)
+    if width > source_width or height > num_rows:
         return None
-    top = (pixels.shape[0] - rows) // 2
-    return _on_black_square(_resize(pixels[top:top + rows], width, height, resample))
+    resized = _resize(_centre(pixels, num_rows, source_width), width, height, resample)
+    above, below = (width - height) // 2, (width - height + 1) // 2
+    return np.pad(resized, [(above, below), (0, 0), (0, 0)])
 
 
 def _central_square(pixels: np.ndarray) -> np.ndarray:
-    height, width, _ = pixels.shape
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return pixels[top:top + side, left:left + side]
+    side = min(pixels.shape[:2])
+    return _centre(pixels, side, side)
 
 
-def _on_black_square(pixels: np.ndarray) -> np.ndarray:
-    height, width, num_channels = pixels.shape
-    canvas = np.zeros((width, width, num_channels), dtype=np.uint8)
-    top = (width - height) // 2
-    canvas[top:top + height] = pixels
-    return canvas
+def _centre(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The central part of this size; of an odd rest, the smaller half is cut off above and on the left."""
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top:top + height, left:left + width]
