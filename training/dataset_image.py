@@ -60,7 +60,7 @@ def _mode_problem(mode: str) -> str:
 def encode_png(pixels: np.ndarray) -> bytes:
     """Encodes uint8 [H, W, C] (C = 1 or 3) as a PNG with compression level 0, the fastest to decode."""
     buffer = io.BytesIO()
-    to_pil(pixels).save(buffer, format="png", compress_level=0, optimize=False)
+    to_pil(pixels).save(buffer, format="png", compress_level=0)
     return buffer.getvalue()
 
 

@@ -18,8 +18,7 @@ WriteFile = Callable[[str, bytes], None]
 
 def image_name(index: int) -> str:
     """The name of the index-th image: 00012/img00012345.png."""
-    digits = f"{index:08d}"
-    return f"{digits[:5]}/img{digits}.png"
+    return f"{index // 1000:05d}/img{index:08d}.png"
 
 
 @contextlib.contextmanager
