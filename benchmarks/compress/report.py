@@ -10,12 +10,17 @@ from dnnlib.files import open_atomic
 
 from . import plot
 from .execution import read_rows, run_dir, statistics_at
-from .table import EXPLORATORY_KIMG, HEADLINE_KIMG, Run
+from .table import EXPLORATORY_KIMG, HEADLINE_KIMG, Run, runs
 
 Row = dict[str, Any]
 Value = tuple[float, float | None, int]  # mean, standard error (None of a single seed), seeds
 PAIRS = (("half-l1-lambda0", "half-l1-lambda0.1"), ("half-scratch-lambda0", "half-scratch-lambda0.1"),
          ("half-scratch-lambda0", "half-l1-lambda0"), ("full-continued", "full-boosted"))
+GRID_STARTS = ("scratch", "first", "l1", "content", "diversity")
+GRID_COLUMNS = tuple((f"width {share}, {label}", f"{width}-{{}}-{end}")
+                     for width, share in (("half", "1/2"), ("quarter", "1/4"))
+                     for label, end in (("λ 0", "lambda0"), ("λ 0.1", "lambda0.1"),
+                                        ("λ 0.1, two stages", "two-stages")))
 DIAGNOSTICS = {
     "D on reals": "Loss/signs/real",
     "D on fakes": "Loss/signs/fake",
@@ -114,6 +119,15 @@ def _differences(rows: Sequence[Row]) -> str:
     return _markdown(["difference", "seeds", *metrics_of(rows)], lines) if lines else "None yet.\n"
 
 
+def _grid(rows: Sequence[Row], metric: str) -> str:
+    """Where students start against how they go on: one metric of seed 0 after the exploratory length."""
+    lines = []
+    for start in GRID_STARTS:
+        found = [by_seed(rows, name.format(start), EXPLORATORY_KIMG, metric).get(0) for _, name in GRID_COLUMNS]
+        lines.append([start, *("" if value is None else f"{value:.2f}" for value in found)])
+    return _markdown(["start", *(title for title, _ in GRID_COLUMNS)], lines)
+
+
 def _diagnostics(rows: Sequence[Row]) -> str:
     lines = []
     trained = [row for row in rows if row.get("training")]
@@ -134,6 +148,7 @@ def markdown(rows: Sequence[Row]) -> str:
                  sorted({(row["detector"], row["protocol"].get("num_gen", 0)) for row in rows})]
     reals = sorted({row["protocol"].get("num_real", 0) for row in rows})
     short = {HEADLINE_KIMG, 0}
+    distances = [metric for metric in metrics_of(rows) if metric.startswith("fd@")]
     return f"""# Compression of the demo's teacher on Fashion-MNIST, 32 px, CPU
 
 Made by `python -m benchmarks.compress_fmnist --report` from `compress_fmnist.jsonl`, which holds every row with its
@@ -159,6 +174,9 @@ One seed unless the column says otherwise: a hint where to look, no evidence. Th
 are listed for comparison.
 
 {_results(rows, lambda r: r["kimg"] not in short or (r["group"] == "exploratory"))}
+{distances[0] if distances else "Distances"} at a glance, of seed 0 after {EXPLORATORY_KIMG} kimg:
+
+{_grid(rows, distances[0]) if distances else "None yet."}
 ## Diagnostics
 
 Mean signs and logits of the discriminators and the teacher's share of the gradient of the generated images, in the
@@ -167,12 +185,19 @@ last thousands of images of training.
 {_diagnostics(rows)}"""
 
 
+def in_order(rows: Sequence[Row]) -> list[Row]:
+    """Rows in the order of the table of experiments, whatever the order of work was; others behind them."""
+    rank = {run.name: i for i, run in enumerate(runs())}
+    return sorted(rows, key=lambda row: (rank.get(row["name"], len(rank)), row["seed"], row["kimg"]))
+
+
 def _list(numbers: Sequence[int]) -> str:
     return " or ".join(f"{number:,}" for number in numbers)
 
 
 def write(rows: Sequence[Row], dest: Path) -> list[Path]:
     """Writes table, plot and data."""
+    rows = in_order(rows)
     dest.mkdir(parents=True, exist_ok=True)
     bars = {}
     for metric in (m for m in metrics_of(rows) if m.startswith("fd@")):
