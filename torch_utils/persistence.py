@@ -8,11 +8,11 @@ of this process needs no execution, so copies, and pickles for a process that ha
 import contextlib
 import copy
 import functools
+import hashlib
 import inspect
 import pickle
 import sys
 import types
-import uuid
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -29,6 +29,11 @@ _may_execute: ContextVar[bool] = ContextVar("may_execute", default=False)
 C = TypeVar("C", bound=type)
 
 
+def _copied(attribute: str, kind: Callable[[Any], Any], doc: str) -> property:
+    """A property that gives a copy of what an attribute holds: callers cannot change the original."""
+    return property(lambda self: kind(copy.deepcopy(getattr(self, attribute))), doc=doc)
+
+
 class _Persistent:
     """What `persistent_class` puts in front of a class: it knows the constructor's arguments and pickles itself."""
 
@@ -37,15 +42,8 @@ class _Persistent:
     _init_args: tuple
     _init_kwargs: dict[str, Any]
 
-    @property
-    def init_args(self) -> tuple:
-        """A copy of the positional arguments this object was built with."""
-        return copy.deepcopy(self._init_args)
-
-    @property
-    def init_kwargs(self) -> dnnlib.EasyDict:
-        """A copy of the keyword arguments this object was built with."""
-        return dnnlib.EasyDict(copy.deepcopy(self._init_kwargs))
+    init_args = _copied("_init_args", tuple, "A copy of the positional arguments it was built with.")
+    init_kwargs = _copied("_init_kwargs", dnnlib.EasyDict, "A copy of the keyword arguments it was built with.")
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         if not is_persistent(self):  # of a class derived from a decorated one: pickled by name, as any object is
@@ -86,8 +84,7 @@ def _remembering(cls: Any) -> Callable[..., None]:
     @functools.wraps(cls.__init__)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         cls.__init__(self, *args, **kwargs)
-        self._init_args = copy.deepcopy(args)
-        self._init_kwargs = copy.deepcopy(kwargs)
+        vars(self).update(_init_args=copy.deepcopy(args), _init_kwargs=copy.deepcopy(kwargs))
 
     return __init__
 
@@ -127,23 +124,27 @@ def _source_of(module: types.ModuleType) -> str:
 
 def _reconstruct_persistent_obj(meta: Any) -> Any:
     """What the pickle stream calls; the name and the argument are the file format."""
-    meta = dnnlib.EasyDict(meta)
-    meta.state = dnnlib.EasyDict(meta.state)
-    for hook in _import_hooks:
-        meta = hook(meta)
-        if meta is None:
-            raise TypeError(f"import hook {hook!r}: expected the meta dictionary, got None")
-    if meta.version != FORMAT_VERSION or meta.type != "class":
+    given = dnnlib.EasyDict(meta, state=dnnlib.EasyDict(meta["state"]))
+    meta = functools.reduce(_apply_hook, _import_hooks, given)
+    if (meta.type, meta.version) != ("class", FORMAT_VERSION):
         raise pickle.UnpicklingError(
             f"persistent object: expected type 'class' of version {FORMAT_VERSION}, "
             f"got type {meta.type!r} of version {meta.version!r}"
         )
     cls = persistent_class(getattr(_module_for(meta.module_src, meta.class_name), meta.class_name))
-    obj = cls.__new__(cls)
-    if hasattr(obj, "__setstate__"):
-        obj.__setstate__(dict(meta.state))
-    else:
-        obj.__dict__.update(meta.state)
+    return _revived(cls.__new__(cls), dict(meta.state))
+
+
+def _apply_hook(meta: Any, hook: Callable[[Any], Any]) -> Any:
+    changed = hook(meta)
+    if changed is None:
+        raise TypeError(f"import hook {hook!r}: expected the meta dictionary, got None")
+    return changed
+
+
+def _revived(obj: Any, state: dict[str, Any]) -> Any:
+    """An empty object with its state, by the class's own method if it has one."""
+    getattr(obj, "__setstate__", vars(obj).update)(state)
     return obj
 
 
@@ -157,7 +158,7 @@ def _module_for(source: str, class_name: str) -> types.ModuleType:
             "Read network pickles with legacy.load_network_pkl(), which needs no embedded text, or, if you trust "
             "the file, wrap the call in torch_utils.persistence.trusted() (--trust-pickle on the command line)"
         )
-    module = types.ModuleType(f"_imported_module_{uuid.uuid4().hex}")
+    module = types.ModuleType(f"embedded_{hashlib.sha256(source.encode()).hexdigest()}")
     module._persistent_source = source  # type: ignore[attr-defined]
     sys.modules[module.__name__] = module
     try:

@@ -76,7 +76,7 @@ def _forget() -> Iterator[None]:
         now.update(kept)  # type: ignore[attr-defined]
     persistence._import_hooks.clear()
     for name in set(sys.modules) - loaded:
-        if name.startswith(("persistent_test_", "_imported_module_")):
+        if name.startswith(("persistent_test_", "embedded_")):
             del sys.modules[name]
 
 
@@ -238,7 +238,7 @@ def test_unknown_text_is_executed_with_trust(import_text: Import) -> None:
     with persistence.trusted():
         first, second = pickle.loads(content)
     assert type(first) is not module.Plain
-    assert type(first).__module__.startswith("_imported_module_")
+    assert type(first).__module__.startswith("embedded_")
     assert sys.modules[type(first).__module__].Plain is type(first)
     assert isinstance(second, type(first))
     assert (second.x, second.init_args) == (4, (2,))
