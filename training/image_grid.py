@@ -1,4 +1,5 @@
 """Grids of sample images: which reals and labels they show, and how they become PNG files."""
+import itertools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from .dataset import Dataset
 
 MAX_PIXELS = (7680, 4320)  # width and height that a grid aims for
+MOST_CELLS = 32  # in a row, and in a column
 
 
 def choose_items(dataset: "Dataset") -> tuple[tuple[int, int], list[int]]:
@@ -20,33 +22,32 @@ def choose_items(dataset: "Dataset") -> tuple[tuple[int, int], list[int]]:
     Unlabelled data are shown in random order; of labelled data every row shows one label, the labels taking turns.
     """
     _, height, width = dataset.image_shape
-    columns = int(np.clip(MAX_PIXELS[0] // width, 7, 32))
-    rows = int(np.clip(MAX_PIXELS[1] // height, 4, 32))
+    columns = _number_of_cells(MAX_PIXELS[0] // width, least=7)
+    rows = _number_of_cells(MAX_PIXELS[1] // height, least=4)
     rng = np.random.RandomState(0)
-    if not dataset.has_labels:
-        order = list(range(len(dataset)))
-        rng.shuffle(order)
-        return (columns, rows), [order[i % len(order)] for i in range(columns * rows)]
+    supplies = [itertools.cycle(rng.permutation(members).tolist()) for members in _items_by_label(dataset)]
+    supply_of_row = itertools.islice(itertools.cycle(supplies), rows)
+    return (columns, rows), [next(supply) for supply in supply_of_row for _ in range(columns)]
 
-    groups: dict[tuple, list[int]] = {}
-    for index in range(len(dataset)):
-        label = tuple(dataset.get_details(index).raw_label.flat[::-1])
-        groups.setdefault(label, []).append(index)
-    labels = sorted(groups)
-    for label in labels:
-        rng.shuffle(groups[label])
-    chosen: list[int] = []
-    for row in range(rows):
-        group = groups[labels[row % len(labels)]]
-        chosen += [group[i % len(group)] for i in range(columns)]
-        groups[labels[row % len(labels)]] = [group[(i + columns) % len(group)] for i in range(len(group))]
-    return (columns, rows), chosen
+
+def _number_of_cells(fitting: int, least: int) -> int:
+    return min(max(fitting, least), MOST_CELLS)
+
+
+def _items_by_label(dataset: "Dataset") -> list[list[int]]:
+    """The indices of each label's items; of two vectors the one with the smaller last element comes first."""
+    everything = range(len(dataset))
+    if not dataset.has_labels:
+        return [list(everything)]
+    backwards = [dataset.get_details(index).raw_label.ravel().tolist()[::-1] for index in everything]
+    in_order = sorted(everything, key=backwards.__getitem__)
+    return [list(members) for _, members in itertools.groupby(in_order, key=backwards.__getitem__)]
 
 
 def to_uint8(images: np.ndarray, low: float, high: float) -> np.ndarray:
     """Maps [low, high] to 0..255, rounded and clipped."""
-    scaled = (np.asarray(images, dtype=np.float32) - low) * (255 / (high - low))
-    return np.rint(scaled).clip(0, 255).astype(np.uint8)
+    above_low = np.clip(np.asarray(images, dtype=np.float32), low, high) - low
+    return np.round(255 / (high - low) * above_low).astype(np.uint8)
 
 
 def save_grid(
@@ -62,10 +63,9 @@ def save_grid(
         size: (columns, rows).
     """
     columns, rows = size
-    _, channels, height, width = images.shape
-    pixels = to_uint8(images, *value_range).reshape(rows, columns, channels, height, width)
-    pixels = pixels.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
-    write_png(path, pixels)
+    tiles = [np.moveaxis(tile, 0, 2) for tile in to_uint8(images, *value_range)]
+    lines = [np.hstack(tiles[columns * row : columns * (row + 1)]) for row in range(rows)]
+    write_png(path, np.vstack(lines))
 
 
 @torch.no_grad()
