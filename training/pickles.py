@@ -17,6 +17,7 @@ from .records_to_networks import build
 from .tf_networks import discriminator_from_tf, generator_from_tf
 
 NETWORKS = ("G", "D", "G_ema")
+HALF_PRECISION = {"num_fp16_res": 4, "conv_clamp": 256}  # options of --force-fp16
 
 
 def open_networks(path_or_url: str, force_fp16: bool = False, trust_pickle: bool = False) -> dict[str, Any]:
@@ -66,11 +67,14 @@ def load_networks(f: BinaryIO, force_fp16: bool = False, trust_pickle: bool = Fa
 
 
 def _networks_in(data: Any, force_fp16: bool) -> dict[str, Any]:
-    if isinstance(data, tuple) and len(data) == 3 and all(isinstance(n, TFNetworkRecord) for n in data):
-        data = dict(zip(("G", "D", "G_ema"), data))
-    if not isinstance(data, dict):
-        raise CheckpointError(f"expected a dictionary with {', '.join(NETWORKS)} or a TensorFlow triple, "
-                              f"found a {type(data).__name__}")
+    match data:
+        case dict():
+            pass
+        case tuple([TFNetworkRecord() as G, TFNetworkRecord() as D, TFNetworkRecord() as G_ema]):
+            data = {"G": G, "D": D, "G_ema": G_ema}
+        case _:
+            raise CheckpointError(f"expected a dictionary with {', '.join(NETWORKS)} or a TensorFlow triple, "
+                                  f"found a {type(data).__name__}")
     missing = [name for name in NETWORKS if data.get(name) is None]
     if missing:
         raise CheckpointError(f"the pickle holds no {', '.join(missing)}; "
@@ -103,21 +107,28 @@ def _as_module(name: str, value: Any) -> Any:
     raise CheckpointError(f"{name}: expected a network, found a {type(value).__name__}")
 
 
-def _with_fp16(name: str, old: Any) -> Any:
+def _with_fp16(name: str, network: Any) -> Any:
     """The same weights in a network that computes its four highest resolutions in half precision."""
-    if type(old).__name__ not in ("Generator", "Discriminator"):
-        raise CheckpointError(f"{name}: a {type(old).__name__} has no half precision; leave out --force-fp16")
-    kwargs = old.init_kwargs
-    target = kwargs
-    if name.startswith("G"):
-        target = kwargs.synthesis_kwargs = EasyDict(kwargs.get("synthesis_kwargs", {}))
-    target.update(num_fp16_res=4, conv_clamp=256)
-    if kwargs == old.init_kwargs:
-        return old
+    kind = type(network)
+    if kind.__name__ not in ("Generator", "Discriminator"):
+        raise CheckpointError(f"{name}: a {kind.__name__} has no half precision; leave out --force-fp16")
+    given = network.init_kwargs
+    if name == "D":
+        wanted = {**given, **HALF_PRECISION}
+    else:
+        wanted = {**given, "synthesis_kwargs": EasyDict(given.get("synthesis_kwargs", {}), **HALF_PRECISION)}
+    if wanted == given:
+        return network
     with torch.random.fork_rng(devices=[]):
-        new = type(old)(**kwargs).eval().requires_grad_(False)
-    misc.copy_params_and_buffers(old, new, require_all=True)
-    return new
+        rebuilt = kind(**wanted)
+    misc.copy_params_and_buffers(network, rebuilt, require_all=True)
+    return _frozen(rebuilt)
+
+
+def _frozen(module: torch.nn.Module) -> torch.nn.Module:
+    """The module itself, to be used and not trained."""
+    module.requires_grad_(False)
+    return module.eval()
 
 
 def snapshot_data(
@@ -130,13 +141,14 @@ def snapshot_data(
         networks: G, D, G_ema and augment_pipe (module or None).
         training_set_kwargs: the data set's options, plain values.
     """
-    data: dict[str, Any] = {"training_set_kwargs": dict(training_set_kwargs) if training_set_kwargs else None}
-    for name in (*NETWORKS, "augment_pipe"):
-        module = networks[name]
-        if module is not None:
-            module = copy.deepcopy(module).eval().requires_grad_(False).cpu()
-        data[name] = module
-    return data
+    return {
+        "training_set_kwargs": dict(training_set_kwargs) if training_set_kwargs else None,
+        **{role: _frozen_copy(networks[role]) for role in (*NETWORKS, "augment_pipe")},
+    }
+
+
+def _frozen_copy(module: torch.nn.Module | None) -> torch.nn.Module | None:
+    return None if module is None else _frozen(copy.deepcopy(module)).cpu()
 
 
 def save_networks(data: dict[str, Any], path: str | os.PathLike) -> None:
