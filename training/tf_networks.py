@@ -2,7 +2,7 @@
 
 Both layouts of options (config-f and ADA) are served by one table each; what a table does not know is an error.
 """
-import re
+import itertools
 import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -37,105 +37,52 @@ _CONVERSIONS: dict[str, Convert] = {
 
 _RANKS = {"dense": 2, "conv": 4, "conv_up": 4, "const": 4, "noise": 4}
 
-# Our name (regular expression), theirs (groups as \1; {noise} is the running number of a layer's noise), conversion.
-_SYNTHESIS_LAYERS = [
-    (r"synthesis\.b4\.conv1", r"synthesis/4x4/Conv", "conv"),
-    (r"synthesis\.b(\d+)\.conv0", r"synthesis/\1x\1/Conv0_up", "conv_up"),
-    (r"synthesis\.b(\d+)\.conv1", r"synthesis/\1x\1/Conv1", "conv"),
-    (r"synthesis\.b(\d+)\.torgb", r"synthesis/\1x\1/ToRGB", "conv"),
-]
+# An option's name there, its value where it is absent, and which arguments of our constructor it becomes.
 _GENERATOR = [
-    (r"mapping\.w_avg", r"dlatent_avg", "copy"),
-    (r"mapping\.embed\.weight", r"mapping/LabelEmbed/weight", "dense"),
-    (r"mapping\.embed\.bias", r"mapping/LabelEmbed/bias", "copy"),
-    (r"mapping\.fc(\d+)\.weight", r"mapping/Dense\1/weight", "dense"),
-    (r"mapping\.fc(\d+)\.bias", r"mapping/Dense\1/bias", "copy"),
-    (r"synthesis\.b4\.const", r"synthesis/4x4/Const/const", "const"),
-    (r"synthesis\.b(\d+)\.skip\.weight", r"synthesis/\1x\1/Skip/weight", "conv_up"),
-    (r"synthesis\.b(\d+)\.conv([01])\.noise_const", r"synthesis/noise{noise}", "noise"),
+    ("latent_size", 512, "z_dim"),
+    ("label_size", 0, "c_dim"),
+    ("dlatent_size", 512, "w_dim"),
+    ("resolution", 1024, "img_resolution"),
+    ("num_channels", 3, "img_channels"),
+    ("w_avg_beta", 0.995, "mapping_kwargs.w_avg_beta"),
+    ("label_fmaps", None, "mapping_kwargs.embed_features"),
+    ("mapping_fmaps", None, "mapping_kwargs.layer_features"),
+    ("mapping_layers", 8, "mapping_kwargs.num_layers"),
+    ("mapping_lrmul", 0.01, "mapping_kwargs.lr_multiplier"),
+    ("mapping_nonlinearity", "lrelu", "mapping_kwargs.activation"),
+    ("architecture", "skip", "synthesis_kwargs.architecture"),
+    ("fmap_base", 16384, "synthesis_kwargs.channel_base"),
+    ("fmap_max", 512, "synthesis_kwargs.channel_max"),
+    ("nonlinearity", "lrelu", "synthesis_kwargs.activation"),
+    ("use_noise", True, "synthesis_kwargs.use_noise"),
+    ("resample_kernel", [1, 3, 3, 1], "synthesis_kwargs.resample_filter"),
+    ("num_fp16_res", 0, "synthesis_kwargs.num_fp16_res"),
+    ("conv_clamp", None, "synthesis_kwargs.conv_clamp"),
 ]
-for _ours, _theirs, _kind in _SYNTHESIS_LAYERS:
-    _GENERATOR += [
-        (_ours + r"\.weight", _theirs + "/weight", _kind),
-        (_ours + r"\.bias", _theirs + "/bias", "copy"),
-        (_ours + r"\.noise_strength", _theirs + "/noise_strength", "copy"),
-        (_ours + r"\.affine\.weight", _theirs + "/mod_weight", "dense"),
-        (_ours + r"\.affine\.bias", _theirs + "/mod_bias", "plus_one"),
-    ]
 _DISCRIMINATOR = [
-    (r"b(\d+)\.fromrgb\.weight", r"\1x\1/FromRGB/weight", "conv"),
-    (r"b(\d+)\.fromrgb\.bias", r"\1x\1/FromRGB/bias", "copy"),
-    (r"b(\d+)\.conv0\.weight", r"\1x\1/Conv0/weight", "conv"),
-    (r"b(\d+)\.conv0\.bias", r"\1x\1/Conv0/bias", "copy"),
-    (r"b(\d+)\.conv1\.weight", r"\1x\1/Conv1_down/weight", "conv"),
-    (r"b(\d+)\.conv1\.bias", r"\1x\1/Conv1_down/bias", "copy"),
-    (r"b(\d+)\.skip\.weight", r"\1x\1/Skip/weight", "conv"),
-    (r"mapping\.embed\.weight", r"LabelEmbed/weight", "dense"),
-    (r"mapping\.embed\.bias", r"LabelEmbed/bias", "copy"),
-    (r"mapping\.fc(\d+)\.weight", r"Mapping\1/weight", "dense"),
-    (r"mapping\.fc(\d+)\.bias", r"Mapping\1/bias", "copy"),
-    (r"b4\.conv\.weight", r"4x4/Conv/weight", "conv"),
-    (r"b4\.conv\.bias", r"4x4/Conv/bias", "copy"),
-    (r"b4\.fc\.weight", r"4x4/Dense0/weight", "dense"),
-    (r"b4\.fc\.bias", r"4x4/Dense0/bias", "copy"),
-    (r"b4\.out\.weight", r"Output/weight", "dense"),
-    (r"b4\.out\.bias", r"Output/bias", "copy"),
+    ("architecture", "resnet", "architecture"),
+    ("resolution", 1024, "img_resolution"),
+    ("num_channels", 3, "img_channels"),
+    ("label_size", 0, "c_dim"),
+    ("fmap_base", 16384, "channel_base"),
+    ("fmap_max", 512, "channel_max"),
+    ("num_fp16_res", 0, "num_fp16_res"),
+    ("conv_clamp", None, "conv_clamp"),
+    ("freeze_layers", 0, "block_kwargs.freeze_layers"),
+    ("resample_kernel", [1, 3, 3, 1], "block_kwargs.resample_filter"),
+    ("mapping_layers", 0, "mapping_kwargs.num_layers"),
+    ("mapping_lrmul", 0.1, "mapping_kwargs.lr_multiplier"),
+    ("mapping_fmaps", None, "mapping_kwargs.embed_features mapping_kwargs.layer_features cmap_dim"),
+    ("mbstd_group_size", None, "epilogue_kwargs.mbstd_group_size"),
+    ("mbstd_num_features", 1, "epilogue_kwargs.mbstd_num_channels"),
+    ("nonlinearity", "lrelu", "block_kwargs.activation mapping_kwargs.activation epilogue_kwargs.activation"),
 ]
-
-
-class _Options:
-    """A network's static options; remembers which ones were asked for, so that unknown ones stand out."""
-
-    def __init__(self, network: TFNetworkRecord, kind: str) -> None:
-        version = network.state.get("version", 0)
-        if type(version) is not int or version < MINIMUM_VERSION:
-            raise CheckpointError(f"TensorFlow pickle version too low: {kind} has version {reprlib.repr(version)}, "
-                                  f"StyleGAN2 files have {MINIMUM_VERSION} or more")
-        self.values = dict(network.state.get("static_kwargs") or {})
-        self.kind = kind
-        self.known = set(_UNUSED_OPTIONS[kind])
-
-    def take(self, name: str, default: Any = None, none: Any = None) -> Any:
-        """The option's value; `default` if absent, `none` where the stored value is None."""
-        self.known.add(name)
-        value = self.values.get(name, default)
-        if not isinstance(value, str | int | float | None):
-            raise CheckpointError(f"TensorFlow kwarg {name!r} of {self.kind}: expected a number, a name or None, "
-                                  f"found {reprlib.repr(value)}")
-        return none if value is None else value
-
-    def take_resolution(self) -> int:
-        """The image size, a power of two within reason."""
-        size = self.take("resolution", 1024)
-        if type(size) is not int or not 4 <= size <= MAX_RESOLUTION or size & (size - 1):
-            raise CheckpointError(f"TensorFlow kwarg 'resolution' of {self.kind}: expected a power of two "
-                                  f"from 4 to {MAX_RESOLUTION}, found {size!r}")
-        return size
-
-    def take_filter(self) -> list[float] | None:
-        """The taps of the resampling filter."""
-        self.known.add("resample_kernel")
-        taps = self.values.get("resample_kernel", [1, 3, 3, 1])
-        if isinstance(taps, np.ndarray):
-            taps = taps.tolist()
-        if taps is None or (isinstance(taps, list | tuple) and all(type(tap) in (int, float) for tap in taps)):
-            return taps if taps is None else list(taps)
-        raise CheckpointError(f"TensorFlow kwarg 'resample_kernel' of {self.kind}: expected a list of numbers, "
-                              f"found {reprlib.repr(taps)}")
-
-    def take_layers(self, name: str, default: int, variables: Mapping[str, Any]) -> int:
-        """A number of layers, each of which needs variables."""
-        count = self.take(name, default)
-        if type(count) is not int or not 0 <= count <= len(variables):
-            raise CheckpointError(f"TensorFlow kwarg {name!r} of {self.kind}: expected a number of layers, "
-                                  f"found {count!r}; the file has {len(variables)} variables")
-        return count
-
-    def finish(self) -> None:
-        unknown = sorted(str(name) for name in self.values.keys() - self.known)
-        if unknown:
-            raise CheckpointError(f"unknown TensorFlow kwarg {unknown[0]!r} of {self.kind}; "
-                                  "this is not a StyleGAN2 network of a kind known here")
+# What is not taken over as it is.
+_TRANSLATED: dict[str, Callable[[Any], Any]] = {
+    "fmap_base": lambda base: base * 2,
+    "resample_kernel": lambda taps: None if taps is None else list(taps),
+    "w_avg_beta": lambda beta: 1 if beta is None else beta,  # the average stays as it is
+}
 
 
 def generator_from_tf(network: TFNetworkRecord) -> networks.Generator:
@@ -144,35 +91,10 @@ def generator_from_tf(network: TFNetworkRecord) -> networks.Generator:
     Raises:
         CheckpointError: version below 4, an unknown option, or a variable that is missing or of the wrong shape.
     """
-    o = _Options(network, "G")
     variables = network.variables()
-    kwargs = EasyDict(
-        z_dim=o.take("latent_size", 512),
-        c_dim=o.take("label_size", 0),
-        w_dim=o.take("dlatent_size", 512),
-        img_resolution=o.take_resolution(),
-        img_channels=o.take("num_channels", 3),
-        mapping_kwargs=EasyDict(
-            num_layers=o.take_layers("mapping_layers", 8, variables),
-            embed_features=o.take("label_fmaps"),
-            layer_features=o.take("mapping_fmaps"),
-            activation=o.take("mapping_nonlinearity", "lrelu"),
-            lr_multiplier=o.take("mapping_lrmul", 0.01),
-            w_avg_beta=o.take("w_avg_beta", 0.995, none=1),
-        ),
-        synthesis_kwargs=EasyDict(
-            channel_base=o.take("fmap_base", 16384) * 2,
-            channel_max=o.take("fmap_max", 512),
-            num_fp16_res=o.take("num_fp16_res", 0),
-            conv_clamp=o.take("conv_clamp"),
-            architecture=o.take("architecture", "skip"),
-            resample_filter=o.take_filter(),
-            use_noise=o.take("use_noise", True),
-            activation=o.take("nonlinearity", "lrelu"),
-        ),
-    )
-    o.finish()
-    return _filled(networks.Generator, kwargs, _GENERATOR, variables)
+    kwargs = _arguments(network, "G", _GENERATOR, len(variables))
+    names = _generator_names(kwargs.img_resolution, kwargs.mapping_kwargs.num_layers)
+    return _filled(networks.Generator, kwargs, names, variables)
 
 
 def discriminator_from_tf(network: TFNetworkRecord) -> networks.Discriminator:
@@ -182,59 +104,138 @@ def discriminator_from_tf(network: TFNetworkRecord) -> networks.Discriminator:
     Raises:
         CheckpointError: as for the generator.
     """
-    o = _Options(network, "D")
     variables = network.variables()
-    architecture = o.take("architecture", "resnet")
-    resolution = o.take_resolution()
-    if any(name.startswith("FromRGB_lod") for name in variables):  # StyleGAN1-style names of the input layers
-        architecture = "orig"
-        pattern = re.compile(r"FromRGB_lod(\d+)/(.*)")
-        for name in [n for n in variables if pattern.fullmatch(n)]:
-            level, rest = pattern.fullmatch(name).groups()  # type: ignore[union-attr]
-            res = resolution >> int(level)
-            variables[f"{res}x{res}/FromRGB/{rest}"] = variables[name]
-    activation = EasyDict(activation=o.take("nonlinearity", "lrelu"))
-    features = o.take("mapping_fmaps")
-    kwargs = EasyDict(
-        c_dim=o.take("label_size", 0),
-        img_resolution=resolution,
-        img_channels=o.take("num_channels", 3),
-        architecture=architecture,
-        channel_base=o.take("fmap_base", 16384) * 2,
-        channel_max=o.take("fmap_max", 512),
-        num_fp16_res=o.take("num_fp16_res", 0),
-        conv_clamp=o.take("conv_clamp"),
-        cmap_dim=features,
-        block_kwargs=EasyDict(
-            activation,
-            resample_filter=o.take_filter(),
-            freeze_layers=o.take("freeze_layers", 0),
-        ),
-        mapping_kwargs=EasyDict(
-            activation,
-            num_layers=o.take_layers("mapping_layers", 0, variables),
-            embed_features=features,
-            layer_features=features,
-            lr_multiplier=o.take("mapping_lrmul", 0.1),
-        ),
-        epilogue_kwargs=EasyDict(
-            activation,
-            mbstd_group_size=o.take("mbstd_group_size"),
-            mbstd_num_channels=o.take("mbstd_num_features", 1),
-        ),
-    )
-    o.finish()
-    return _filled(networks.Discriminator, kwargs, _DISCRIMINATOR, variables)
+    kwargs = _arguments(network, "D", _DISCRIMINATOR, len(variables))
+    names = _discriminator_names(kwargs.img_resolution, kwargs.mapping_kwargs.num_layers)
+    if any(name.startswith("FromRGB_lod") for name in variables):  # StyleGAN1's names, of its only architecture
+        kwargs.architecture = "orig"
+        if "FromRGB_lod0/weight" in variables:  # the full size; the others served progressive growing
+            names |= _layer(f"b{kwargs.img_resolution}.fromrgb", "FromRGB_lod0", "conv")
+    return _filled(networks.Discriminator, kwargs, names, variables)
 
 
-def _filled(cls: type, kwargs: EasyDict, table: list[tuple[str, str, str]], variables: dict[str, Any]) -> Any:
+# ----------------------------------------------------------------------------------------------------------------------
+# Options
+
+
+def _arguments(
+    network: TFNetworkRecord, kind: str, table: list[tuple[str, Any, str]], num_variables: int
+) -> EasyDict:
+    """The arguments of our constructor that a network's static options stand for."""
+    version = network.state.get("version", 0)
+    if type(version) is not int or version < MINIMUM_VERSION:
+        raise CheckpointError(f"{kind} is a TensorFlow network of version {reprlib.repr(version)}; "
+                              f"those of StyleGAN2 begin with version {MINIMUM_VERSION}")
+    options = dict(network.state.get("static_kwargs") or {})
+    kwargs = EasyDict()
+    for name, default, places in table:
+        value = _checked(kind, name, options.pop(name, default), num_variables)
+        value = _TRANSLATED.get(name, lambda same: same)(value)
+        for place in places.split():
+            _put(kwargs, place, value)
+    strange = sorted(str(name) for name in options.keys() - _UNUSED_OPTIONS[kind])
+    if strange:
+        raise CheckpointError(f"TensorFlow kwarg {strange[0]!r} of {kind} has no meaning here: "
+                              "no StyleGAN2 network of a known kind has it")
+    return kwargs
+
+
+def _put(kwargs: EasyDict, place: str, value: Any) -> None:
+    """Sets an argument, or with a dot an argument of a part."""
+    part, _, name = place.rpartition(".")
+    (kwargs.setdefault(part, EasyDict()) if part else kwargs)[name] = value
+
+
+def _checked(kind: str, name: str, value: Any, num_variables: int) -> Any:
+    """The option's value if it is of the sort that our constructors can judge; arrays as lists."""
+    if name == "resample_kernel":
+        value = value.tolist() if isinstance(value, np.ndarray) else value
+        fits, expected = _are_taps(value), "a list of numbers"
+    elif name == "resolution":
+        fits = type(value) is int and 4 <= value <= MAX_RESOLUTION and value.bit_count() == 1
+        expected = f"a power of two from 4 to {MAX_RESOLUTION}"
+    elif name == "mapping_layers":  # each of which needs variables
+        fits = type(value) is int and 0 <= value <= num_variables
+        expected = f"a number of layers up to that of the {num_variables} variables"
+    else:
+        fits, expected = isinstance(value, str | int | float | None), "a number, a name or None"
+    if not fits:
+        raise CheckpointError(f"TensorFlow kwarg {name!r} of {kind}: expected {expected}, found {reprlib.repr(value)}")
+    return value
+
+
+def _are_taps(value: Any) -> bool:
+    return value is None or (isinstance(value, list | tuple) and all(type(tap) in (int, float) for tap in value))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Names: for each tensor that we may have, the variable and its conversion
+
+_Names = dict[str, tuple[str, str]]
+
+
+def _layer(ours: str, theirs: str, kind: str) -> _Names:
+    return {f"{ours}.weight": (f"{theirs}/weight", kind), f"{ours}.bias": (f"{theirs}/bias", "copy")}
+
+
+def _modulated(ours: str, theirs: str, kind: str) -> _Names:
+    """A layer with styles."""
+    return _layer(ours, theirs, kind) | {
+        f"{ours}.affine.weight": (f"{theirs}/mod_weight", "dense"),
+        f"{ours}.affine.bias": (f"{theirs}/mod_bias", "plus_one"),
+        f"{ours}.noise_strength": (f"{theirs}/noise_strength", "copy"),
+    }
+
+
+def _mapping(num_layers: int, embed: str, layers: str) -> _Names:
+    names = _layer("mapping.embed", embed, "dense")
+    for i in range(num_layers):
+        names |= _layer(f"mapping.fc{i}", f"{layers}{i}", "dense")
+    return names
+
+
+def _sizes(resolution: int) -> list[int]:
+    return [1 << i for i in range(2, resolution.bit_length())]
+
+
+def _generator_names(resolution: int, num_layers: int) -> _Names:
+    names = _mapping(num_layers, "mapping/LabelEmbed", "mapping/Dense") | {
+        "mapping.w_avg": ("dlatent_avg", "copy"),
+        "synthesis.b4.const": ("synthesis/4x4/Const/const", "const"),
+    }
+    convs = [("conv0", "Conv0_up", "conv_up"), ("conv1", "Conv1", "conv")]
+    noise_images = (f"synthesis/noise{i}" for i in itertools.count())  # numbered from the first layer to the last
+    for res in _sizes(resolution):
+        block, folder = f"synthesis.b{res}", f"synthesis/{res}x{res}"
+        names |= _layer(f"{block}.skip", f"{folder}/Skip", "conv_up")
+        names |= _modulated(f"{block}.torgb", f"{folder}/ToRGB", "conv")
+        for layer, word, kind in convs if res > 4 else [("conv1", "Conv", "conv")]:
+            names |= _modulated(f"{block}.{layer}", f"{folder}/{word}", kind)
+            names[f"{block}.{layer}.noise_const"] = next(noise_images), "noise"
+    return names
+
+
+def _discriminator_names(resolution: int, num_layers: int) -> _Names:
+    names = _mapping(num_layers, "LabelEmbed", "Mapping") | _layer("b4.out", "Output", "dense")
+    names |= _layer("b4.fc", "4x4/Dense0", "dense") | _layer("b4.conv", "4x4/Conv", "conv")
+    for res in _sizes(resolution):
+        for layer, word in (("fromrgb", "FromRGB"), ("skip", "Skip"), ("conv0", "Conv0"), ("conv1", "Conv1_down")):
+            names |= _layer(f"b{res}.{layer}", f"{res}x{res}/{word}", "conv")
+    return names
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Tensors
+
+
+def _filled(cls: type, kwargs: EasyDict, names: _Names, variables: Mapping[str, Any]) -> Any:
     module = blank(cls, kwargs, sum(np.size(value) for value in variables.values() if isinstance(value, np.ndarray)))
     tensors = {}
     for name, tensor in misc.named_params_and_buffers(module):
         if name.endswith("resample_filter"):  # not in the file: as constructed
             tensors[name] = tensor
             continue
-        source, kind = _tf_name(name, table)
+        source, kind = names[name]
         if source not in variables:
             raise CheckpointError(f"TensorFlow pickle: variable {source!r} (for {name}) is missing")
         tensors[name] = _converted(source, variables[source], kind, list(tensor.shape))
@@ -252,20 +253,3 @@ def _converted(source: str, value: Any, kind: str, shape: list[int]) -> torch.Te
             return torch.from_numpy(np.array(array, dtype=np.float32))
     raise CheckpointError(f"TensorFlow pickle: {source} has shape {list(np.shape(value))}, which does not convert "
                           f"to the {shape} that this architecture needs")
-
-
-def _tf_name(name: str, table: list[tuple[str, str, str]]) -> tuple[str, str]:
-    for ours, theirs, kind in table:
-        match = re.fullmatch(ours, name)
-        if match:
-            return match.expand(theirs.replace("{noise}", str(_noise_index(name)))), kind
-    raise CheckpointError(f"TensorFlow pickle: no rule for {name}")
-
-
-def _noise_index(name: str) -> int:
-    """noise0 belongs to 4x4; every higher resolution has two, conv0's first."""
-    match = re.search(r"b(\d+)\.conv([01])\.", name)
-    if match is None:
-        return 0
-    res, conv = int(match[1]), int(match[2])
-    return 2 * (res.bit_length() - 1) - 5 + conv
