@@ -167,13 +167,15 @@ class StyleGAN2Loss(Loss):
         """Images of latents, with style mixing (arXiv:1812.04948, section 3.1); returns (img, ws)."""
         ws = self.G.mapping(z, c)
         if self.style_mixing_prob > 0:
-            cutoff = torch.randint(1, ws.shape[1], [], device=ws.device)
-            mixed = torch.rand([], device=ws.device) < self.style_mixing_prob
-            cutoff = torch.where(mixed, cutoff, ws.shape[1])
-            other = self.G.mapping(torch.randn_like(z), c, skip_w_avg_update=True)
-            from_other = torch.arange(ws.shape[1], device=ws.device) >= cutoff
-            ws = torch.where(from_other[None, :, None], other, ws)  # decided on the device, without waiting for it
+            from_other = self._mixing_mask(ws.shape[1], ws.device)
+            ws = torch.where(from_other, self.G.mapping(torch.randn_like(z), c, skip_w_avg_update=True), ws)
         return self.G.synthesis(ws), ws
+
+    def _mixing_mask(self, num_ws: int, device: torch.device) -> torch.Tensor:
+        """Which styles come from the second latent: bool [num_ws, 1]. Nothing waits for the device to decide it."""
+        first = torch.randint(1, num_ws, [], device=device)
+        mixes = torch.rand([], device=device) < self.style_mixing_prob
+        return (mixes & (torch.arange(num_ws, device=device) >= first))[:, None]
 
     def augment(self, img: torch.Tensor) -> torch.Tensor:
         """The images as the discriminator is shown them."""
@@ -181,7 +183,7 @@ class StyleGAN2Loss(Loss):
 
     @staticmethod
     def g_loss(logits: torch.Tensor) -> torch.Tensor:
-        """What a generator minimises before a discriminator: softplus(-logits) = -log(sigmoid(logits))."""
+        """What a generator minimises before a discriminator: softplus(-logits)."""
         return F.softplus(-logits)
 
     # Phases.
@@ -194,24 +196,24 @@ class StyleGAN2Loss(Loss):
         report_logits("fake", logits)
         loss = add_terms(self.g_loss(logits), self.g_terms, GenBatch(z, c, ws, img, img_aug, cur_nimg))  # [N, 1]
         training_stats.report("Loss/G/loss", loss)
-        loss.mean().mul(gain).backward()
+        accumulate(loss, gain)
 
     def g_path_length(self, z: torch.Tensor, c: torch.Tensor, gain: float) -> None:
         """Generator: squared deviation of the path lengths from their running mean."""
         count = max(len(z) // self.pl_batch_shrink, 1)
-        img, ws = self.run_G(z[:count], c[:count])
-        noise = torch.randn_like(img) / (img.shape[2] * img.shape[3]) ** 0.5
-        with conv2d_gradfix.no_weight_gradients():
-            (jacobian,) = torch.autograd.grad((img * noise).sum(), ws, create_graph=True)
-        lengths = jacobian.square().sum(dim=2).mean(dim=1).sqrt()  # [count]
+        lengths = self._path_lengths(z[:count], c[:count])
         # The mean is that of all ranks, and its own small share of the gradient is kept.
         mean = self.pl_mean.lerp(distributed.mean(lengths.mean()), self.pl_decay)
         self.pl_mean.copy_(mean.detach())
-        penalty = (lengths - mean).square()
-        training_stats.report("Loss/pl_penalty", penalty)
-        loss = penalty * self.pl_weight
-        training_stats.report("Loss/G/reg", loss)
-        loss.mean().mul(gain).backward()
+        accumulate(weigh_penalty("pl", "G", (lengths - mean).square(), self.pl_weight), gain)
+
+    def _path_lengths(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        """How much a random direction in the image changes with w, per sample [N]."""
+        img, ws = self.run_G(z, c)
+        direction = torch.randn_like(img) / img.shape[2:].numel() ** 0.5
+        with conv2d_gradfix.no_weight_gradients():
+            (by_w,) = torch.autograd.grad(img, ws, grad_outputs=direction, create_graph=True)
+        return by_w.square().sum(dim=2).mean(dim=1).sqrt()
 
     def d_step(
         self,
@@ -240,7 +242,7 @@ class StyleGAN2Loss(Loss):
         logits = D(self.augment(img), c)
         report_logits("fake", logits, prefix)
         loss = F.softplus(logits)
-        loss.mean().mul(gain).backward()
+        accumulate(loss, gain)
         return loss.detach()
 
     def d_real(
@@ -260,19 +262,33 @@ class StyleGAN2Loss(Loss):
         img = img.detach().requires_grad_(penalise)
         logits = D(self.augment(img), c)
         report_logits("real", logits, prefix)
-        loss = torch.zeros_like(logits)
+        losses = []
         if fake_loss is not None:
-            loss = F.softplus(-logits)  # -log(sigmoid(logits))
-            training_stats.report(f"Loss/{prefix}D/loss", loss + fake_loss)
+            losses.append(F.softplus(-logits))
+            training_stats.report(f"Loss/{prefix}D/loss", fake_loss + losses[0])
         if penalise:
-            with conv2d_gradfix.no_weight_gradients():
-                (gradient,) = torch.autograd.grad(logits.sum(), img, create_graph=True)
-            penalty = gradient.square().sum(dim=[1, 2, 3])  # [N]
-            training_stats.report(f"Loss/{prefix}r1_penalty", penalty)
-            weighted = penalty * (self.r1_gamma / 2)
-            training_stats.report(f"Loss/{prefix}D/reg", weighted)
-            loss = loss + weighted[:, None]
-        loss.mean().mul(gain).backward()
+            losses.append(weigh_penalty("r1", "D", _r1(logits, img), self.r1_gamma / 2, prefix)[:, None])
+        accumulate(sum(losses), gain)
+
+
+def _r1(logits: torch.Tensor, img: torch.Tensor) -> torch.Tensor:
+    """Squared norm of the gradient of the logits with respect to the images, per sample [N]."""
+    with conv2d_gradfix.no_weight_gradients():
+        (by_img,) = torch.autograd.grad(logits.sum(), img, create_graph=True)
+    return by_img.square().sum(dim=[1, 2, 3])
+
+
+def weigh_penalty(name: str, network: str, penalty: torch.Tensor, weight: float, prefix: str = "") -> torch.Tensor:
+    """A penalty per sample times its weight; reports both, as Loss/<name>_penalty and Loss/<network>/reg."""
+    weighted = penalty * weight
+    training_stats.report(f"Loss/{prefix}{name}_penalty", penalty)
+    training_stats.report(f"Loss/{prefix}{network}/reg", weighted)
+    return weighted
+
+
+def accumulate(loss: torch.Tensor, gain: float) -> None:
+    """Adds the gradients of `gain` times the mean of a loss per sample to the parameters that require them."""
+    (gain * loss.mean()).backward()
 
 
 def make_terms(terms: Sequence[LossTerm | Mapping[str, Any]], device: torch.device) -> list[LossTerm]:

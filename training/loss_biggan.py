@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from torch_utils import training_stats
 
-from .loss import GenBatch, Loss, LossTerm, add_terms, make_terms, report_logits
+from .loss import GenBatch, Loss, LossTerm, accumulate, add_terms, make_terms, report_logits
 
 
 class HingeLoss(Loss):
@@ -70,7 +70,7 @@ class HingeLoss(Loss):
         batch = GenBatch(z, c, z.new_empty([len(z), 0, 0]), img, img_aug, cur_nimg)
         loss = add_terms(self.g_loss(logits), self.g_terms, batch)
         training_stats.report("Loss/G/loss", loss)
-        loss.mean().mul(gain).backward()
+        accumulate(loss, gain)
 
     def d_step(
         self,
@@ -98,4 +98,4 @@ class HingeLoss(Loss):
         report_logits("real", real, prefix)
         loss_fake, loss_real = F.relu(1 + fake), F.relu(1 - real)
         training_stats.report(f"Loss/{prefix}D/loss", loss_fake.detach() + loss_real.detach())
-        (loss_fake.mean() + loss_real.mean()).mul(gain).backward()
+        accumulate(loss_fake.mean() + loss_real.mean(), gain)
