@@ -1,11 +1,13 @@
 """Optimizers and phases, one step of a phase, and the moving average of the generator."""
+import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 import dnnlib
-from torch_utils import distributed
+from torch_utils import distributed, misc
 
 from .loss import Phase
 
@@ -30,18 +32,18 @@ def make_phases(
         reg_interval: iterations between regularisation steps.
         steps: of a phase in one iteration.
     """
-    options = dict(opt_kwargs)
-    ratio = 1.0 if reg_interval is None else reg_interval / (reg_interval + 1)
-    options["lr"] = options["lr"] * ratio
-    if "betas" in options:
-        options["betas"] = tuple(float(beta) ** ratio for beta in options["betas"])
-    opt = dnnlib.util.construct_class_by_name(params=list(module.parameters()), **options)
-    if reg_interval is None:
-        return [Phase(f"{name}both", module, opt, steps=steps)]
-    return [
-        Phase(f"{name}main", module, opt, steps=steps),
-        Phase(f"{name}reg", module, opt, interval=reg_interval, steps=steps),
-    ]
+    share = 1.0 if reg_interval is None else reg_interval / (reg_interval + 1)
+    opt = dnnlib.util.construct_class_by_name(params=list(module.parameters()), **_for_share(opt_kwargs, share))
+    intervals = {"both": 1} if reg_interval is None else {"main": 1, "reg": reg_interval}
+    return [Phase(name + part, module, opt, interval, steps) for part, interval in intervals.items()]
+
+
+def _for_share(opt_kwargs: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """The options of an optimizer each of whose steps is to count as this fraction of one."""
+    corrected = {"lr": opt_kwargs["lr"] * share}
+    if "betas" in opt_kwargs:
+        corrected["betas"] = tuple(float(beta) ** share for beta in opt_kwargs["betas"])
+    return {**opt_kwargs, **corrected}
 
 
 def optimizers(phases: list[Phase]) -> list[torch.optim.Optimizer]:
@@ -91,15 +93,25 @@ def step(phase: Phase, guard: GradientGuard) -> None:
 
     Parameters that a loss does not depend on have gradient 0; a phase without any loss takes no step.
     """
-    params: list[Any] = list(phase.module.parameters())
-    if all(param.grad is None for param in params):
+    params = list(phase.module.parameters())
+    if not any(param.grad is not None for param in params):
         return
-    flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in params])
+    flat = torch.cat([_gradient(param).flatten() for param in params])
     distributed.mean_([flat])
     guard.clean_(flat, phase.name)
-    for param, part in zip(params, flat.split([p.numel() for p in params])):
-        param.grad = part.reshape(param.shape)
+    _scatter(flat, params)
     phase.opt.step()
+
+
+def _gradient(param: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(param) if param.grad is None else param.grad
+
+
+def _scatter(flat: torch.Tensor, params: list[Any]) -> None:
+    """Makes the elements of `flat`, in order, the gradients of the parameters."""
+    ends = tuple(itertools.accumulate(param.numel() for param in params))
+    for param, part in zip(params, flat.tensor_split(ends)):
+        param.grad = part.view(param.shape)
 
 
 def ema_beta(batch_size: int, ema_kimg: float, ema_rampup: float | None, cur_nimg: int) -> float:
@@ -109,16 +121,17 @@ def ema_beta(batch_size: int, ema_kimg: float, ema_rampup: float | None, cur_nim
         ema_rampup: the half-life is at most this fraction of the images seen; None is no cap.
         cur_nimg: images seen before this batch.
     """
-    half_life = ema_kimg * 1000
-    if ema_rampup is not None:
-        half_life = min(half_life, cur_nimg * ema_rampup)
-    return 0.5 ** (batch_size / max(half_life, 1e-8))
+    cap = math.inf if ema_rampup is None else ema_rampup * cur_nimg
+    half_life = max(min(ema_kimg * 1000, cap), 1e-8)  # images
+    return 0.5 ** (batch_size / half_life)
 
 
 @torch.no_grad()
 def update_ema(average: torch.nn.Module, current: torch.nn.Module, beta: float, buffers: bool = False) -> None:
     """average ← current + beta · (average - current) for parameters; buffers are copied, or averaged likewise."""
-    for old, new in zip(average.parameters(), current.parameters()):
-        old.copy_(new.lerp(old, beta))
-    for kept, buffer in zip(average.buffers(), current.buffers()):
-        kept.copy_(buffer.lerp(kept, beta) if buffers else buffer)
+    latest = dict(misc.named_params_and_buffers(current))
+    for name, old in misc.named_params_and_buffers(average):
+        if buffers or isinstance(old, torch.nn.Parameter):
+            torch.lerp(latest[name], old, beta, out=old)
+        else:
+            old.copy_(latest[name])
