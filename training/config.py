@@ -39,7 +39,6 @@ class DataInfo:
     name: str
     resolution: int
     num_channels: int
-    num_images: int
     label_dim: int  # 0 unless labels are used
 
 
@@ -49,32 +48,38 @@ def probe_data(opts: EasyDict) -> DataInfo:
     Raises:
         OptionError: the data set cannot be read, lacks the labels --cond asks for, or is smaller than --subset.
     """
-    kwargs = EasyDict(
-        class_name="training.dataset.ImageFolderDataset", path=opts.data, use_labels=True, max_size=None, xflip=False
-    )
+    from .dataset import ImageFolderDataset
+
     try:
-        dataset = dnnlib.util.construct_class_by_name(**kwargs)
+        dataset = ImageFolderDataset(opts.data, use_labels=True)
     except OSError as error:
         raise OptionError("--data", str(error)) from None
-    kwargs.resolution = dataset.resolution
-    kwargs.use_labels = bool(opts.cond)
-    kwargs.max_size = len(dataset)
-    if opts.cond is None and _has_usable_labels(dataset):
-        _log.warning("%s has labels, which are not used; --cond=true trains with them, --cond=false says that this is "
-                     "meant", opts.data)
+    _check_labels(opts, dataset)
+    size = _chosen(opts.subset, len(dataset))
+    if not 1 <= size <= len(dataset):
+        raise OptionError("--subset", f"expected 1 to {len(dataset)} images, got {size}")
+    seed_of_subset = {"random_seed": opts.seed} if size < len(dataset) else {}
+    kwargs = EasyDict(
+        class_name="training.dataset.ImageFolderDataset",
+        path=opts.data,
+        use_labels=bool(opts.cond),
+        max_size=size,
+        xflip=bool(opts.mirror),
+        resolution=dataset.resolution,
+        **seed_of_subset,
+    )
+    label_dim = dataset.label_dim if opts.cond else 0
+    return DataInfo(kwargs, dataset.name, dataset.resolution, dataset.num_channels, label_dim)
+
+
+def _check_labels(opts: EasyDict, dataset: Any) -> None:
+    """Refuses --cond without labels, and warns of labels that --cond says nothing about."""
     if opts.cond and not dataset.has_labels:
         raise OptionError("--cond", f"{opts.data} has no labels; write them into dataset.json "
                                     "(dataset_tool.py does so for labelled sources and for --subfolders-as-labels)")
-    if opts.subset is not None:
-        if not 1 <= opts.subset <= len(dataset):
-            raise OptionError("--subset", f"expected 1 to {len(dataset)} images, got {opts.subset}")
-        if opts.subset < len(dataset):
-            kwargs.max_size = opts.subset
-            kwargs.random_seed = opts.seed
-    kwargs.xflip = bool(opts.mirror)
-    count = kwargs.max_size * (2 if kwargs.xflip else 1)
-    label_dim = dataset.label_dim if opts.cond else 0
-    return DataInfo(kwargs, dataset.name, dataset.resolution, dataset.num_channels, count, label_dim)
+    if opts.cond is None and _has_usable_labels(dataset):
+        _log.warning("%s has labels, which are not used; --cond=true trains with them, --cond=false says that this is "
+                     "meant", opts.data)
 
 
 def _has_usable_labels(dataset: Any) -> bool:
@@ -121,38 +126,38 @@ def run_description(opts: EasyDict, data_name: str) -> str:
     return "-".join(parts)
 
 
-def network_config(opts: EasyDict, preset: Preset, reference_batch_gpu: int) -> tuple[EasyDict, EasyDict]:
+def network_config(opts: EasyDict, preset: Preset) -> tuple[EasyDict, EasyDict]:
     """G_kwargs and D_kwargs of a network built from the options."""
-    shared = network_options(
+    capacity_and_precision = network_options(
         preset,
-        channel_base=opts.cbase if opts.cbase is not None else int(preset.fmaps * 32768),
-        channel_max=opts.cmax if opts.cmax is not None else 512,
+        channel_base=_chosen(opts.cbase, int(preset.fmaps * 32768)),
+        channel_max=_chosen(opts.cmax, 512),
         fp32=bool(opts.fp32),
     )
-    synthesis = EasyDict(shared)
-    block_kwargs = EasyDict()
-    if opts.freezed is not None:
-        block_kwargs.freeze_layers = opts.freezed
-    if opts.nhwc:
-        synthesis.fp16_channels_last = block_kwargs.fp16_channels_last = True
+    memory = {"fp16_channels_last": True} if opts.nhwc else {}
     G_kwargs = EasyDict(
         class_name="training.networks.Generator",
-        z_dim=opts.z_dim if opts.z_dim is not None else 512,
-        w_dim=opts.w_dim if opts.w_dim is not None else 512,
-        mapping_kwargs=EasyDict(num_layers=opts.map_depth if opts.map_depth is not None else preset.map_depth),
-        synthesis_kwargs=synthesis,
+        z_dim=_chosen(opts.z_dim, 512),
+        w_dim=_chosen(opts.w_dim, 512),
+        mapping_kwargs=EasyDict(num_layers=_chosen(opts.map_depth, preset.map_depth)),
+        synthesis_kwargs=EasyDict(**capacity_and_precision, **memory),
     )
-    group = opts.mbstd_group if opts.mbstd_group is not None else preset.mbstd_group
+    frozen = {} if opts.freezed is None else {"freeze_layers": opts.freezed}
+    architecture = {} if preset.d_architecture == "resnet" else {"architecture": preset.d_architecture}
     D_kwargs = EasyDict(
         class_name="training.networks.Discriminator",
-        block_kwargs=block_kwargs,
+        block_kwargs=EasyDict(**frozen, **memory),
         mapping_kwargs=EasyDict(),
-        epilogue_kwargs=EasyDict(mbstd_group_size=group),
-        **shared,
+        epilogue_kwargs=EasyDict(mbstd_group_size=_chosen(opts.mbstd_group, preset.mbstd_group)),
+        **capacity_and_precision,
+        **architecture,
     )
-    if preset.d_architecture != "resnet":
-        D_kwargs.architecture = preset.d_architecture
     return G_kwargs, D_kwargs
+
+
+def _chosen(value: Any, default: Any) -> Any:
+    """The value of an option, or its default if it was not given."""
+    return default if value is None else value
 
 
 class BatchPreset(Protocol):
@@ -173,7 +178,7 @@ def batch_sizes(opts: EasyDict, preset: BatchPreset) -> tuple[int, int]:
     Raises:
         OptionError: the sizes do not divide.
     """
-    batch = preset.batch if opts.batch is None else opts.batch
+    batch = _chosen(opts.batch, preset.batch)
     if batch % opts.gpus != 0:
         raise OptionError("--batch", f"{batch} is not a multiple of --gpus {opts.gpus}")
     batch_gpu = opts.batch_gpu
@@ -185,26 +190,25 @@ def batch_sizes(opts: EasyDict, preset: BatchPreset) -> tuple[int, int]:
     return batch, batch_gpu
 
 
+# Option → the values of --aug that it belongs to.
+_AUGS_OF = {"p": ("fixed",), "target": ("ada",), "ada_max": ("ada",), "augpipe": ("ada", "fixed")}
+
+
 def augment_config(opts: EasyDict, default_aug: str) -> EasyDict:
     """ada_target, augment_p and augment_kwargs, as far as they apply.
 
     Raises:
         OptionError: options that exclude each other.
     """
-    aug = default_aug if opts.aug is None else opts.aug
-    if opts.p is not None and aug != "fixed":
-        raise OptionError("--p", "can only be given together with --aug=fixed")
-    if opts.p is None and aug == "fixed":
-        raise OptionError("--aug", "'fixed' needs the probability --p")
-    if opts.target is not None and aug != "ada":
-        raise OptionError("--target", "can only be given together with --aug=ada")
-    if opts.ada_max is not None and aug != "ada":
-        raise OptionError("--ada-max", "can only be given together with --aug=ada")
-    if opts.augpipe is not None and aug == "noaug":
-        raise OptionError("--augpipe", "cannot be given together with --aug=noaug")
+    aug = _chosen(opts.aug, default_aug)
+    for name, augs in _AUGS_OF.items():
+        if opts[name] is not None and aug not in augs:
+            raise OptionError("--" + name.replace("_", "-"), f"only of use with --aug={' or '.join(augs)}, found {aug}")
+    if aug == "fixed" and opts.p is None:
+        raise OptionError("--aug", "fixed takes its probability from --p, which is missing")
     found = EasyDict()
     if aug == "ada":
-        found.ada_target = 0.6 if opts.target is None else opts.target
+        found.ada_target = _chosen(opts.target, 0.6)
         if opts.ada_max is not None:
             found.ada_max = opts.ada_max
     if aug == "fixed":
@@ -212,7 +216,7 @@ def augment_config(opts: EasyDict, default_aug: str) -> EasyDict:
     if aug != "noaug":
         from .augment import AUGPIPE_PRESETS
 
-        pipe = AUGPIPE_PRESETS["bgc" if opts.augpipe is None else opts.augpipe]
+        pipe = AUGPIPE_PRESETS[_chosen(opts.augpipe, "bgc")]
         found.augment_kwargs = EasyDict(class_name="training.augment.AugmentPipe", **pipe)
     return found
 
@@ -225,19 +229,16 @@ def training_config(opts: EasyDict, preset: Preset, data: DataInfo, default_aug:
     """
     batch, batch_gpu = batch_sizes(opts, preset)
     c = run_config(opts, data)
-    c.G_kwargs, c.D_kwargs = network_config(opts, preset, batch_gpu)
+    c.G_kwargs, c.D_kwargs = network_config(opts, preset)
     for name, rate in (("G_opt_kwargs", opts.glr), ("D_opt_kwargs", opts.dlr)):
-        rate = preset.lr if rate is None else rate
-        c[name] = EasyDict(class_name="torch.optim.Adam", lr=rate, betas=[0.0, 0.99], eps=1e-8)
-    c.loss_kwargs = EasyDict(
-        class_name="training.loss.StyleGAN2Loss", r1_gamma=preset.gamma if opts.gamma is None else opts.gamma
-    )
+        c[name] = EasyDict(class_name="torch.optim.Adam", lr=_chosen(rate, preset.lr), betas=[0.0, 0.99], eps=1e-8)
+    c.loss_kwargs = EasyDict(class_name="training.loss.StyleGAN2Loss", r1_gamma=_chosen(opts.gamma, preset.gamma))
     if preset.pl_weight != 2:
         c.loss_kwargs.pl_weight = preset.pl_weight
     if preset.style_mixing_prob != 0.9:
         c.loss_kwargs.style_mixing_prob = preset.style_mixing_prob
     c.update(
-        total_kimg=preset.kimg if opts.kimg is None else opts.kimg,
+        total_kimg=_chosen(opts.kimg, preset.kimg),
         batch_size=batch,
         batch_gpu=batch_gpu,
         ema_kimg=preset.ema_kimg,
