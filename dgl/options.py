@@ -53,6 +53,8 @@ class Distillation(click.ParamType):
         if not 0 <= number < float("inf"):
             self.fail(f"expected a weight of at least 0, got {weight!r}", param, ctx)
         return name, number
+
+
 DGL_WEIGHT = 0.1  # λ of the authors' run lines
 
 _OPTIONS: list[Callable[[Any], Any]] = [
