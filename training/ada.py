@@ -7,7 +7,6 @@ import logging
 import math
 from typing import Any
 
-import numpy as np
 import torch
 
 from torch_utils import training_stats
@@ -98,8 +97,8 @@ class AdaController:
         self._collector.update()
         self.r_t = float(self._collector[SIGNS])
         if not math.isnan(self.r_t):
-            change = float(np.sign(self.r_t - self.target)) * self.step_p
-            self._buffer.copy_((self._buffer + change).clamp(0, self.max_p))
+            direction = (self.r_t > self.target) - (self.r_t < self.target)
+            self._buffer.add_(direction * self.step_p).clamp_(0, self.max_p)
             self._watch()
         return True
 
