@@ -39,9 +39,38 @@ class Schedule:
     image_ticks: int | None
     network_ticks: int | None
 
-    @staticmethod
-    def due(ticks: int | None, cur_tick: int, done: bool) -> bool:
-        return ticks is not None and (done or cur_tick % ticks == 0)
+    def images_due(self, tick: int, done: bool) -> bool:
+        return _is_due(self.image_ticks, tick, done)
+
+    def networks_due(self, tick: int, done: bool) -> bool:
+        return _is_due(self.network_ticks, tick, done)
+
+
+def _is_due(every: int | None, tick: int, done: bool) -> bool:
+    if every is None:
+        return False
+    return done or not tick % every
+
+
+class Clock:
+    """Measures one stretch of time after the other, without a gap.
+
+    Args:
+        start: when the first one began, as `time.time()` tells it.
+    """
+
+    def __init__(self, start: float) -> None:
+        self._start = self._lap_start = start
+
+    def lap(self) -> float:
+        """Ends the present stretch, and says how many seconds it took."""
+        now = time.time()
+        seconds, self._lap_start = now - self._lap_start, now
+        return seconds
+
+    def total(self) -> float:
+        """Seconds since the first stretch began."""
+        return time.time() - self._start
 
 
 class Maintenance:
@@ -82,9 +111,8 @@ class Maintenance:
         self.stopwatch = reporting.Stopwatch(device)
         self._metric_values: dict[str, float] = {}
         self._writer = reporting.StatsWriter(run_dir, run.stats_bytes) if distributed.is_main() else None
-        self._start_time = start_time
-        self._tick_start_time = time.time()
-        self._maintenance_sec = self._tick_start_time - start_time
+        self._clock = Clock(start_time)
+        self._maintenance_sec = self._clock.lap()
 
     def close(self) -> None:
         if self._writer is not None:
@@ -102,22 +130,21 @@ class Maintenance:
         Raises:
             TrainingStopped: gradients have not been finite for too long.
         """
-        run, schedule = self.run, self.schedule
-        is_over = run.tick_is_over(schedule.kimg_per_tick)
-        snapshot_due = schedule.due(schedule.network_ticks, run.cur_tick, done)
+        run, tick = self.run, self.run.cur_tick
+        is_over = run.tick_is_over(self.schedule.kimg_per_tick)
+        snapshot_due = self.schedule.networks_due(tick, done)
         before = self._state() if snapshot_due else None
         if before is not None:
             self._write_state(before)
-        end_time = time.time()
-        self._report_status(end_time)
-        if self.grid is not None and schedule.due(schedule.image_ticks, run.cur_tick, done):
+        self._report_status(self._clock.lap())
+        if self.grid is not None and self.schedule.images_due(tick, done):
             self.grid.save_fakes(f"fakes{run.cur_nimg // 1000:06d}.png")
         if snapshot_due:
             self._save_networks()
         self._write_statistics()
-        run.cur_tick += 1
-        run.tick_start_nimg = run.cur_nimg
-        run.finished_nimg = run.cur_nimg if done else run.finished_nimg
+        run.cur_tick, run.tick_start_nimg = tick + 1, run.cur_nimg
+        if done:
+            run.finished_nimg = run.cur_nimg
         num_bad = run.guard.take_longest()
         if num_bad > MAX_NONFINITE_STEPS or (snapshot_due and is_over):
             self._write_state(self._state())
@@ -128,11 +155,10 @@ class Maintenance:
                 f"stopped at image {run.cur_nimg:,}: gradients were not finite in {num_bad} steps in a row. Start from "
                 "an earlier snapshot with a lower --glr and --dlr, or, of a StyleGAN2, a larger --gamma"
             )
-        self._tick_start_time = time.time()
-        self._maintenance_sec = self._tick_start_time - end_time
+        self._maintenance_sec = self._clock.lap()
 
     def _elapsed_sec(self) -> float:
-        return self.run.elapsed_sec + time.time() - self._start_time
+        return self.run.elapsed_sec + self._clock.total()
 
     def _state(self) -> dict[str, Any]:
         return {**self.run.state_dict(), "elapsed_sec": self._elapsed_sec()}
@@ -141,11 +167,9 @@ class Maintenance:
         if distributed.is_main():
             run_state.save(self.run_dir, state)
 
-    def _report_status(self, end_time: float) -> None:
+    def _report_status(self, tick_sec: float) -> None:
         """The status line, and its numbers as statistics."""
-        run = self.run
-        elapsed_sec = run.elapsed_sec + end_time - self._start_time
-        tick_sec = end_time - self._tick_start_time
+        run, elapsed_sec = self.run, self._elapsed_sec()
         values = {
             "Progress/tick": run.cur_tick,
             "Progress/kimg": run.cur_nimg / 1e3,
@@ -194,5 +218,5 @@ class Maintenance:
         self.run.collector.update()
         if self._writer is not None:
             stats = self.run.collector.as_dict()
-            self._writer.write(stats, self._metric_values, self.run.cur_nimg, self._elapsed_sec())
+            self._writer.write(stats, self._metric_values, self.run.cur_nimg)
             self.run.stats_bytes = self._writer.num_bytes

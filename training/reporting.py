@@ -69,18 +69,20 @@ class StatsWriter:
         """The present length of stats.jsonl."""
         return self._path.stat().st_size
 
-    def write(self, stats: dict[str, Any], metrics: dict[str, float], cur_nimg: int, elapsed_sec: float) -> None:
+    def write(self, stats: dict[str, Any], metrics: dict[str, float], cur_nimg: int) -> None:
         """Writes the statistics of a tick (name → num, mean, std) and the latest metric values."""
         line = json.dumps({**stats, "timestamp": time.time()})
         with open(self._path, "a", encoding="utf-8") as f:
             f.write(line + "\n")
-        if self._tensorboard is None:
-            return
-        step = cur_nimg // 1000
-        for name, value in stats.items():
-            self._tensorboard.add_scalar(name, value.mean, global_step=step, walltime=elapsed_sec)
-        for name, number in metrics.items():
-            self._tensorboard.add_scalar(f"Metrics/{name}", number, global_step=step, walltime=elapsed_sec)
+        if self._tensorboard is not None:
+            scalars = {name: value.mean for name, value in stats.items()}
+            scalars |= {f"Metrics/{name}": value for name, value in metrics.items()}
+            self._write_scalars(scalars, cur_nimg // 1000)
+
+    def _write_scalars(self, scalars: dict[str, float], kimg: int) -> None:
+        """Writes an event for each, of the present time."""
+        for name, value in scalars.items():
+            self._tensorboard.add_scalar(name, value, global_step=kimg)
         self._tensorboard.flush()
 
     def close(self) -> None:
