@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
@@ -64,7 +65,7 @@ def _no_tracer_warnings() -> Iterator[None]:
         yield
 
 
-_constants: dict[tuple, torch.Tensor] = {}
+_constants: defaultdict[tuple, dict[tuple, torch.Tensor]] = defaultdict(dict)  # by kind of tensor, then by content
 
 
 def constant(
@@ -89,14 +90,14 @@ def constant(
     if torch.compiler.is_compiling():  # a part of the graph, not to be kept
         return _new_constant(value, shape, dtype, device, memory_format)
     array = np.asarray(value)
-    key = (array.shape, array.dtype, array.tobytes(), shape, dtype, device, memory_format)
-    tensor = _constants.get(key)
-    if tensor is None:
-        # What is kept may later meet autograd, even if made during inference.
-        with torch.inference_mode(False), suppress_tracer_warnings():
-            tensor = _new_constant(array, shape, dtype, device, memory_format)
-        if type(tensor) is torch.Tensor:  # no tracer's stand-in may be kept
-            _constants[key] = tensor
+    kept, content = _constants[device, dtype, memory_format], (array.tobytes(), array.dtype, array.shape, shape)
+    if content in kept:
+        return kept[content]
+    # What is kept may later meet autograd, even if made during inference.
+    with torch.inference_mode(False), suppress_tracer_warnings():
+        tensor = _new_constant(array, shape, dtype, device, memory_format)
+    if type(tensor) is torch.Tensor:  # no tracer's stand-in may be kept
+        kept[content] = tensor
     return tensor
 
 
@@ -187,11 +188,9 @@ def copy_params_and_buffers(src: torch.nn.Module, dst: torch.nn.Module, require_
 @contextmanager
 def ddp_sync(module: torch.nn.Module, sync: bool) -> Iterator[None]:
     """Context in which a DistributedDataParallel module leaves gradients local if `sync` is False."""
-    if sync or not isinstance(module, torch.nn.parallel.DistributedDataParallel):
+    parallel = torch.nn.parallel.DistributedDataParallel
+    with module.no_sync() if not sync and isinstance(module, parallel) else nullcontext():
         yield
-    else:
-        with module.no_sync():
-            yield
 
 
 def check_ddp_consistency(module: torch.nn.Module, ignore_regex: str | None = None) -> None:
