@@ -157,8 +157,10 @@ def _drive_link(url: str, page: bytes) -> str | None:
 
 
 def _content_name(url: str, response: requests.Response) -> str:
-    match = re.search(r'filename="([^"]+)"', response.headers.get("Content-Disposition", ""))
-    return match.group(1) if match else url
+    """What the server calls the content, in quotes; the URL if it says nothing."""
+    _, _, stated = response.headers.get("Content-Disposition", "").partition('filename="')
+    name, closing, _ = stated.partition('"')
+    return name if name and closing else url
 
 
 def _save(

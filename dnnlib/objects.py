@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -90,9 +91,12 @@ def is_top_level_function(obj: Any) -> bool:
 
 def get_top_level_function_name(obj: Any) -> str:
     """The dotted name under which `get_obj_by_name` finds a top-level function; of a script, its file's base name."""
-    if not is_top_level_function(obj):
-        raise ValueError(f"{obj!r} is not a top-level function")
-    module = obj.__module__
-    if module == "__main__":
-        module = os.path.splitext(os.path.basename(sys.modules[module].__file__ or "__main__"))[0]
-    return f"{module}.{obj.__name__}"
+    if is_top_level_function(obj):
+        return f"{_importable_name(obj.__module__)}.{obj.__name__}"
+    raise ValueError(f"{obj!r} is not a top-level function")
+
+
+def _importable_name(module: str) -> str:
+    """What another process imports a module as: for a script its file's base name, if there is a file."""
+    path = getattr(sys.modules[module], "__file__", None) if module == "__main__" else None
+    return Path(path).stem if path else module

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import re
+import string
 import tempfile
 import urllib.parse
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from dnnlib.download import check_sha256, download, unreadable
 from dnnlib.errors import FileError
 from dnnlib.files import open_atomic
 
+_PLAIN = frozenset(string.ascii_letters + string.digits + "._-")
 _MAX_NAME = 128  # characters of a URL in a file name, which most file systems limit to 255
 
 _cache_dir: str | None = None
@@ -128,6 +130,11 @@ def _url_hash(url: str) -> str:
     return hashlib.md5(url.encode(), usedforsecurity=False).hexdigest()
 
 
+def _cached_name(url: str, name: str) -> str:
+    """The cached file's name: the URL's hash, then of the content's own name what every file system takes."""
+    return f"{_url_hash(url)}_" + "".join(char if char in _PLAIN else "_" for char in name[:_MAX_NAME])
+
+
 def _find_cached(url: str, folder: str, sha256: str | None) -> str | None:
     pattern = os.path.join(glob.escape(folder), _url_hash(url) + "_*")
     matches = glob.glob(pattern)
@@ -155,8 +162,7 @@ def _download_to_cache(url: str, folder: str, num_attempts: int, verbose: bool, 
 
     def open_sink(name: str) -> AbstractContextManager[IO[bytes]]:
         nonlocal path
-        safe_name = re.sub(r"[^0-9a-zA-Z._-]", "_", name)[:_MAX_NAME]
-        path = os.path.join(folder, f"{_url_hash(url)}_{safe_name}")
+        path = os.path.join(folder, _cached_name(url, name))
         return open_atomic(path)
 
     try:

@@ -92,9 +92,9 @@ class Logger:
         self.file: IO[str] | None = open(file_name, file_mode, encoding="utf-8") if file_name is not None else None
         self.should_flush = should_flush
         self.console = sys.stdout  # Progress draws its bar here, so that it stays out of the file
-        self._replaced = (sys.stdout, sys.stderr)
-        sys.stdout = self
-        sys.stderr = self
+        self._replaced = {name: getattr(sys, name) for name in ("stdout", "stderr")}
+        for name in self._replaced:
+            setattr(sys, name, self)
 
     def __enter__(self) -> Logger:
         return self
@@ -104,14 +104,12 @@ class Logger:
 
     def write(self, text: str | bytes) -> int:
         """Writes to the console and the file; bytes are taken as UTF-8."""
-        if isinstance(text, bytes):
-            text = text.decode("utf-8", errors="replace")
-        if text:
-            for out in self._outputs():
-                out.write(text)
-            if self.should_flush:
-                self.flush()
-        return len(text)
+        shown = text if isinstance(text, str) else str(text, "utf-8", "replace")
+        for out in self._outputs() if shown else ():
+            out.write(shown)
+        if shown and self.should_flush:
+            self.flush()
+        return len(shown)
 
     def flush(self) -> None:
         """Flushes the console and the file."""
@@ -125,14 +123,12 @@ class Logger:
     def close(self) -> None:
         """Gives stdout and stderr back (unless somebody replaced them meanwhile) and closes the file."""
         self.flush()
-        out, err = self._replaced
-        if sys.stdout is self:
-            sys.stdout = out
-        if sys.stderr is self:
-            sys.stderr = err
-        if self.file is not None:
-            self.file.close()
-            self.file = None
+        for name, stream in self._replaced.items():
+            if getattr(sys, name) is self:
+                setattr(sys, name, stream)
+        file, self.file = self.file, None
+        if file is not None:
+            file.close()
 
     def _outputs(self) -> list[IO[str]]:
         return [self.console] if self.file is None else [self.file, self.console]
