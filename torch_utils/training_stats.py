@@ -6,11 +6,11 @@ there is, so that any number of them can be used side by side. All state is made
 
 from __future__ import annotations
 
+import math
 import re
 import weakref
 from typing import Any
 
-import numpy as np
 import torch
 
 import dnnlib
@@ -169,12 +169,12 @@ class Collector:
 
     def std(self, name: str) -> float:
         """The standard deviation (of the values themselves, not an estimate), 0 for one value, NaN without."""
-        num, total, squares = self._get(name)
-        if not num or not np.isfinite(total):
+        num, _, squares = self._get(name)
+        mean = self.mean(name)
+        if not math.isfinite(mean):
             return float("nan")
-        if num == 1:
-            return 0.0
-        return float(np.sqrt(max(squares / num - (total / num) ** 2, 0)))
+        variance = squares / num - mean**2 if num > 1 else 0.0
+        return math.sqrt(max(variance, 0.0))  # rounding may make it negative
 
     def as_dict(self) -> dnnlib.EasyDict:
         """For each name num, mean and std."""
