@@ -1,6 +1,7 @@
 """Finds the latent w whose image looks like a given one (Karras et al. 2020, arXiv:1912.04958, appendix D)."""
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -41,15 +42,21 @@ class Schedule:
 
     def learning_rate(self, t: float) -> float:
         """Rises linearly from 0, and falls along a cosine at the end."""
-        falling = min(1.0, (1.0 - t) / self.lr_rampdown_length)
-        rising = min(1.0, t / self.lr_rampup_length)
-        return self.initial_learning_rate * (0.5 - 0.5 * math.cos(math.pi * falling)) * rising
+        rate, left = self.initial_learning_rate, 1.0 - t
+        if left < self.lr_rampdown_length:
+            rate *= 0.5 - 0.5 * math.cos(math.pi * (left / self.lr_rampdown_length))
+        if t < self.lr_rampup_length:
+            rate *= t / self.lr_rampup_length
+        return rate
 
     def noise_factor(self, t: float) -> float:
         """Falls quadratically to 0."""
-        return self.initial_noise_factor * max(0.0, 1.0 - t / self.noise_ramp_length) ** 2
+        if t >= self.noise_ramp_length:
+            return 0.0
+        return self.initial_noise_factor * (1.0 - t / self.noise_ramp_length) ** 2
 
 
+@torch.no_grad()
 def w_statistics(G: Any, c: torch.Tensor, num_samples: int) -> tuple[torch.Tensor, float]:
     """The mean of w over random latents, and how far w lies from it.
 
@@ -61,12 +68,19 @@ def w_statistics(G: Any, c: torch.Tensor, num_samples: int) -> tuple[torch.Tenso
     Returns:
         mean [1, 1, w_dim], and the root of the mean squared distance from it (of whole vectors, not per dimension).
     """
-    z = torch.from_numpy(np.random.RandomState(_STATISTICS_SEED).randn(num_samples, G.z_dim)).to(torch.float32)
-    with torch.no_grad():
-        parts = [G.mapping(zs.to(c.device), c.expand(len(zs), -1))[:, :1] for zs in z.split(_STATISTICS_BATCH)]
-    w = torch.cat(parts).to(torch.float32)  # [num_samples, 1, w_dim]
-    mean = w.mean(dim=0, keepdim=True)
-    return mean, float(((w - mean).square().sum() / num_samples).sqrt())
+    w = torch.cat(list(_random_w(G, c, num_samples))).to(torch.float32)
+    mean = w.mean(dim=0)
+    mean_square = (w - mean).square().sum() / num_samples
+    return mean[None, None], mean_square.sqrt().item()
+
+
+def _random_w(G: Any, c: torch.Tensor, num_samples: int) -> Iterator[torch.Tensor]:
+    """w [N, w_dim] of that many latents altogether, in batches."""
+    rng = np.random.RandomState(_STATISTICS_SEED)
+    for done in range(0, num_samples, _STATISTICS_BATCH):
+        size = min(_STATISTICS_BATCH, num_samples - done)
+        z = torch.tensor(rng.randn(size, G.z_dim), dtype=torch.float32, device=c.device)
+        yield G.mapping(z, c.expand(size, -1))[:, 0]
 
 
 def noise_regulariser(noises: list[torch.Tensor]) -> torch.Tensor:
@@ -146,32 +160,40 @@ def project(
     c = torch.zeros([1, G.c_dim], device=device) if c is None else c.to(device)
     w_avg, w_std = w_statistics(G, c, w_avg_samples)
     with torch.no_grad():
-        target_features = features(target[None].to(device, torch.float32))
-
+        wanted = features(target[None].to(device, torch.float32))
+    noises = _noise_images(G.synthesis)
     w = w_avg.clone().requires_grad_(True)
-    noises = [buffer for name, buffer in G.synthesis.named_buffers() if "noise_const" in name]
-    for noise in noises:
-        noise.normal_().requires_grad_(True)
-    opt = torch.optim.Adam([w, *noises], lr=initial_learning_rate, betas=(0.9, 0.999))
-    found = torch.empty([num_steps, G.num_ws, G.w_dim])
+    opt = torch.optim.Adam([w, *noises], lr=1.0)  # times what the schedule says
+    rates = torch.optim.lr_scheduler.LambdaLR(opt, lambda step: schedule.learning_rate(step / num_steps))
+
+    def distance_at(t: float) -> torch.Tensor:
+        """How far the image of w, disturbed, is from the target; leaves gradients for w and the noise images."""
+        opt.zero_grad(set_to_none=True)
+        near = w + torch.randn_like(w) * (w_std * schedule.noise_factor(t))
+        image = G.synthesis(near.expand(-1, G.num_ws, -1), noise_mode="const", force_fp32=True)
+        distance = (features((image + 1) * 127.5) - wanted).square().sum()
+        (distance + regularize_noise_weight * noise_regulariser(noises)).backward()
+        return distance
+
+    path = []
     with Progress(num_steps, "projection", unit="step", enabled=None if verbose else False) as bar:
         for step in range(num_steps):
-            t = step / num_steps
-            for group in opt.param_groups:
-                group["lr"] = schedule.learning_rate(t)
-            ws = (w + torch.randn_like(w) * (w_std * schedule.noise_factor(t))).repeat(1, G.num_ws, 1)
-            image = (G.synthesis(ws, noise_mode="const", force_fp32=True) + 1) * 127.5
-            distance = (target_features - features(image)).square().sum()
-            opt.zero_grad(set_to_none=True)
-            (distance + regularize_noise_weight * noise_regulariser(noises)).backward()
-            opt.step()
-            found[step] = w.detach()[0].cpu()
+            distance = opt.step(functools.partial(distance_at, step / num_steps))
+            rates.step()
             for noise in noises:
                 whiten_(noise)
+            path.append(w.detach().to("cpu", copy=True))
             if verbose:
                 bar.desc = f"projection (distance {distance.item():.4g})"
             bar.update()
-    return found
+    return torch.cat(path).repeat(1, G.num_ws, 1)
+
+
+def _noise_images(synthesis: torch.nn.Module) -> list[torch.Tensor]:
+    """The constant noise of every layer that has some, drawn anew and ready to be optimised."""
+    own_buffers = (dict(layer.named_buffers(recurse=False)) for layer in synthesis.modules())
+    constants = [buffers["noise_const"] for buffers in own_buffers if "noise_const" in buffers]
+    return [noise.normal_().requires_grad_(True) for noise in constants]
 
 
 def _check(G: Any, target: torch.Tensor) -> None:
