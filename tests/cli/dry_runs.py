@@ -36,7 +36,7 @@ def dry_run(folder: Path, *args: str) -> dict[str, Any]:
     words = [arg.replace("TEACHER", str(teacher)) for arg in args]
     result = CliRunner().invoke(train.main, [f"--data={data}", f"--outdir={folder}/runs", "--dry-run", *words])
     assert result.exit_code == 0, result.output
-    text = result.stdout.removeprefix("Training options:\n").removesuffix("\n\nDry run; exiting.\n")
+    text = result.stdout.removeprefix("Resolved options:\n").removesuffix("\n\nNothing was started (--dry-run).\n")
     return _without_paths(json.loads(text), str(folder))
 
 

@@ -71,7 +71,7 @@ def two_gpus(data, tmp_path_factory):
     """The run directory of `--gpus=2`."""
     outdir = tmp_path_factory.mktemp("gpus")
     (output,) = finish(start([sys.executable, *options(data, outdir, "--gpus=2")]))
-    assert output.count("Training options:") == 1
+    assert output.count("Resolved options:") == 1
     assert output.count("Training is done") == 1
     return the_run(outdir)
 
@@ -86,7 +86,7 @@ def test_run_of_two_processes_says_so(two_gpus):
 def test_torchrun_does_the_same(data, two_gpus, tmp_path):
     command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", *options(data, tmp_path)]
     (output,) = finish(start(command))
-    assert output.count("Training options:") == 1
+    assert output.count("Resolved options:") == 1
     recorded = json.loads((the_run(tmp_path) / "training_options.json").read_text())
     assert recorded["num_gpus"] == 2
     assert_same_result(the_run(tmp_path), tensors(two_gpus))
@@ -198,7 +198,7 @@ def dry_run(data, monkeypatch, rank, *more):
 def test_under_torchrun_one_process_speaks(data, monkeypatch):
     first = dry_run(data, monkeypatch, 0)
     assert '"num_gpus": 4' in first.output
-    assert first.output.endswith("Dry run; exiting.\n")
+    assert first.output.endswith("Nothing was started (--dry-run).\n")
     assert dry_run(data, monkeypatch, 3).output == ""
     assert dry_run(data, monkeypatch, 0, "--gpus=4").exit_code == 0
 

@@ -41,7 +41,7 @@ def dry_run(data: str, *args: str) -> Any:
 def resolved(data: str, *args: str) -> dict[str, Any]:
     result = dry_run(data, *args)
     assert result.exit_code == 0, result.output
-    return json.loads(result.stdout.split("Training options:\n")[1].split("\n\nDry run")[0])
+    return json.loads(result.stdout.split("Resolved options:\n")[1].split("\n\nNothing was started")[0])
 
 
 # What becomes of options.
