@@ -46,21 +46,22 @@ def main(source: str, dest: str, force_fp16: bool, trust_pickle: bool) -> None:
     A BigGAN is read from pickles and from the public files, and written as either.
 
     \b
-    Example:
-      python legacy.py --source=stylegan2-cat-config-f.pkl --dest=stylegan2-cat-config-f.pkl.new.pkl
+    Examples:
+      # A network of the TensorFlow era.
+      python legacy.py --source=stylegan2-horse-config-f.pkl --dest=horse.pkl
+    \b
+      # A BigGAN, for programs that read the public files.
       python legacy.py --source=biggan-student.pkl --dest=student-folder
     """
     from training.pickles import open_networks, save_networks, snapshot_data
 
-    click.echo(f'Loading "{source}"...')
     data = open_networks(source, force_fp16=force_fp16, trust_pickle=trust_pickle)
-    click.echo(f'Saving "{dest}"...')
     if hasattr(data["G_ema"], "options") and not dest.endswith(".pkl"):
         _save_folder({name: data[name] for name in ("G", "D", "G_ema")}, dest)
     else:
         networks = {name: data[name] for name in ("G", "D", "G_ema", "augment_pipe")}
         save_networks(snapshot_data(networks, data["training_set_kwargs"]), dest)
-    click.echo("Done.")
+    click.echo(f"{dest}: the networks of {source}")
 
 
 def _save_folder(networks: dict[str, Any], folder: str) -> None:

@@ -356,7 +356,7 @@ def test_legacy_writes_a_folder(nets: dict[str, Any], tmp_path: Path) -> None:
     pickles.save_networks(pickles.snapshot_data({**nets, "augment_pipe": None}, None), source)
     for arguments in ((source, tmp_path / "public"), (tmp_path / "public", back)):
         result = CliRunner().invoke(legacy.main, [f"--{k}={v}" for k, v in zip(("source", "dest"), arguments)])
-        assert result.exit_code == 0, result.output
+        assert (result.exit_code, result.stdout) == (0, f"{arguments[1]}: the networks of {arguments[0]}\n")
     assert sorted(file.name for file in (tmp_path / "public").iterdir()) == ["D.pth", "G.pth", "G_ema.pth",
                                                                            "state_dict.pth"]
     found = pickles.open_networks(str(back))
