@@ -125,18 +125,23 @@ def calc_network(job: Job, path: str, device: torch.device) -> None:
             report_metric(result, run_dir=run_dir_of(path), snapshot_pkl=path)
 
 
+def _compute_in_full_precision() -> None:
+    """No TF32 on GPUs, for scores that can be compared; cuDNN may try which of its algorithms is the fastest."""
+    from torch.backends import cuda, cudnn
+
+    for library in (cuda.matmul, cudnn):
+        library.allow_tf32 = False
+    cudnn.benchmark = True
+
+
 def run(job: Job) -> None:
     """The work of one process."""
-    import torch
-
     from torch_utils import distributed
     from torch_utils.misc import resolve_device, tune_allocator
 
     tune_allocator()
     device = resolve_device(job.device)
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    _compute_in_full_precision()
     distributed.init(device.type)
     try:
         for path in job.networks:
@@ -194,16 +199,16 @@ def main(
       # A quick look at every snapshot of a run, without a download.
       python calc_metrics.py --network=runs/00000-fmnist --num-gen=2000 --detector=metrics/detectors/clothing32.pt
     \b
-    Metrics:
-      fid50k_full  Frechet inception distance against all real images
-      kid50k_full  kernel inception distance against all real images
-      pr50k3_full  precision and recall against all real images
-      ppl2_wend    perceptual path length in W, end points, whole image
-      is50k        inception score
+    What can be measured:
+      fid50k_full, fid50k   FID: features of real and generated images, as two normal distributions
+      kid50k_full, kid50k   KID: the same with a kernel, whose estimate few images do not bias
+      pr50k3_full, pr50k3   precision and recall: how many images of one kind lie among the other
+      is50k                 inception score: images of clear classes, and of many; no real ones
+      ppl2_wend             path length: how fast the image changes along a path in W, at its start
+    With _full all real images are taken, without it at most 50,000.
     \b
-    Older protocols:
-      fid50k, kid50k, pr50k3                      against at most 50,000 real images
-      ppl_zfull, ppl_wfull, ppl_zend, ppl_wend    perceptual path lengths of cropped images
+    Path lengths of the central part of the image, at the start of a path or all along it:
+      in W: ppl_wend, ppl_wfull; in Z: ppl_zend, ppl_zfull
     """
     from torch_utils import distributed
 
