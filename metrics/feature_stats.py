@@ -12,6 +12,22 @@ from dnnlib.files import open_atomic
 from torch_utils import distributed
 
 
+class _Moments:
+    """The float64 sums over vectors [n, F] that their mean and covariance need."""
+
+    def __init__(self, total: np.ndarray | float = 0.0, outer: np.ndarray | float = 0.0):
+        self.total, self.outer = np.asarray(total), np.asarray(outer)
+
+    def add(self, vectors: np.ndarray) -> None:
+        exact = vectors.astype(np.float64)
+        self.total = self.total + exact.sum(axis=0)
+        self.outer = self.outer + exact.T @ exact
+
+    def mean_cov(self, num: int) -> tuple[np.ndarray, np.ndarray]:
+        mean = self.total / num
+        return mean, self.outer / num - np.outer(mean, mean)
+
+
 class FeatureStats:
     """Collects feature vectors up to a maximum number.
 
@@ -22,33 +38,37 @@ class FeatureStats:
     """
 
     def __init__(self, capture_all: bool = False, capture_mean_cov: bool = False, max_items: int | None = None):
-        self.capture_all = capture_all
-        self.capture_mean_cov = capture_mean_cov
-        self.max_items = max_items
-        self.num_items = 0
+        self.max_items, self.num_items = max_items, 0
         self.num_features: int | None = None
-        self._chunks: list[np.ndarray] = []
-        self._sum = np.zeros(0)
-        self._sum_outer = np.zeros([0, 0])
+        self._vectors: list[np.ndarray] | None = [] if capture_all else None  # in pieces
+        self._moments = _Moments() if capture_mean_cov else None
+
+    @property
+    def capture_all(self) -> bool:
+        """Whether every vector is kept."""
+        return self._vectors is not None
+
+    @property
+    def capture_mean_cov(self) -> bool:
+        """Whether the sums for mean and covariance are kept."""
+        return self._moments is not None
 
     def append(self, x: np.ndarray) -> None:
         """Adds vectors [n, F]; those beyond max_items are dropped."""
-        x = np.asarray(x, dtype=np.float32)
-        assert x.ndim == 2, x.shape
-        if self.num_features is None:
-            self.num_features = x.shape[1]
-            self._sum = np.zeros(x.shape[1])
-            self._sum_outer = np.zeros([x.shape[1]] * 2)
-        assert x.shape[1] == self.num_features, (x.shape, self.num_features)
-        if self.max_items is not None:
-            x = x[: self.max_items - self.num_items]
-        self.num_items += len(x)
-        if self.capture_all:
-            self._chunks.append(x)
-        if self.capture_mean_cov:
-            exact = x.astype(np.float64)
-            self._sum += exact.sum(axis=0)
-            self._sum_outer += exact.T @ exact
+        vectors = np.asarray(x, dtype=np.float32)
+        assert vectors.ndim == 2, vectors.shape
+        assert self.num_features in (None, vectors.shape[1]), (vectors.shape, self.num_features)
+        vectors = vectors[: self._room()]
+        num, self.num_features = vectors.shape
+        self.num_items += num
+        if self._vectors is not None:
+            self._vectors.append(vectors)
+        if self._moments is not None:
+            self._moments.add(vectors)
+
+    def _room(self) -> int | None:
+        """How many more vectors are taken; None is any number."""
+        return None if self.max_items is None else self.max_items - self.num_items
 
     def append_torch(self, x: torch.Tensor) -> None:
         """Adds the vectors [n, F] of every rank: first the first of each rank in rank order, then the second ones."""
@@ -61,14 +81,14 @@ class FeatureStats:
 
     def is_full(self) -> bool:
         """Whether max_items vectors are there."""
-        return self.max_items is not None and self.num_items >= self.max_items
+        return self._room() == 0
 
     def get_all(self) -> np.ndarray:
         """All vectors, float32 [N, F]."""
-        assert self.capture_all, "made without capture_all"
-        if len(self._chunks) != 1:
-            self._chunks = [np.concatenate(self._chunks)]
-        return self._chunks[0]
+        assert self._vectors is not None, "made without capture_all"
+        if len(self._vectors) != 1:
+            self._vectors = [np.concatenate(self._vectors)]
+        return self._vectors[0]
 
     def get_all_torch(self) -> torch.Tensor:
         """All vectors as a tensor on the CPU, float32 [N, F]."""
@@ -76,30 +96,29 @@ class FeatureStats:
 
     def get_mean_cov(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean [F] and covariance [F, F] with divisor N, float64."""
-        assert self.capture_mean_cov, "made without capture_mean_cov"
-        mean = self._sum / self.num_items
-        return mean, self._sum_outer / self.num_items - np.outer(mean, mean)
+        assert self._moments is not None, "made without capture_mean_cov"
+        return self._moments.mean_cov(self.num_items)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The whole state as named arrays; `from_arrays` makes an equal object of them."""
         found: dict[str, np.ndarray] = {"num_items": np.array(self.num_items)}
         if self.capture_all:
             found["features"] = self.get_all()
-        if self.capture_mean_cov:
-            found |= {"sum": self._sum, "sum_outer": self._sum_outer}
+        if self._moments is not None:
+            found |= {"sum": self._moments.total, "sum_outer": self._moments.outer}
         return found
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any]) -> FeatureStats:
         """Rebuilds what `arrays` gave. Raises KeyError or ValueError if they do not belong together."""
-        stats = cls(capture_all="features" in arrays, capture_mean_cov="sum" in arrays)
+        stats = cls()
         stats.num_items = stats.max_items = int(arrays["num_items"])
-        if stats.capture_all:
-            stats._chunks = [arrays["features"]]
+        if "features" in arrays:
+            stats._vectors = [arrays["features"]]
             stats.num_features = arrays["features"].shape[1]
-        if stats.capture_mean_cov:
-            stats._sum, stats._sum_outer = arrays["sum"], arrays["sum_outer"]
-            stats.num_features = len(stats._sum)
+        if "sum" in arrays:
+            stats._moments = _Moments(arrays["sum"], arrays["sum_outer"])
+            stats.num_features = len(arrays["sum"])
         return stats
 
     def save(self, path: str | os.PathLike) -> None:
