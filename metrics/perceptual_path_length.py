@@ -46,58 +46,79 @@ def compute_ppl(opts: MetricOptions, name: str, kind: PathKind, num_pairs: int) 
     found = FeatureStats(capture_all=True, max_items=num_pairs)
     with opts.progress(num_pairs, name) as bar, torch.no_grad():
         for indices in rank_blocks(opts, num_pairs, block):
-            ends = _draw_ends(opts, labels, net.z_dim, indices, kind)
+            steps = _draw_steps(opts, labels, net.z_dim, indices, kind)
             with torch_seeded(opts, indices.start):
                 randomise_noise(net)
-            found.append_blocks(_distances(net, detector, opts.G_kwargs, ends, kind).unsqueeze(1))
+            images = _images_along(steps, net, opts.G_kwargs, kind)
+            found.append_blocks(_squared_speed(detector, prepare_images(images, kind.crop, net.img_resolution)))
             bar.set(found.num_items)
     value = mean_without_outliers(found.get_all()[:, 0]) if opts.rank == 0 else float("nan")
     return {opts.result_key(name, "ppl", detector, VGG16): value}
 
 
-def _draw_ends(
-    opts: MetricOptions, labels: LabelSource, z_dim: int, indices: range, kind: PathKind
-) -> tuple[torch.Tensor, ...]:
-    """Both ends [n, z_dim], their common label [n, c_dim] and the place in between [n, 1] of numbered pairs."""
-    rows = []
-    for index in indices:
-        rng = sample_rng(opts.seed, index)
-        z0, z1 = rng.randn(2, z_dim)
-        place = rng.uniform(size=1) if kind.sampling == "full" else np.zeros(1)
-        rows.append((z0, z1, labels.draw(rng), place))
-    return tuple(
-        torch.from_numpy(np.stack(column).astype(np.float32)).to(opts.device) for column in zip(*rows, strict=True)
-    )
+@dataclass(frozen=True)
+class _Steps:
+    """Short steps on the ways between pairs of latents.
+
+    Attributes:
+        ends: the latents, [2, n, z_dim].
+        places: from 0 to 1 on the way; where the steps begin, then where they end, [2 * n, 1].
+        labels: common to both latents, [n, c_dim].
+    """
+
+    ends: torch.Tensor
+    places: torch.Tensor
+    labels: torch.Tensor
 
 
-def _distances(
-    net: Any, detector: Detector, G_kwargs: dict[str, Any], ends: tuple[torch.Tensor, ...], kind: PathKind
-) -> torch.Tensor:
-    """The detector's squared distance over a step of EPSILON at each pair's place, divided by EPSILON^2; [n]."""
-    z0, z1, c, place = ends
-    truncation = {key: value for key, value in G_kwargs.items() if key.startswith("truncation")}
-    steps = torch.cat([place, place + EPSILON])
+def _draw_steps(opts: MetricOptions, labels: LabelSource, z_dim: int, indices: range, kind: PathKind) -> _Steps:
+    """The steps of numbered pairs."""
+
+    def draw(rng: np.random.RandomState) -> tuple[np.ndarray, ...]:
+        ends = rng.randn(2, z_dim)
+        begin = rng.uniform(size=1) if kind.sampling == "full" else np.zeros(1)
+        return ends, begin, labels.draw(rng)
+
+    drawn = zip(*(draw(sample_rng(opts.seed, index)) for index in indices), strict=True)
+    ends, begins, chosen = (torch.from_numpy(np.array(rows, dtype=np.float32)).to(opts.device) for rows in drawn)
+    return _Steps(ends.transpose(0, 1), torch.cat([begins, begins + EPSILON]), chosen)
+
+
+def _images_along(steps: _Steps, net: Any, G_kwargs: dict[str, Any], kind: PathKind) -> torch.Tensor:
+    """The images where the steps begin, then those where they end, [2 * n, C, H, W]."""
+    of_mapping = {key: value for key, value in G_kwargs.items() if key.startswith("truncation")}
+    of_synthesis = {key: value for key, value in G_kwargs.items() if key not in of_mapping}
+
+    def mapped(z: torch.Tensor) -> torch.Tensor:
+        """[2 * n, z_dim] → [2 * n, num_ws, w_dim]."""
+        return net.mapping(z, steps.labels.repeat(2, 1), **of_mapping)
+
     if kind.space == "w":
-        w0, w1 = net.mapping(torch.cat([z0, z1]), torch.cat([c, c]), **truncation).chunk(2)
-        ws = w0.repeat(2, 1, 1).lerp(w1.repeat(2, 1, 1), steps.unsqueeze(2))
+        start, end = mapped(steps.ends.flatten(0, 1)).unflatten(0, (2, -1)).repeat(1, 2, 1, 1)
+        ws = start.lerp(end, steps.places.unsqueeze(2))
     else:
-        z = slerp(z0.repeat(2, 1), z1.repeat(2, 1), steps)
-        ws = net.mapping(z, torch.cat([c, c]), **truncation)
-    rest = {key: value for key, value in G_kwargs.items() if key not in truncation}
-    images = net.synthesis(ws, **(rest | {"noise_mode": "const", "force_fp32": True}))
-    prepared = (prepare_images(images, kind.crop, net.img_resolution) + 1) * 127.5
-    here, there = detector(prepared, resize_images=False, return_lpips=True).chunk(2)
-    return (here - there).square().sum(dim=1) / EPSILON**2
+        start, end = steps.ends.repeat(1, 2, 1)
+        ws = mapped(slerp(start, end, steps.places))
+    return net.synthesis(ws, **(of_synthesis | {"noise_mode": "const", "force_fp32": True}))
 
 
-def slerp(a: torch.Tensor, b: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """Points on the great circle through the directions of a and b [n, D], t [n, 1] of the way; of unit length."""
-    a = F.normalize(a, dim=1, eps=0)
-    b = F.normalize(b, dim=1, eps=0)
-    cosine = (a * b).sum(dim=1, keepdim=True)
-    angle = t * cosine.acos()
-    tangent = F.normalize(b - cosine * a, dim=1, eps=0)
-    return F.normalize(a * angle.cos() + tangent * angle.sin(), dim=1, eps=0)
+def _squared_speed(detector: Detector, images: torch.Tensor) -> torch.Tensor:
+    """The detector's squared distance over each step, divided by EPSILON^2; [n, 1]."""
+    seen = detector((images + 1) * 127.5, resize_images=False, return_lpips=True)
+    return seen.unflatten(0, (2, -1)).diff(dim=0).square().sum(dim=2).T / EPSILON**2
+
+
+def _unit(x: torch.Tensor) -> torch.Tensor:
+    return F.normalize(x, dim=1, eps=0)
+
+
+def slerp(start: torch.Tensor, end: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    """Unit vectors on the great circle from the direction of start to that of end [n, D], `place` [n, 1] of the way."""
+    start, end = _unit(start), _unit(end)
+    cosine = (start * end).sum(dim=1, keepdim=True)
+    ahead = _unit(end - cosine * start)  # from start along the circle
+    turned = cosine.acos() * place
+    return _unit(turned.cos() * start + turned.sin() * ahead)
 
 
 def prepare_images(images: torch.Tensor, crop: bool, img_resolution: int) -> torch.Tensor:
@@ -108,21 +129,19 @@ def prepare_images(images: torch.Tensor, crop: bool, img_resolution: int) -> tor
     """
     if crop:
         eighth = images.shape[2] // 8
-        images = images[:, :, 3 * eighth : 7 * eighth, 2 * eighth : 6 * eighth]
-    factor = img_resolution // _MAX_RESOLUTION
-    return F.avg_pool2d(images, factor) if factor > 1 else images
+        images = images.narrow(2, 3 * eighth, 4 * eighth).narrow(3, 2 * eighth, 4 * eighth)
+    return F.avg_pool2d(images, max(img_resolution // _MAX_RESOLUTION, 1))
 
 
 def randomise_noise(net: torch.nn.Module) -> None:
     """Fills the constant noise images of a generator with new ones."""
-    for name, buffer in net.named_buffers():
-        if name.endswith(".noise_const"):
-            buffer.normal_()
+    noise_images = (image for name, image in net.named_buffers() if name.endswith(".noise_const"))
+    for image in noise_images:
+        image.normal_()
 
 
 def mean_without_outliers(distances: np.ndarray) -> float:
     """The mean of the distances [N] from the 1st to the 99th percentile, both values included."""
-    distances = distances.astype(np.float64)
-    low = np.percentile(distances, 1, method="lower")
-    high = np.percentile(distances, 99, method="higher")
-    return float(distances[(distances >= low) & (distances <= high)].mean())
+    exact = distances.astype(np.float64)
+    least, most = np.percentile(exact, 1, method="lower"), np.percentile(exact, 99, method="higher")
+    return float(exact[(least <= exact) & (exact <= most)].mean())
