@@ -91,7 +91,7 @@ class Detector:
             DetectorError: the detector does not know the call form, or its result has another shape.
         """
         if images.shape[1] == 1:
-            images = images.repeat([1, 3, 1, 1])
+            images = images.expand(-1, 3, -1, -1).contiguous()
         if unknown := set(mode) - self._call_options():
             raise DetectorError(
                 f"detector {self.name}: does not know the option {sorted(unknown)[0]}, which this metric needs;"

@@ -21,6 +21,7 @@ from torch_utils import distributed
 
 MetricFunction = Callable[[MetricOptions], dict[str, float]]
 
+_OWN_KEYS = {"comparable", "protocol"}  # of a result, last in its line: what other code bases write comes first
 _metrics: dict[str, MetricFunction] = {}
 
 
@@ -65,18 +66,17 @@ def calc_metric(metric: str, **options: Any) -> EasyDict:
     if not is_valid_metric(metric):
         raise UnknownMetric(f"no metric is called {metric!r}; valid ones: {', '.join(list_valid_metrics())}")
     opts = MetricOptions(**options)
-    start_time = time.time()
-    results = _metrics[metric](opts)
-    total_time, results = distributed.broadcast_object((time.time() - start_time, results))
-    return EasyDict(
-        results=EasyDict({name: float(value) for name, value in results.items()}),
-        metric=metric,
-        total_time=total_time,
-        total_time_str=format_time(total_time),
-        num_gpus=opts.num_gpus,
-        comparable=opts.comparable,
-        protocol=EasyDict(opts.protocol),
-    )
+    values, seconds = distributed.broadcast_object(_timed(_metrics[metric], opts))
+    result = EasyDict(results=EasyDict((name, float(value)) for name, value in values.items()), metric=metric)
+    result |= {"total_time": seconds, "total_time_str": format_time(seconds), "num_gpus": opts.num_gpus}
+    result |= {"comparable": opts.comparable, "protocol": EasyDict(opts.protocol)}
+    return result
+
+
+def _timed(function: MetricFunction, opts: MetricOptions) -> tuple[dict[str, float], float]:
+    """What a metric finds, and how many seconds it takes."""
+    begin = time.time()
+    return function(opts), time.time() - begin
 
 
 def report_metric(result_dict: dict[str, Any], run_dir: str | None = None, snapshot_pkl: str | None = None) -> None:
@@ -86,17 +86,16 @@ def report_metric(result_dict: dict[str, Any], run_dir: str | None = None, snaps
         run_dir: nothing is written if it is None or no folder.
         snapshot_pkl: the network that was measured; recorded relative to run_dir if both are given.
     """
-    if run_dir is not None and snapshot_pkl is not None:
-        snapshot_pkl = os.path.relpath(snapshot_pkl, run_dir)
-    own = {"comparable", "protocol"}
-    row = {key: value for key, value in result_dict.items() if key not in own}
-    row |= {"snapshot_pkl": snapshot_pkl, "timestamp": time.time()}
-    row |= {key: value for key, value in result_dict.items() if key in own}
-    line = json.dumps(row)
+    facts = {**result_dict, "snapshot_pkl": _seen_from(run_dir, snapshot_pkl), "timestamp": time.time()}
+    line = json.dumps({key: facts[key] for key in sorted(facts, key=_OWN_KEYS.__contains__)})
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
     if run_dir is not None and os.path.isdir(run_dir):
         append_line(os.path.join(run_dir, f"metric-{result_dict['metric']}.jsonl"), line)
+
+
+def _seen_from(folder: str | None, path: str | None) -> str | None:
+    return path if folder is None or path is None else os.path.relpath(path, folder)
 
 
 def _define(

@@ -79,19 +79,19 @@ def _run_on_dataset(
 ) -> FeatureStats:
     stats = FeatureStats(max_items=num_items, **capture)
     rounds = -(-num_items // opts.num_gpus)  # equally many items on every rank; the surplus is dropped at the end
-    order = [(i * opts.num_gpus + opts.rank) % num_items for i in range(rounds)]
+    order = np.arange(opts.rank, rounds * opts.num_gpus, opts.num_gpus) % num_items
     rng = torch.Generator()  # the loader draws a number even where it does not shuffle; not from the global state
     loader = torch.utils.data.DataLoader(
         dataset,
-        sampler=order,
+        sampler=order.tolist(),
         batch_size=batch_size,
         generator=rng,
         worker_init_fn=ignore_signals,
         **opts.loader_kwargs(),
     )
     with opts.progress(num_items, "real images") as bar, torch.no_grad():
-        for images, _labels in loader:
-            stats.append_torch(detector(images.to(opts.device), **detector_kwargs))
+        for batch in loader:  # images and labels
+            stats.append_torch(detector(batch[0].to(opts.device), **detector_kwargs))
             bar.set(stats.num_items)
     return stats
 

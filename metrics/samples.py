@@ -50,8 +50,8 @@ def rank_blocks(opts: MetricOptions, num_items: int, block: int) -> list[range]:
     """
     num_blocks = -(-num_items // block)
     rounds = -(-num_blocks // opts.num_gpus)
-    starts = [(i * opts.num_gpus + opts.rank) * block for i in range(rounds)]
-    return [range(start, start + block) for start in starts]
+    mine = range(opts.rank, rounds * opts.num_gpus, opts.num_gpus)
+    return [range(number * block, (number + 1) * block) for number in mine]
 
 
 @contextlib.contextmanager
