@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -98,17 +97,6 @@ def export(net: SmallDetector, dest: Path) -> str:
         param.requires_grad_(False)
     buffer = io.BytesIO()
     torchscript.save(torchscript.script(net), buffer)
-    data = without_debug_files(buffer.getvalue())
     with open_atomic(dest) as file:
-        file.write(data)
-    return hashlib.sha256(data).hexdigest()
-
-
-def without_debug_files(data: bytes) -> bytes:
-    """A TorchScript archive without the records of which source line on which machine each instruction came from."""
-    stripped = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(stripped, "w") as target:
-        for name in source.namelist():
-            if not name.endswith(".debug_pkl"):
-                target.writestr(zipfile.ZipInfo(name), source.read(name))  # ZipInfo's own date, so that runs agree
-    return stripped.getvalue()
+        file.write(buffer.getvalue())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()

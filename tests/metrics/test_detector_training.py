@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from dnnlib.util import UserError
 from metrics.detector import DetectorSpec, load
-from metrics.detector_training import augment, read_idx, without_debug_files
+from metrics.detector_training import augment, read_idx
 from metrics.train_detector import main
 
 
@@ -81,16 +81,3 @@ def test_missing_data_is_one_line(tmp_path):
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: --data: cannot read {tmp_path}/train-images-idx3-ubyte.gz")
     assert len(result.stderr.splitlines()) == 1
-
-
-def test_debug_files_are_left_out(tmp_path):
-    import io
-    import zipfile
-
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("a/code/m.py", "code")
-        archive.writestr("a/code/m.py.debug_pkl", "/home/somebody")
-    with zipfile.ZipFile(io.BytesIO(without_debug_files(buffer.getvalue()))) as archive:
-        assert archive.namelist() == ["a/code/m.py"]
-        assert archive.read("a/code/m.py") == b"code"
