@@ -160,19 +160,15 @@ def class_label(c_dim: int, class_idx: int | None) -> np.ndarray:
     Raises:
         UserError: the network is conditional and there is no class, or none of that number.
     """
-    label = np.zeros([1, c_dim], dtype=np.float32)
-    if c_dim == 0:
-        if class_idx is not None:
-            click.echo("Warning: --class is ignored by an unconditional network", err=True)
-    elif class_idx is None:
-        raise UserError(f"--class: this network is conditional; give a class from 0 to {c_dim - 1}")
-    elif class_idx >= c_dim:
+    if c_dim == 0 and class_idx is not None:
+        click.echo("Warning: --class has no effect, this network knows no classes", err=True)
+    elif c_dim != 0 and class_idx is None:
+        raise UserError(f"--class: give the class of the images, 0 to {c_dim - 1}")
+    elif c_dim != 0 and class_idx not in range(c_dim):
         raise UserError(f"--class: this network has classes 0 to {c_dim - 1}, got {class_idx}")
-    else:
-        label[0, class_idx] = 1
-    return label
+    return (np.arange(c_dim) == class_idx).astype(np.float32)[np.newaxis]
 
 
 class_option = click.option(
-    "--class", "class_idx", type=click.IntRange(min=0), metavar="INT", help="Class label of a conditional network."
+    "--class", "class_idx", type=click.IntRange(min=0), metavar="INT", help="Number of the class, if there are classes."
 )

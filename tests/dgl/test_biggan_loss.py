@@ -145,7 +145,7 @@ def test_images_by_class_and_truncation(student: Path, tmp_path: Path) -> None:
         invoke(generate.main, *args, *options, f"--outdir={tmp_path / name}")
     images = {(tmp_path / name / "seed0001.png").read_bytes() for name in "abc"}
     assert len(images) == 3
-    assert "--class: this network is conditional" in invoke(generate.main, *args, f"--outdir={tmp_path}", expect=1)
+    assert "--class: give the class of the images" in invoke(generate.main, *args, f"--outdir={tmp_path}", expect=1)
     torch.manual_seed(0)
     import numpy as np
 

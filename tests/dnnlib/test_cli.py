@@ -172,11 +172,11 @@ def test_label_of_a_class(capsys):
     assert cli.class_label(0, None).shape == (1, 0)
     assert capsys.readouterr().err == ""
     assert cli.class_label(0, 2).shape == (1, 0)
-    assert capsys.readouterr().err == "Warning: --class is ignored by an unconditional network\n"
+    assert capsys.readouterr().err == "Warning: --class has no effect, this network knows no classes\n"
 
 
 def test_classes_that_do_not_exist():
-    with pytest.raises(UserError, match="--class: this network is conditional; give a class from 0 to 2"):
+    with pytest.raises(UserError, match="--class: give the class of the images, 0 to 2"):
         cli.class_label(3, None)
     with pytest.raises(UserError, match="--class: this network has classes 0 to 2, got 3"):
         cli.class_label(3, 3)
