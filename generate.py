@@ -20,23 +20,23 @@ from dnnlib.util import UserError
 
 
 @click.command(cls=Command)
-@click.option("--network", "network_pkl", help="Network pickle: path or URL.", required=True, metavar="[PATH|URL]")
-@click.option("--seeds", help="Random seeds, e.g. 0,1,4-6.", type=SeedList(), metavar="LIST")
-@click.option("--trunc", "truncation_psi", help="Truncation psi.  [default: 1]", type=float, default=1,
-              metavar="FLOAT")
+@click.option("--network", help="Network pickle: path or URL.", required=True, metavar="[PATH|URL]")
+@click.option("--seeds", help="One image per seed, e.g. 3,8,20-29.", type=SeedList(), metavar="LIST")
+@click.option("--trunc", "psi", help="Truncation: factor of the distance of w from its average.  [default: 1]",
+              type=float, default=1, metavar="FLOAT")
 @class_option
 @click.option("--noise-mode", help="Noise of the synthesis network.  [default: const]",
               type=click.Choice(["const", "random", "none"]), default="const")
 @click.option("--projected-w", help="Images of the array w [n, num_ws, w_dim] in an npz file, instead of --seeds.",
               metavar="FILE")
-@click.option("--outdir", help="Where to write the images.", required=True, metavar="DIR")
+@click.option("--outdir", help="Folder for the images.", required=True, metavar="DIR")
 @click.option("--batch", help="Images at a time.  [default: 1]", type=click.IntRange(min=1), default=1, metavar="INT")
 @device_option
 @trust_pickle_option
 def main(
-    network_pkl: str,
+    network: str,
     seeds: list[int] | None,
-    truncation_psi: float,
+    psi: float,
     class_idx: int | None,
     noise_mode: str,
     projected_w: str | None,
@@ -51,17 +51,17 @@ def main(
 
     \b
     Examples:
-      # Curated images without truncation.
-      python generate.py --outdir=out --seeds=85,265,297,849 --network=metfaces.pkl
+      # A dozen faces that do not stray far from the average one.
+      python generate.py --network=ffhq.pkl --seeds=1-12 --trunc=0.6 --outdir=faces
     \b
-      # Images of one class.
-      python generate.py --outdir=out --seeds=0-35 --class=1 --network=cifar10.pkl
+      # Images of one class, 16 at a time.
+      python generate.py --network=cifar10.pkl --class=7 --seeds=100-499 --batch=16 --outdir=horses
     \b
       # An image that projector.py found.
-      python generate.py --outdir=out --projected-w=projected_w.npz --network=metfaces.pkl
+      python generate.py --network=ffhq.pkl --projected-w=found/projected_w.npz --outdir=again
     """
     if projected_w is None and not seeds:
-        raise click.UsageError("--seeds is required unless --projected-w is given")
+        raise click.UsageError("there is nothing to generate: pass --seeds or --projected-w")
     check_writable_dir(outdir, "--outdir")
     import torch
 
@@ -70,12 +70,12 @@ def main(
 
     tune_allocator()
     target = resolve_device(device)
-    G = open_networks(network_pkl, trust_pickle=trust_pickle)["G_ema"].to(target)
+    G = open_networks(network, trust_pickle=trust_pickle)["G_ema"].to(target)
     synthesis = {"noise_mode": noise_mode}
     with torch.no_grad():
         if projected_w is not None:
             if seeds:
-                click.echo("Warning: --seeds is ignored with --projected-w", err=True)
+                click.echo("Warning: --seeds has no effect, the images are those of --projected-w", err=True)
             ws = torch.from_numpy(_load_ws(projected_w, G)).to(target)
             images = {f"proj{i:02d}.png": (ws[i : i + 1],) for i in range(len(ws))}
             _write(lambda args: G.synthesis(*args, **synthesis), images, outdir, 1)
@@ -84,7 +84,7 @@ def main(
         assert seeds is not None
         zs = torch.from_numpy(seed_latents(seeds, G.z_dim)).to(target)
         latents = {f"seed{seed:04d}.png": (zs[i : i + 1], label) for i, seed in enumerate(seeds)}
-        _write(lambda args: G(*args, truncation_psi=truncation_psi, **synthesis), latents, outdir, batch)
+        _write(lambda args: G(*args, truncation_psi=psi, **synthesis), latents, outdir, batch)
 
 
 def _load_ws(path: str, G: Any) -> np.ndarray:

@@ -101,7 +101,7 @@ def test_projected_w(tmp_path, network):
     np.savez(tmp_path / "w.npz", w=ws.numpy())
     result = run(network=network, projected_w=tmp_path / "w.npz", outdir=tmp_path / "out", seeds="1")
     assert result.exit_code == 0
-    assert result.stderr == "Warning: --seeds is ignored with --projected-w\n"
+    assert result.stderr == "Warning: --seeds has no effect, the images are those of --projected-w\n"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["proj00.png", "proj01.png"]
     expected = (G.synthesis(ws[1:], noise_mode="const")[0].permute(1, 2, 0) * 127.5 + 128).clamp(0, 255)
     assert_image(tmp_path / "out" / "proj01.png", expected.to(torch.uint8).numpy())
@@ -109,13 +109,13 @@ def test_projected_w(tmp_path, network):
 
 def test_a_class_nobody_needs(tmp_path, network):
     result = run(**{"network": network, "seeds": "1", "class": 3, "outdir": tmp_path})
-    assert (result.exit_code, result.stderr) == (0, "Warning: --class is ignored by an unconditional network\n")
+    assert (result.exit_code, result.stderr) == (0, "Warning: --class has no effect, this network knows no classes\n")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "--seeds is required unless --projected-w is given"),
+        ({}, "there is nothing to generate: pass --seeds or --projected-w"),
         ({"seeds": "1-"}, "Invalid value for '--seeds': expected numbers and ranges such as 1,3,5-8, found '1-'"),
         ({"seeds": "9-3"}, "Invalid value for '--seeds': a range goes upwards, found '9-3'"),
         ({"seeds": "1", "trunc": "x"}, "Invalid value for '--trunc': 'x' is not a valid float."),
@@ -136,7 +136,7 @@ def test_options_that_do_not_fit(options, message, network, tmp_path):
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        (None, "--class: this network is conditional; give a class from 0 to 2"),
+        (None, "--class: give the class of the images, 0 to 2"),
         (3, "--class: this network has classes 0 to 2, got 3"),
     ],
 )
