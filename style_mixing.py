@@ -1,4 +1,5 @@
 """Mix the styles of generated images: a table of images with the layout of one seed and the details of another."""
+import itertools
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -25,26 +26,25 @@ DEFAULT_STYLES = range(7)
 
 
 @click.command(cls=Command)
-@click.option("--network", "network_pkl", help="Network pickle: path or URL.", required=True, metavar="[PATH|URL]")
-@click.option("--rows", "row_seeds", help="Seeds of the rows, e.g. 85,100-102.", type=SeedList(), required=True,
-              metavar="LIST")
-@click.option("--cols", "col_seeds", help="Seeds of the columns.", type=SeedList(), required=True, metavar="LIST")
+@click.option("--network", help="Network pickle: path or URL.", required=True, metavar="[PATH|URL]")
+@click.option("--rows", help="Seeds of the rows, e.g. 11,40-42.", type=SeedList(), required=True, metavar="LIST")
+@click.option("--cols", help="Seeds of the columns.", type=SeedList(), required=True, metavar="LIST")
 @click.option("--styles", "layers", help="Layers, from coarse to fine, that take the column's style.  [default: 0-6, "
               "as far as the network has them]", type=SeedList(), metavar="LIST")
-@click.option("--trunc", "truncation_psi", help="Truncation psi.  [default: 1]", type=float, default=1,
-              metavar="FLOAT")
+@click.option("--trunc", "psi", help="Truncation: factor of the distance of w from its average.  [default: 1]",
+              type=float, default=1, metavar="FLOAT")
 @class_option
 @click.option("--noise-mode", help="Noise of the synthesis network.  [default: const]",
               type=click.Choice(["const", "random", "none"]), default="const")
-@click.option("--outdir", help="Where to write the images.", required=True, metavar="DIR")
+@click.option("--outdir", help="Folder for the images.", required=True, metavar="DIR")
 @device_option
 @trust_pickle_option
 def main(
-    network_pkl: str,
-    row_seeds: list[int],
-    col_seeds: list[int],
+    network: str,
+    rows: list[int],
+    cols: list[int],
     layers: list[int] | None,
-    truncation_psi: float,
+    psi: float,
     class_idx: int | None,
     noise_mode: str,
     outdir: str,
@@ -57,7 +57,7 @@ def main(
 
     \b
     Example:
-      python style_mixing.py --outdir=out --rows=85,100,75,458,1500 --cols=55,821,1789,293 --network=metfaces.pkl
+      python style_mixing.py --network=ffhq.pkl --rows=11,40-42 --cols=5,17,23 --styles=0-3 --outdir=mixed
     """
     check_writable_dir(outdir, "--outdir")
     import torch
@@ -68,22 +68,23 @@ def main(
 
     tune_allocator()
     target = resolve_device(device)
-    G = open_networks(network_pkl, trust_pickle=trust_pickle)["G_ema"].to(target)
+    G = open_networks(network, trust_pickle=trust_pickle)["G_ema"].to(target)
     chosen = _layers(G, layers)
     label = torch.from_numpy(class_label(G.c_dim, class_idx)).to(target)
     os.makedirs(outdir, exist_ok=True)
     with torch.no_grad():
-        seeds = list(dict.fromkeys(row_seeds + col_seeds))
+        seeds = list(dict.fromkeys(rows + cols))
         zs = torch.from_numpy(seed_latents(seeds, G.z_dim)).to(target)
-        all_ws = G.mapping(zs, label.expand(len(zs), -1), truncation_psi=truncation_psi)
-        mixes = _mixes(dict(zip(seeds, all_ws, strict=True)), row_seeds, col_seeds, chosen)
+        all_ws = G.mapping(zs, label.expand(len(zs), -1), truncation_psi=psi)
+        mixes = _mixes(dict(zip(seeds, all_ws, strict=True)), rows, cols, chosen)
         images = {}
         with Progress(len(mixes), "images", unit="img") as bar:
             for (row, col), ws in mixes.items():
-                images[row, col] = truncated(G.synthesis(ws[None], noise_mode=noise_mode))[0]
-                write_png(os.path.join(outdir, f"{row}-{col}.png"), images[row, col])
+                image = truncated(G.synthesis(ws[None], noise_mode=noise_mode))[0]
+                write_png(os.path.join(outdir, f"{row}-{col}.png"), image)
+                images[row, col] = image
                 bar.update()
-    write_png(os.path.join(outdir, "grid.png"), _grid(images, row_seeds, col_seeds))
+    write_png(os.path.join(outdir, "grid.png"), _grid(images, rows, cols))
 
 
 def _layers(G: Any, layers: list[int] | None) -> list[int]:
@@ -98,23 +99,25 @@ def _layers(G: Any, layers: list[int] | None) -> list[int]:
 
 
 def _mixes(
-    ws_of: dict[int, "torch.Tensor"], row_seeds: list[int], col_seeds: list[int], layers: list[int]
+    ws_of: dict[int, "torch.Tensor"], rows: list[int], cols: list[int], layers: list[int]
 ) -> dict[tuple[int, int], "torch.Tensor"]:
     """(row, column) → ws [num_ws, w_dim] of every image; a seed with itself stays what it is."""
-    mixes = {(seed, seed): ws for seed, ws in ws_of.items()}
-    for row in row_seeds:
-        for col in col_seeds:
-            mixes[row, col] = ws = ws_of[row].clone()
-            ws[layers] = ws_of[col][layers]
-    return mixes
+    import torch
+
+    ws = next(iter(ws_of.values()))
+    from_col = ws.new_zeros(len(ws), 1, dtype=torch.bool)
+    from_col[layers] = True
+    alone = [(seed, seed) for seed in ws_of]
+    pairs = dict.fromkeys([*alone, *itertools.product(rows, cols)])
+    return {(row, col): torch.where(from_col, ws_of[col], ws_of[row]) for row, col in pairs}
 
 
-def _grid(images: dict[tuple[int, int], np.ndarray], row_seeds: list[int], col_seeds: list[int]) -> np.ndarray:
+def _grid(images: dict[tuple[int, int], np.ndarray], rows: list[int], cols: list[int]) -> np.ndarray:
     """All images [H, W, C] in one, headed by those of the columns and of the rows alone; the corner is black."""
-    corner = np.zeros_like(images[row_seeds[0], row_seeds[0]])
-    table = [[corner] + [images[col, col] for col in col_seeds]]
-    table += [[images[row, row]] + [images[row, col] for col in col_seeds] for row in row_seeds]
-    return np.concatenate([np.concatenate(row, axis=1) for row in table])
+    corner = np.zeros_like(images[rows[0], rows[0]])
+    head = [corner, *(images[col, col] for col in cols)]
+    body = ([images[row, row], *(images[row, col] for col in cols)] for row in rows)
+    return np.concatenate([np.concatenate(line, axis=1) for line in (head, *body)])
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def test_class_and_grey(tmp_path, conditional):
 def test_class_of_an_unconditional_network_is_ignored(tmp_path, network):
     result = run(network=network, outdir=tmp_path, rows=1, cols=2, **{"class": 2})
     assert result.exit_code == 0
-    assert "Warning: --class is ignored by an unconditional network\n" in result.output
+    assert "Warning: --class has no effect, this network knows no classes\n" in result.output
 
 
 def test_noise_modes(tmp_path, network):
@@ -115,7 +115,7 @@ def test_errors(tmp_path, network, options, message):
 def test_conditional_network_needs_a_class(tmp_path, conditional):
     result = run(network=conditional, outdir=tmp_path)
     assert result.exit_code == 1
-    assert result.output == "Error: --class: this network is conditional; give a class from 0 to 2\n"
+    assert result.output == "Error: --class: give the class of the images, 0 to 2\n"
     result = run(network=conditional, outdir=tmp_path, **{"class": 3})
     assert result.output == "Error: --class: this network has classes 0 to 2, got 3\n"
 
