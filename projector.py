@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from training.perceptual import Features
 
 OWN_DISCRIMINATOR = "D"
-FRAMES_PER_SEC = 10
+VIDEO = {"fps": 10, "codec": "libx264", "bitrate": "16M", "macro_block_size": 1}  # any size of image
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's, by number of channels
 
 
 @click.command(cls=Command)
-@click.option("--network", "network_pkl", help="Network pickle: path or URL.", required=True, metavar="[PATH|URL]")
-@click.option("--target", "target_fname", help="Image to look for; cropped to a square around its centre and resized.",
+@click.option("--network", help="Network pickle: path or URL.", required=True, metavar="[PATH|URL]")
+@click.option("--target", "target_path", help="Image to look for; cropped to a square around its centre and resized.",
               required=True, metavar="FILE")
 @click.option("--num-steps", help="Optimisation steps.  [default: 1000]", type=click.IntRange(min=1), default=1000,
               metavar="INT")
-@click.option("--seed", help="Random seed.  [default: 303]", type=click.IntRange(min=0, max=2**32 - 1), default=303,
-              metavar="INT")
+@click.option("--seed", help="Where the random numbers start from.  [default: 303]",
+              type=click.IntRange(min=0, max=2**32 - 1), default=303, metavar="INT")
 @click.option("--save-video", help="Write a video of the optimisation; needs the extra 'video'.  [default: true]",
               type=bool, default=True, metavar="BOOL")
-@click.option("--outdir", help="Where to write the results.", required=True, metavar="DIR")
+@click.option("--outdir", help="Folder for the results.", required=True, metavar="DIR")
 @class_option
 @click.option("--detector", help="What compares the images: a TorchScript file such as vgg16.pt that gives LPIPS "
               "features (path or URL, optionally #sha256=...), or D for the pickle's own discriminator, which needs no "
@@ -42,8 +42,8 @@ _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's, by number of channe
 @click.pass_context
 def main(
     ctx: click.Context,
-    network_pkl: str,
-    target_fname: str,
+    network: str,
+    target_path: str,
     num_steps: int,
     seed: int,
     save_video: bool,
@@ -60,7 +60,7 @@ def main(
 
     \b
     Example:
-      python projector.py --outdir=out --target=~/mytarget.png --network=ffhq.pkl
+      python projector.py --network=ffhq.pkl --target=portrait.jpg --num-steps=500 --outdir=found
     """
     asked = ctx.get_parameter_source("save_video") is click.core.ParameterSource.COMMANDLINE
     save_video = save_video and _can_write_video(asked)
@@ -75,13 +75,13 @@ def main(
     tune_allocator()
     compute = resolve_device(device)
     torch.manual_seed(seed)
-    networks = open_networks(network_pkl, trust_pickle=trust_pickle)
+    networks = open_networks(network, trust_pickle=trust_pickle)
     G = networks["G_ema"].to(compute)
     if not hasattr(G, "mapping") or not hasattr(G, "synthesis"):
-        raise UserError(f"--network: {network_pkl} holds a {type(G).__name__}, which has no latent space w to project "
+        raise UserError(f"--network: {network} holds a {type(G).__name__}, which has no latent space w to project "
                         "into; this needs a StyleGAN2")
     label = torch.from_numpy(class_label(G.c_dim, class_idx)).to(compute)
-    target = _load_target(target_fname, G)
+    target = _load_target(target_path, G)
     ws = project(
         G,
         torch.from_numpy(target.transpose(2, 0, 1).copy()),
@@ -112,6 +112,8 @@ def _load_target(path: str, G: Any) -> np.ndarray:
     import PIL.Image
     import PIL.ImageOps
 
+    from training.dataset_transform import make_transform
+
     path = os.path.expanduser(path)
     mode = _MODES.get(G.img_channels)
     if mode is None:
@@ -123,13 +125,10 @@ def _load_target(path: str, G: Any) -> np.ndarray:
         raise UserError(f"--target: {path}: no such file") from None
     except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
         raise UserError(f"--target: {path} cannot be read as an image ({error})") from None
-    width, height = picture.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    picture = picture.crop((left, top, left + side, top + side))
-    picture = picture.resize((G.img_resolution, G.img_resolution), PIL.Image.Resampling.LANCZOS)
-    pixels = np.asarray(picture, dtype=np.uint8)
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+    to_network = make_transform("center-crop", G.img_resolution, G.img_resolution, "lanczos")
+    pixels = to_network(np.asarray(picture).reshape(picture.height, picture.width, G.img_channels))
+    assert pixels is not None
+    return pixels
 
 
 def _features(source: str | None, D: Any, device: "torch.device") -> "Features":
@@ -174,10 +173,7 @@ def _write_video(path: str, target: np.ndarray, images: Iterator[np.ndarray], nu
     # ffmpeg writes to a name, not into an open file, and knows the format by its end.
     with tempfile.TemporaryDirectory(dir=os.path.dirname(path), prefix=".proj-") as folder:
         temp = os.path.join(folder, "proj.mp4")
-        video = imageio.get_writer(
-            temp, mode="I", fps=FRAMES_PER_SEC, codec="libx264", bitrate="16M", macro_block_size=1
-        )
-        with video, Progress(num_images, "video", unit="frame") as bar:
+        with imageio.get_writer(temp, **VIDEO) as video, Progress(num_images, "video", unit="frame") as bar:
             for image in images:
                 pair = np.concatenate([target, image], axis=1)
                 video.append_data(np.repeat(pair[:, :, :1], 3, axis=2) if pair.shape[2] < 3 else pair[:, :, :3])

@@ -123,7 +123,7 @@ def test_class(tmp_path):
             found.append(data["w"])
     assert (found[0] != found[1]).any()
     result = run(network=network, target=target, outdir=tmp_path)
-    assert result.output == "Error: --class: this network is conditional; give a class from 0 to 1\n"
+    assert result.output == "Error: --class: give the class of the images, 0 to 1\n"
 
 
 @pytest.fixture(scope="module")
