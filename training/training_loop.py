@@ -100,9 +100,8 @@ def training_loop(
         for line in dnnlib.util.call_func_by_name(networks=networks, **init_kwargs):
             say(line)
     if augment_kwargs is not None and (augment_p > 0 or ada_target is not None):
-        pipe = dnnlib.util.construct_class_by_name(**augment_kwargs).train().requires_grad_(False).to(target)
-        pipe.p.fill_(augment_p)
-        networks["augment_pipe"] = pipe
+        networks["augment_pipe"] = _build(augment_kwargs, target)
+        networks["augment_pipe"].get_buffer("p").fill_(augment_p)
     for module in networks.values():
         for tensor in misc.params_and_buffers(module):
             distributed.broadcast_(tensor.data)
@@ -161,9 +160,7 @@ def training_loop(
             done = run.cur_nimg >= total_nimg
             if done or run.tick_is_over(kimg_per_tick):
                 bar.clear()
-                if abort_fn is not None and not done and abort_fn():
-                    done = True
-                    say("Aborting...")
+                done = done or _is_aborted(abort_fn)
                 upkeep.end_tick(done)
                 if progress_fn is not None:
                     progress_fn(run.cur_nimg // 1000, int(total_kimg))
@@ -199,16 +196,30 @@ def _networks(
     dataset: Any, G_kwargs: Mapping[str, Any], D_kwargs: Mapping[str, Any], device: torch.device
 ) -> dict[str, torch.nn.Module]:
     """G, D and G_ema for the images and labels of a data set."""
-    common = {
-        "c_dim": dataset.label_dim,
-        "img_resolution": dataset.resolution,
-        "img_channels": dataset.num_channels,
+    shape = {"img_resolution": dataset.resolution, "img_channels": dataset.num_channels}
+    networks = {
+        name: _build(kwargs, device, c_dim=dataset.label_dim, **shape)
+        for name, kwargs in (("G", G_kwargs), ("D", D_kwargs))
     }
-    G, D = (
-        dnnlib.util.construct_class_by_name(**{**kwargs, **common}).train().requires_grad_(False).to(device)
-        for kwargs in (G_kwargs, D_kwargs)
-    )
-    return {"G": G, "D": D, "G_ema": copy.deepcopy(G).eval()}
+    average = copy.deepcopy(networks["G"])
+    average.eval()
+    return {**networks, "G_ema": average}
+
+
+def _build(kwargs: Mapping[str, Any], device: torch.device, **sizes: int) -> torch.nn.Module:
+    """A module from its class_name and arguments, in training mode; gradients are only taken in `_trainable`."""
+    module = dnnlib.util.construct_class_by_name(**{**kwargs, **sizes})
+    module.to(device)
+    module.requires_grad_(False)
+    return module.train()
+
+
+def _is_aborted(abort_fn: Callable[[], bool] | None) -> bool:
+    """Whether the caller's function ends the run, which is then said."""
+    if abort_fn is None or not abort_fn():
+        return False
+    say("Stopped by abort_fn")
+    return True
 
 
 def _optimize(run: Run, batch_size: int, batch_gpu: int, stopwatch: Stopwatch) -> None:
@@ -236,12 +247,22 @@ def _step(run: Run, phase: Phase, real_img: torch.Tensor, real_c: torch.Tensor, 
     G: Any = run.networks["G"]
     gen_z = torch.randn([len(real_img), G.z_dim], device=real_img.device)
     gen_c = run.feed.random_labels(len(real_img))
-    phase.opt.zero_grad(set_to_none=True)
-    phase.module.requires_grad_(True)
-    for img, img_c, z, c in zip(*(t.split(batch_gpu) for t in (real_img, real_c, gen_z, gen_c))):
-        run.loss.accumulate_gradients(phase.name, img, img_c, z, c, phase.interval, run.cur_nimg)
-    phase.module.requires_grad_(False)
+    chunks = zip(*(whole.split(batch_gpu) for whole in (real_img, real_c, gen_z, gen_c)))
+    with _trainable(phase.module):
+        phase.opt.zero_grad(set_to_none=True)
+        for real, real_label, z, label in chunks:
+            run.loss.accumulate_gradients(phase.name, real, real_label, z, label, phase.interval, run.cur_nimg)
     optimization.step(phase, run.guard)
+
+
+@contextmanager
+def _trainable(module: torch.nn.Module) -> Iterator[None]:
+    """In here the module's parameters require gradients; before and after, they do not."""
+    try:
+        module.requires_grad_(True)
+        yield
+    finally:
+        module.requires_grad_(False)
 
 
 @contextmanager
@@ -267,9 +288,10 @@ def _catch_signals() -> Iterator[list[int]]:
 
 def _print_summaries(G: Any, D: Any, device: torch.device) -> None:
     """Tables of both networks, from a pass that draws no random numbers."""
-    z, c = torch.zeros([1, G.z_dim], device=device), torch.zeros([1, G.c_dim], device=device)
-    training = D.training
+    data, label = (torch.zeros([1, dim], device=device) for dim in (G.z_dim, G.c_dim))
+    was_training = D.training
+    D.eval()  # one that estimates something in training mode must not see these images
     with torch.no_grad():
-        img = misc.print_module_summary(G, [z, c])
-        misc.print_module_summary(D.eval(), [img, c])  # one that estimates something in training mode must not see it
-    D.train(training)
+        for network in (G, D):  # which sees what G made
+            data = misc.print_module_summary(network, [data, label])
+    D.train(was_training)

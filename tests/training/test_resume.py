@@ -231,7 +231,7 @@ def test_abort_fn_ends_a_run_that_can_go_on(
     folder = tiny_runs.run(tmp_path / "run", config, abort_fn=lambda: next(answers))
     assert tiny_runs.last_state(folder)["cur_nimg"] == 16
     assert (folder / "network-snapshot-000000.pkl").exists()
-    assert "Aborting...\n" in capfd.readouterr().out
+    assert "Stopped by abort_fn\n" in capfd.readouterr().out
     tiny_runs.run(folder, config, resume_state=True)
     assert_same_run(folder, unbroken["sliced"])
 
