@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from . import backend
 from .backend import plan
-from .epilogue import epilogue, slope_of
+from .epilogue import along, epilogue, slope_of, sum_along
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,6 @@ def scale_bias_act(
     return _bias_act_ref(x, b, 1, spec, spec.def_alpha, gain, clamp)
 
 
-def _along(b: torch.Tensor, dim: int, x: torch.Tensor) -> torch.Tensor:
-    return b.reshape([-1 if axis == dim else 1 for axis in range(x.ndim)])
-
-
 # ----------------------------------------------------------------------------------------------------------------------
 # In plain torch
 
@@ -146,7 +142,7 @@ def _bias_act_ref(
 ) -> torch.Tensor:
     y = x
     if b is not None:
-        y = y + _along(b, dim, x)
+        y = y + along(b, dim, x.ndim)
     y = spec.func(y, alpha=alpha)
     if gain != 1:
         y = y * gain
@@ -196,7 +192,7 @@ def _bend_ref(act: str, v: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 def _derivative_ref(order, ref, b, dy, ddx, dim, act, alpha, gain, clamp):
     """Order 1 or 2 as csrc/bias_act.cuh defines them."""
     swish = act == "swish"
-    v = ref if b is None else ref + _along(b, dim, ref)
+    v = ref if b is None else ref + along(b, dim, ref.ndim)
     y = F.silu(v) * gain if swish else ref
     u = y / gain
     if order == 1:
@@ -265,10 +261,6 @@ def _grad2_now(ddx, dy, ref, b, *scalars):
     return _compute(2, ref, b, dy, ddx, *scalars)
 
 
-def _sum_to_bias(dx: torch.Tensor, dim: int) -> torch.Tensor:
-    return dx.sum([axis for axis in range(dx.ndim) if axis != dim])
-
-
 def _forward_remember(ctx, inputs, output):
     x, b, *ctx.scalars = inputs
     _, act, _, _, clamp = ctx.scalars
@@ -284,7 +276,7 @@ def _forward_backward(ctx, dy):
         dx = torch.ops.sg2.bias_act_grad(dy, *ctx.saved_tensors, *ctx.scalars)
     else:
         dx = dy * gain
-    return dx, _sum_to_bias(dx, dim) if ctx.needs_input_grad[1] else None, *[None] * 5
+    return dx, sum_along(dx, dim) if ctx.needs_input_grad[1] else None, *[None] * 5
 
 
 def _grad_remember(ctx, inputs, output):
@@ -299,7 +291,7 @@ def _grad_backward(ctx, ddx):
     if activation_funcs[act].has_2nd_grad:
         d_ref = torch.ops.sg2.bias_act_grad2(ddx, dy, ref, b, *ctx.scalars)
     d_dy = torch.ops.sg2.bias_act_grad(ddx, ref, b, *ctx.scalars) if ctx.needs_input_grad[0] else None
-    d_b = _sum_to_bias(d_ref, dim) if d_ref is not None and ctx.needs_input_grad[2] else None
+    d_b = sum_along(d_ref, dim) if d_ref is not None and ctx.needs_input_grad[2] else None
     return d_dy, d_ref, d_b, *[None] * 5
 
 

@@ -19,6 +19,17 @@ def slope_of(act: str, alpha: float, gain: float) -> float | None:
     return slope if slope is not None and slope >= 0 and gain > 0 else None
 
 
+def along(b: torch.Tensor, dim: int, ndim: int) -> torch.Tensor:
+    """A bias as a tensor of so many axes that broadcasts along the others than `dim`."""
+    return b.reshape(*[1] * dim, -1, *[1] * (ndim - 1 - dim))
+
+
+def sum_along(x: torch.Tensor, dim: int) -> torch.Tensor:
+    """The sum over all axes but `dim`: what the bias gets of a gradient."""
+    others = (*range(dim), *range(dim + 1, x.ndim))
+    return x.sum(others) if others else x  # torch takes no axes for all of them
+
+
 def epilogue(
     x: torch.Tensor,
     scale: torch.Tensor | None,
@@ -54,7 +65,7 @@ def epilogue(
             return _Epilogue.apply(x, scale, noise, b, dim, slope, gain, clamp)
         return _forward(x, scale, noise, b, dim, slope, gain, clamp, x if overwrite else torch.empty_like(x))
     scale = None if scale is None else scale[:, :, None, None]
-    b = None if b is None else b.reshape([-1 if axis == dim else 1 for axis in range(x.ndim)])
+    b = None if b is None else along(b, dim, x.ndim)
     return _plain(x, scale, noise, b, slope, gain, clamp, overwrite, graph)
 
 
@@ -137,7 +148,7 @@ def _gradients_with_graph(dy, y, x, scale, dim, slope, gain, clamp, wanted):
     if wanted[2]:
         dnoise = d.sum(dim=1).flatten(1)
     if wanted[3]:
-        db = d.sum([axis for axis in range(d.ndim) if axis != dim])
+        db = sum_along(d, dim)
     return dx, dscale, dnoise, db
 
 

@@ -95,6 +95,20 @@ def test_bias_along_any_axis(cpu_path: str, dim: int) -> None:
     assert gradgradcheck(lambda x, b: bias_act.bias_act(x, b, dim=dim, act="lrelu", clamp=1.0), (x, b))
 
 
+@pytest.mark.parametrize("clamp", [None, 1.0])
+@pytest.mark.parametrize("act", ["linear", "lrelu", "tanh"])
+@pytest.mark.parametrize("impl", ["cuda", "ref"])
+def test_bias_of_a_vector(cpu_path: str, impl: str, act: str, clamp: float | None) -> None:
+    """Its only axis is that of the bias: nothing is summed."""
+    x, b = randn(5).requires_grad_(), randn(5, seed=1).requires_grad_()
+
+    def activated(x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return bias_act.bias_act(x, b, dim=0, act=act, gain=1.3, clamp=clamp, impl=impl)
+
+    assert gradcheck(activated, (x, b))
+    assert gradgradcheck(activated, (x, b))
+
+
 @needs_compiler
 def test_sums_over_many_pixels_are_accurate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bias and scale gradients of a large image: better than adding up in float32 one by one."""

@@ -53,13 +53,14 @@ def test_upfirdn2d_has_two_derivatives(computed_by, args) -> None:
     assert gradgradcheck(resampled, x)
 
 
+@pytest.mark.parametrize(("shape", "dim"), [((2, 3, 4), 1), ((3,), 0)])
 @pytest.mark.parametrize("clamp", [None, 0.8])
 @pytest.mark.parametrize("act", ACTS)
-def test_bias_act_has_two_derivatives(computed_by, act: str, clamp: float | None) -> None:
-    x, b = randn(2, 3, 4, grad=True), randn(3, seed=1, grad=True)
+def test_bias_act_has_two_derivatives(computed_by, act: str, clamp: float | None, shape, dim: int) -> None:
+    x, b = randn(*shape, grad=True), randn(3, seed=1, grad=True)
 
     def activated(x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return ops.bias_act(x, b, 1, act, 0.2, 1.3, clamp)
+        return ops.bias_act(x, b, dim, act, 0.2, 1.3, clamp)
 
     assert gradcheck(activated, (x, b))
     assert gradgradcheck(activated, (x, b))
