@@ -4,6 +4,7 @@ Non-saturating logistic loss, R1 (Mescheder et al. 2018, arXiv:1801.04406) and p
 2020, arXiv:1912.04958, section 3.2), each computed lazily in a phase of its own.
 """
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -268,7 +269,7 @@ class StyleGAN2Loss(Loss):
             training_stats.report(f"Loss/{prefix}D/loss", fake_loss + losses[0])
         if penalise:
             losses.append(weigh_penalty("r1", "D", _r1(logits, img), self.r1_gamma / 2, prefix)[:, None])
-        accumulate(sum(losses), gain)
+        accumulate(functools.reduce(torch.add, losses), gain)
 
 
 def _r1(logits: torch.Tensor, img: torch.Tensor) -> torch.Tensor:
