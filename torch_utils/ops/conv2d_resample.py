@@ -1,9 +1,9 @@
-"""2-D convolution with optional up- and downsampling, all padding done once at the start."""
+"""2-D convolution of images that are enlarged before or shrunk after it, as one operation with one padding."""
 import torch
 import torch.nn.functional as F
 
 from .conv_gradients import Geometry, convolution
-from .upfirdn2d import Padding, _get_filter_size, _parse_padding, upfirdn2d
+from .upfirdn2d import Padding, Sides, _centred, _parse_padding, trimmed, upfirdn2d
 
 
 def conv2d_resample(
@@ -56,17 +56,11 @@ def conv2d_resample(
     return _conv(upfirdn2d(x, None, padding=pad), w, groups=groups, flip_weight=flip_weight)
 
 
-def _resampled_padding(f: torch.Tensor | None, up: int, down: int, padding: Padding) -> tuple[int, int, int, int]:
+def _resampled_padding(f: torch.Tensor | None, up: int, down: int, padding: Padding) -> Sides:
     """The user's padding plus what centres the filter for each factor in use."""
-    pads = list(_parse_padding(padding))
-    for axis, taps in enumerate(_get_filter_size(f)):
-        if up > 1:
-            pads[2 * axis] += (taps + up - 1) // 2
-            pads[2 * axis + 1] += (taps - up) // 2
-        if down > 1:
-            pads[2 * axis] += (taps - down + 1) // 2
-            pads[2 * axis + 1] += (taps - down) // 2
-    return pads[0], pads[1], pads[2], pads[3]
+    sides = _parse_padding(padding)
+    sides = _centred(f, sides, up=up) if up > 1 else sides
+    return _centred(f, sides, down=down) if down > 1 else sides
 
 
 def _conv(
@@ -94,28 +88,18 @@ def _transposed(
     w: torch.Tensor,
     f: torch.Tensor | None,
     up: int,
-    pad: tuple[int, int, int, int],
+    pad: Sides,
     groups: int,
     flip_weight: bool,
     flip_filter: bool,
 ) -> torch.Tensor:
-    """Zero-stuffing and convolution as one transposed convolution, then the filter.
-
-    A transposed convolution yields every partial overlap of kernel and image, so its rim already holds kernel-1
-    samples before and kernel-up after; the padding shrinks by that, and what is negative on both sides is left out
-    by the transposed convolution itself.
-    """
-    channels = x.shape[1]
-    out, kh, kw = w.shape[0], w.shape[2], w.shape[3]
-    px0, px1, py0, py1 = pad[0] - (kw - 1), pad[1] - (kw - up), pad[2] - (kh - 1), pad[3] - (kh - up)
-    cut_x, cut_y = max(min(-px0, -px1), 0), max(min(-py0, -py1), 0)
-    if flip_weight:
-        w = w.flip([2, 3])
-    w = w.reshape(groups, out // groups, channels // groups, kh, kw).transpose(1, 2)
-    w = w.reshape(channels, out // groups, kh, kw)
+    """Zero-stuffing and convolution as one transposed convolution, then the filter."""
+    kh, kw = w.shape[2:]
+    (cut_x, rest_x), (cut_y, rest_y) = trimmed(kw, up, *pad[:2]), trimmed(kh, up, *pad[2:])
+    w = w.flip([2, 3]) if flip_weight else w
+    w = w.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)  # [O, C / groups, ...] → [C, O / groups, ...]
     if _own_gradients(x):
         x = convolution(x, w, Geometry((up, up), (cut_y, cut_x), True, groups))
     else:
         x = F.conv_transpose2d(x, w, None, up, (cut_y, cut_x), 0, groups)
-    rest = (px0 + cut_x, px1 + cut_x, py0 + cut_y, py1 + cut_y)
-    return upfirdn2d(x, f, padding=rest, flip_filter=flip_filter, gain=up**2)
+    return upfirdn2d(x, f, padding=(*rest_x, *rest_y), flip_filter=flip_filter, gain=up**2)

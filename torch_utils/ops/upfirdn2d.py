@@ -2,6 +2,7 @@
 
 The resampling of StyleGAN2 (Karras et al. 2020, arXiv:1912.04958; filters as in Zhang 2019, arXiv:1904.11486).
 """
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,11 +46,9 @@ def setup_filter(
         taps = torch.outer(taps, taps)
     elif separable and taps.ndim == 2:
         raise ValueError("setup_filter: a two-dimensional filter cannot be kept separable")
-    if normalize:
-        taps = taps / taps.sum()
-    if flip_filter:
-        taps = taps.flip(list(range(taps.ndim)))
-    return taps * gain ** (taps.ndim / 2)
+    whole = taps.sum() if normalize else 1.0
+    taps = taps / whole * gain ** (taps.ndim / 2)
+    return taps.flip(tuple(range(taps.ndim))) if flip_filter else taps
 
 
 def _parse_scaling(scaling: Scaling) -> tuple[int, int]:
@@ -77,6 +76,10 @@ def _get_filter_size(f: torch.Tensor | None) -> tuple[int, int]:
     return (1, 1) if f is None else (int(f.shape[-1]), int(f.shape[0]))
 
 
+def _identity(device: torch.device) -> torch.Tensor:
+    return torch.ones([1, 1], dtype=torch.float32, device=device)
+
+
 def upfirdn2d(
     x: torch.Tensor,
     f: torch.Tensor | None,
@@ -89,10 +92,8 @@ def upfirdn2d(
 ) -> torch.Tensor:
     """Zero-stuffs, pads or crops, filters and decimates every channel on its own.
 
-    1. Every sample, the last one included, is followed by up-1 zeros.
-    2. The result is padded with zeros, or cropped where the padding is negative.
-    3. It is convolved with the filter (correlated if `flip_filter`); only full overlaps count.
-    4. Every down-th sample is kept, starting with the first.
+    Along one axis, y[i] = gain * sum over k of f[k] * z[i * down + taps - 1 - k] (of z[i * down + k] if `flip_filter`),
+    where z[before + j * up] = x[j], and all else of z is 0; its length is len(x) * up + before + after.
 
     Args:
         x: images [N, C, H, W], any float type.
@@ -117,8 +118,7 @@ def upfirdn2d(
     upx, upy = _parse_scaling(up)
     downx, downy = _parse_scaling(down)
     px0, px1, py0, py1 = _parse_padding(padding)
-    if f is None:
-        f = torch.ones([1, 1], dtype=torch.float32, device=x.device)
+    f = _identity(x.device) if f is None else f
     if f.device != x.device:
         raise ValueError(f"upfirdn2d: the filter is on {f.device}, the images are on {x.device}")
     resample = _resample_ref if impl == "ref" else _resample if backend.serves(x) else _resample_torch
@@ -143,9 +143,28 @@ def _output_size(x: torch.Tensor, f: torch.Tensor, up: Pair, down: Pair, padding
 
 def _adjoint(x: torch.Size, y: torch.Size, f: torch.Size, up: Pair, down: Pair, padding: Sides) -> Sides:
     """The padding of the pass that leads from gradients of y back to those of x, with up and down swapped."""
-    (_, _, h, w), (_, _, oh, ow), (fh, fw), (px0, _, py0, _) = x, y, f, padding
-    right, bottom = w * up[0] - ow * down[0] + px0 - up[0] + 1, h * up[1] - oh * down[1] + py0 - up[1] + 1
-    return fw - px0 - 1, right, fh - py0 - 1, bottom
+    sides: list[int] = []
+    for axis, taps in ((0, f[1]), (1, f[0])):
+        size, reached = x[3 - axis], y[3 - axis]
+        before = taps - 1 - padding[2 * axis]
+        after = (size - 1) * up[axis] + taps - reached * down[axis] - before  # as much as makes `size` samples
+        sides += [before, after]
+    return sides[0], sides[1], sides[2], sides[3]
+
+
+def trimmed(taps: int, up: int, before: int, after: int) -> tuple[int, Pair]:
+    """How one axis is padded after a transposed convolution with stride `up`.
+
+    It yields every partial overlap of kernel and image, so its rim holds taps - 1 samples before and taps - up after
+    those that zero-stuffing gives without padding.
+
+    Returns:
+        What the transposed convolution itself is to leave out on both sides, and the padding that remains before and
+        after; negative values crop.
+    """
+    rim = taps - 1 - before, taps - up - after
+    cut = max(min(rim), 0)
+    return cut, (cut - rim[0], cut - rim[1])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -207,12 +226,10 @@ def _resample_ref(
         if px0 == px1 >= 0 and py0 == py1 >= 0:
             return F.conv2d(x, kernel, stride=(down[1], down[0]), padding=(py0, px0), groups=channels)
         return F.conv2d(_pad(x, padding), kernel, stride=(down[1], down[0]), groups=channels)
-    # Scattering the taps at stride `up` gives every partial overlap; the padding says how much of that rim to keep.
     kernel = _kernel(f.flip([0, 1]) if flip else f, gain, x)
-    rim = (fw - 1 - px0, fw - up[0] - px1, fh - 1 - py0, fh - up[1] - py1)
-    cut_x, cut_y = max(min(rim[:2]), 0), max(min(rim[2:]), 0)
+    (cut_x, rest_x), (cut_y, rest_y) = trimmed(fw, up[0], px0, px1), trimmed(fh, up[1], py0, py1)
     y = F.conv_transpose2d(x, kernel, stride=(up[1], up[0]), padding=(cut_y, cut_x), groups=channels)
-    y = _pad(y, (cut_x - rim[0], cut_x - rim[1], cut_y - rim[2], cut_y - rim[3]))
+    y = _pad(y, (*rest_x, *rest_y))
     return y if down == (1, 1) else y[:, :, :: down[1], :: down[0]].clone()
 
 
@@ -291,10 +308,15 @@ torch.library.register_autograd("sg2::upfirdn2d", _backward, setup_context=_reme
 # The three uses
 
 
-def _wrapped(padding: Padding, before: tuple[int, int], after: tuple[int, int]) -> list[int]:
-    """The user's padding plus what keeps the size; `before`/`after` are the size-dependent parts for x and y."""
-    px0, px1, py0, py1 = _parse_padding(padding)
-    return [px0 + before[0], px1 + after[0], py0 + before[1], py1 + after[1]]
+def _centred(f: torch.Tensor | None, padding: Padding, up: Scaling = 1, down: Scaling = 1) -> Sides:
+    """The user's padding plus what lets the filter look at the middle of what it makes, for one factor above 1."""
+    sides = list(_parse_padding(padding))
+    for axis, taps in enumerate(_get_filter_size(f)):
+        factor_up, factor_down = _parse_scaling(up)[axis], _parse_scaling(down)[axis]
+        before = (taps + factor_up - factor_down) // 2
+        sides[2 * axis] += before
+        sides[2 * axis + 1] += taps - factor_down - before
+    return sides[0], sides[1], sides[2], sides[3]
 
 
 def filter2d(
@@ -306,9 +328,7 @@ def filter2d(
     impl: str = "cuda",
 ) -> torch.Tensor:
     """Filters images [N, C, H, W] at the same size; `padding` enlarges the output."""
-    fw, fh = _get_filter_size(f)
-    p = _wrapped(padding, (fw // 2, fh // 2), ((fw - 1) // 2, (fh - 1) // 2))
-    return upfirdn2d(x, f, padding=p, flip_filter=flip_filter, gain=gain, impl=impl)
+    return upfirdn2d(x, f, 1, 1, _centred(f, padding), flip_filter, gain, impl)
 
 
 def upsample2d(
@@ -321,10 +341,8 @@ def upsample2d(
     impl: str = "cuda",
 ) -> torch.Tensor:
     """Enlarges images [N, C, H, W] to [N, C, H*up, W*up] at the same brightness; `padding` refers to the output."""
-    ux, uy = _parse_scaling(up)
-    fw, fh = _get_filter_size(f)
-    p = _wrapped(padding, ((fw + ux - 1) // 2, (fh + uy - 1) // 2), ((fw - ux) // 2, (fh - uy) // 2))
-    return upfirdn2d(x, f, up=up, padding=p, flip_filter=flip_filter, gain=gain * ux * uy, impl=impl)
+    gain = math.prod(_parse_scaling(up), start=gain)
+    return upfirdn2d(x, f, up, 1, _centred(f, padding, up=up), flip_filter, gain, impl)
 
 
 def downsample2d(
@@ -337,7 +355,4 @@ def downsample2d(
     impl: str = "cuda",
 ) -> torch.Tensor:
     """Shrinks images [N, C, H, W] to [N, C, H/down, W/down]; `padding` refers to the input."""
-    dx, dy = _parse_scaling(down)
-    fw, fh = _get_filter_size(f)
-    p = _wrapped(padding, ((fw - dx + 1) // 2, (fh - dy + 1) // 2), ((fw - dx) // 2, (fh - dy) // 2))
-    return upfirdn2d(x, f, down=down, padding=p, flip_filter=flip_filter, gain=gain, impl=impl)
+    return upfirdn2d(x, f, 1, down, _centred(f, padding, down=down), flip_filter, gain, impl)
