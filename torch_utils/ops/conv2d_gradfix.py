@@ -36,10 +36,12 @@ def no_weight_gradients(disable: bool = True) -> Iterator[None]:
 
     The flag is restored even after an exception.
     """
-    global weight_gradients_disabled
-    before = weight_gradients_disabled
-    weight_gradients_disabled = before or disable
-    try:
+    with contextlib.ExitStack() as afterwards:
+        afterwards.callback(_set_disabled, weight_gradients_disabled)
+        _set_disabled(disable or weight_gradients_disabled)
         yield
-    finally:
-        weight_gradients_disabled = before
+
+
+def _set_disabled(value: bool) -> None:
+    global weight_gradients_disabled
+    weight_gradients_disabled = value
