@@ -32,7 +32,9 @@ def save(module: torch.jit.ScriptModule, file: IO[bytes]) -> None:
     """Writes a scripted module to an open binary file.
 
     The records that say where the Python source lay are left out, and with them the id that is a hash of all records:
-    the same module gives the same bytes in every folder, so that the digest of a detector identifies it.
+    the same module gives the same bytes in every folder, so that the digest of a detector identifies it. (Layers that
+    state constants, as scripted ones of torch.nn do and traced ones do not, write them in an order that also depends
+    on PYTHONHASHSEED.)
     """
     with _deprecation_silenced(), io.BytesIO() as whole:
         torch.jit.save(module, whole)
