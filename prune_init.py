@@ -125,8 +125,8 @@ def main(**options: Any) -> None:
     click.echo(cost.table(costs))
     took = costs[1].ms_batch1
     if options["target_ms"] is not None and took is not None and took > options["target_ms"]:
-        click.echo(f"Warning: the student now takes {took:.3g} ms, more than --target-ms={options['target_ms']:g}: times "
-                   "vary on this machine; measure again when it has nothing else to do", err=True)
+        click.echo(f"Warning: the student now takes {took:.3g} ms, more than --target-ms={options['target_ms']:g}: "
+                   "times vary on this machine; measure again when it has nothing else to do", err=True)
     ratio = costs[0].macs_in / costs[1].macs_in
     click.echo(f"{ratio:.2f}x fewer MACs, {costs[0].params / costs[1].params:.2f}x fewer parameters")
     click.echo(json.dumps({"student": path, "width": str(cut.width), "score": cut.score}))
