@@ -14,8 +14,11 @@ from .table import EXPLORATORY_KIMG, HEADLINE_KIMG, Run, runs
 
 Row = dict[str, Any]
 Value = tuple[float, float | None, int]  # mean, standard error (None of a single seed), seeds
-PAIRS = (("half-l1-lambda0", "half-l1-lambda0.1"), ("half-scratch-lambda0", "half-scratch-lambda0.1"),
-         ("half-scratch-lambda0", "half-l1-lambda0"), ("full-continued", "full-boosted"))
+PAIRS = (("half-l1-lambda0", "half-l1-lambda0.1", HEADLINE_KIMG),
+         ("half-scratch-lambda0", "half-scratch-lambda0.1", HEADLINE_KIMG),
+         ("half-scratch-lambda0", "half-l1-lambda0", HEADLINE_KIMG),
+         ("full-continued", "full-boosted", HEADLINE_KIMG),
+         ("quarter-diversity-lambda0", "quarter-diversity-lambda0.1", EXPLORATORY_KIMG))
 GRID_STARTS = ("scratch", "first", "l1", "content", "diversity")
 GRID_COLUMNS = tuple((f"width {share}, {label}", f"{width}-{{}}-{end}")
                      for width, share in (("half", "1/2"), ("quarter", "1/4"))
@@ -103,20 +106,20 @@ def _results(rows: Sequence[Row], keep: Any) -> str:
 
 
 def _differences(rows: Sequence[Row]) -> str:
-    """B - A over the seeds that both have, for each pair (A, B)."""
+    """B - A over the seeds that both have, for each pair (A, B, length)."""
     titles = {row["name"]: row["title"] for row in rows}
     lines = []
-    for a, b in PAIRS:
+    for a, b, kimg in PAIRS:
         cells, shared = [], 0
         for metric in metrics_of(rows):
-            left, right = (by_seed(rows, name, HEADLINE_KIMG, metric) for name in (a, b))
+            left, right = (by_seed(rows, name, kimg, metric) for name in (a, b))
             both = sorted(left.keys() & right.keys())
             shared = max(shared, len(both))
             cells.append(text_of(summary([right[s] - left[s] for s in both]) if both else None,
                                  2 if metric.startswith("fd") else 3))
         if shared:
-            lines.append([f"{titles[b]} against {titles[a]}", str(shared), *cells])
-    return _markdown(["difference", "seeds", *metrics_of(rows)], lines) if lines else "None yet.\n"
+            lines.append([f"{titles[b]} against {titles[a]}", str(kimg), str(shared), *cells])
+    return _markdown(["difference", "kimg", "seeds", *metrics_of(rows)], lines) if lines else "None yet.\n"
 
 
 def _grid(rows: Sequence[Row], metric: str) -> str:
