@@ -77,7 +77,7 @@ def text_of(value: Value | None, digits: int) -> str:
 
 
 def by_seed(rows: Sequence[Row], name: str, kimg: int, metric: str) -> dict[int, float]:
-    """Seed → value of a metric."""
+    """Seed → value of a metric; of a row that was trained more than once, the last."""
     return {row["seed"]: row["results"][metric] for row in rows
             if row["name"] == name and row["kimg"] == kimg and metric in row["results"]}
 
@@ -131,6 +131,19 @@ def _grid(rows: Sequence[Row], metric: str) -> str:
     return _markdown(["start", *(title for title, _ in GRID_COLUMNS)], lines)
 
 
+def _repeats(rows: Sequence[Row]) -> str:
+    """Rows of the same command and seed: every training's distances, in the order of work."""
+    found: dict[tuple[str, int, str], list[str]] = {}
+    for row in rows:
+        for metric, value in row["results"].items():
+            if metric.startswith("fd@"):
+                key = (f"{row['title']}, seed {row['seed']}", row["kimg"], metric)
+                found.setdefault(key, []).append(f"{value:.2f}")
+    lines = [[title, str(kimg), metric, ", ".join(values)]
+             for (title, kimg, metric), values in found.items() if len(values) > 1]
+    return _markdown(["run", "kimg", "distance", "values"], lines) if lines else "None.\n"
+
+
 def _diagnostics(rows: Sequence[Row]) -> str:
     lines = []
     trained = [row for row in rows if row.get("training")]
@@ -180,6 +193,12 @@ are listed for comparison.
 {distances[0] if distances else "Distances"} at a glance, of seed 0 after {EXPLORATORY_KIMG} kimg:
 
 {_grid(rows, distances[0]) if distances else "None yet."}
+## Trained more than once
+
+The same command and seed again, on another day's machine, where sums are rounded differently: what a difference between
+two single runs is worth. The tables above show the last.
+
+{_repeats(rows)}
 ## Diagnostics
 
 Mean signs and logits of the discriminators and the teacher's share of the gradient of the generated images, in the

@@ -275,6 +275,15 @@ def test_the_report(tmp_path: Path) -> None:
     assert "| half l1 lambda0.1 | 100 | 0.50 ± 0.00 |" in explored.split("## Diagnostics")[1]
 
 
+def test_of_a_row_that_was_trained_twice_the_report_shows_both_and_counts_the_last(tmp_path: Path) -> None:
+    rows = [result_row("half-l1-lambda0", 0, value, "exploratory", 50) for value in (4.25, 5.5)]
+    text = report.write([*rows, result_row("quarter", 0, 20, "exploratory", 50)], tmp_path)[1].read_text()
+    assert "| half l1 lambda0 | 50 | 1 | 5.50 |" in text
+    repeats = text.split("## Trained more than once")[1].split("## Diagnostics")[0]
+    assert "| half l1 lambda0, seed 0 | 50 | fd@x | 4.25, 5.50 |" in repeats
+    assert "quarter" not in repeats
+
+
 def test_the_plot_has_a_dot_and_a_bar_for_every_mean() -> None:
     root = ET.fromstring(plot.dots({"fd@x": [("a & b", (10.0, 2.0, 3)), ("c", (5.0, None, 1))]}))
     names = [element.tag.rpartition("}")[2] for element in root]
