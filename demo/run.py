@@ -29,6 +29,7 @@ TEACHER = Path("demo/teacher/fmnist32.pkl")
 DETECTOR = Path("metrics/detectors/clothing32.pt")
 NUM_TRAIN = 8000  # images; the other 2,000 are for the scores
 SEEDS = "0-11"
+SLICE = ("--width=0.5", "--score=diversity")  # the score that was best for this teacher: docs/results
 
 
 @dataclass
@@ -49,6 +50,7 @@ class Demo:
         settings = {
             "kimg": self.kimg,
             "num_gen": self.num_gen,
+            "slice": list(SLICE),
             "sha256": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in (DATA, TEACHER, DETECTOR)},
         }
         record = self.out / "settings.json"
@@ -115,7 +117,7 @@ def make_student(demo: Demo) -> Path:
         "slice",
         "Student: half of the teacher's channels",
         dest,
-        lambda: demo.run("prune_init.py", f"--teacher={TEACHER}", "--width=0.5", f"--dest={dest}"),
+        lambda: demo.run("prune_init.py", f"--teacher={TEACHER}", *SLICE, f"--dest={dest}"),
     )
     return dest
 
@@ -131,7 +133,7 @@ def train_student(demo: Demo, data: Path) -> Path:
             demo.run("train.py", f"--resume={begun[-1].parent}")
         else:
             demo.run(
-                "train.py", "--cfg=dgl", f"--teacher={TEACHER}", "--width=0.5", f"--data={data}", "--cond=false",
+                "train.py", "--cfg=dgl", f"--teacher={TEACHER}", *SLICE, f"--data={data}", "--cond=false",
                 f"--outdir={runs}", f"--kimg={demo.kimg}", "--tick=2", "--snap=5", "--metrics=none", "--workers=1",
             )  # fmt: skip
 
