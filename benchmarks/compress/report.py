@@ -195,8 +195,8 @@ are listed for comparison.
 {_grid(rows, distances[0]) if distances else "None yet."}
 ## Trained more than once
 
-The same command and seed again, on another day's machine, where sums are rounded differently: what a difference between
-two single runs is worth. The tables above show the last.
+The same command and seed again, with another commit or on another machine, where sums are rounded differently: what a
+difference between two single runs is worth. The tables above show the last.
 
 {_repeats(rows)}
 ## Diagnostics
