@@ -106,6 +106,14 @@ def _keep(module, **settings):
     vars(module).update(settings)
 
 
+def _register(module, parameters, buffers):
+    """Gives a module tensors by name; their order is that of its state dict."""
+    for name, tensor in parameters.items():
+        module.register_parameter(name, torch.nn.Parameter(tensor))
+    for name, tensor in buffers.items():
+        module.register_buffer(name, tensor)
+
+
 def _default_gain(activation):
     return float(bias_act.activation_funcs[activation].def_gain)
 
@@ -286,12 +294,12 @@ class SynthesisLayer(torch.nn.Module):
         _keep(self, resolution=resolution, up=up, padding=kernel_size // 2, use_noise=use_noise, activation=activation,
               act_gain=_default_gain(activation), conv_clamp=conv_clamp)
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
-        self.weight = torch.nn.Parameter(_conv_weight(out_channels, in_channels, kernel_size, channels_last))
-        self.register_buffer("resample_filter", upfirdn2d.setup_filter(resample_filter))
+        learnt = {"weight": _conv_weight(out_channels, in_channels, kernel_size, channels_last)}
+        fixed = {"resample_filter": upfirdn2d.setup_filter(resample_filter)}
         if use_noise:
-            self.register_buffer("noise_const", torch.randn([resolution, resolution]))
-            self.noise_strength = torch.nn.Parameter(torch.zeros([]))
-        self.bias = torch.nn.Parameter(torch.zeros([out_channels]))
+            learnt["noise_strength"] = torch.zeros([])
+            fixed["noise_const"] = torch.randn([resolution, resolution])
+        _register(self, {**learnt, "bias": torch.zeros([out_channels])}, fixed)
 
     def forward(self, x, w, noise_mode="random", fused_modconv=True, gain=1):
         if noise_mode not in ("random", "const", "none"):
@@ -333,9 +341,9 @@ class ToRGBLayer(torch.nn.Module):
     def __init__(self, in_channels, out_channels, w_dim, kernel_size=1, conv_clamp=None, channels_last=False):
         super().__init__()
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
-        self.weight = torch.nn.Parameter(_conv_weight(out_channels, in_channels, kernel_size, channels_last))
-        self.bias = torch.nn.Parameter(torch.zeros([out_channels]))
-        _keep(self, conv_clamp=conv_clamp, weight_gain=_equalizing_gain(self.weight))
+        weight = _conv_weight(out_channels, in_channels, kernel_size, channels_last)
+        _register(self, {"weight": weight, "bias": torch.zeros([out_channels])}, {})
+        _keep(self, conv_clamp=conv_clamp, weight_gain=_equalizing_gain(weight))
 
     def forward(self, x, w, fused_modconv=True):
         styles = self.affine(w) * self.weight_gain
