@@ -286,6 +286,8 @@ class MappingNetwork(torch.nn.Module):
 class SynthesisLayer(torch.nn.Module):
     """Modulated convolution, noise and activation: x [N, I, H/up, W/up], w [N, w_dim] → [N, O, H, W]."""
 
+    weight: torch.Tensor
+
     def __init__(
         self, in_channels, out_channels, w_dim, resolution, kernel_size=3, up=1, use_noise=True, activation="lrelu",
         resample_filter=RESAMPLE_TAPS, conv_clamp=None, channels_last=False
@@ -337,6 +339,8 @@ class SynthesisLayer(torch.nn.Module):
 @persistence.persistent_class
 class ToRGBLayer(torch.nn.Module):
     """Modulated 1x1 convolution to image channels, without demodulation: [N, I, H, W] → [N, img_channels, H, W]."""
+
+    weight: torch.Tensor
 
     def __init__(self, in_channels, out_channels, w_dim, kernel_size=1, conv_clamp=None, channels_last=False):
         super().__init__()
