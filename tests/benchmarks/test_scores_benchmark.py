@@ -3,6 +3,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -17,13 +18,23 @@ def test_every_score_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diversity, "NUM_DIRECTIONS", 1)
     monkeypatch.setattr(scores, "NUM_SAMPLES", {"l1": 4, "content": 5, "diversity": 3})
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    measure = scores.timed
+
+    def timed(name: str, G: torch.nn.Module, samples: int) -> np.ndarray:
+        """Computes the score, and returns what a clock would show if every latent took 2 s and 1 s of CPU time."""
+        assert (measure(name, G, samples) >= 0).all()
+        return np.array([10 + 2 * samples, 5 + samples])
+
+    monkeypatch.setattr(scores, "timed", timed)
     args = ["--resolution=8", "--channel-base=64", "--samples=1"]
     result = CliRunner().invoke(scores.main, args)
     assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert [row["score"] for row in rows] == list(NAMES)
     assert [row["latents"] for row in rows] == [0, 0, 4, 5, 3]
-    assert all(row["seconds"] >= 0 and row["cpu_seconds"] >= 0 for row in rows)
+    assert [row["seconds"] for row in rows] == [12, 12, 18, 20, 16]
+    assert [row["cpu_seconds"] for row in rows] == [6, 6, 9, 10, 8]
+    assert [row["latents_measured"] for row in rows] == [1, 1, 4, 3, 3]
 
 
 class Classifier(torch.nn.Module):
