@@ -53,7 +53,11 @@ def test_images_are_read_and_padded(data: str) -> None:
     assert (found[:, :, :2] == -1).all()
 
 
-@pytest.mark.parametrize("content", [None, b"not compressed", gzip.compress(b"short"), gzip.compress(bytes(40))])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"not compressed", gzip.compress(b"short"), gzip.compress(bytes(40))],
+    ids=["missing", "not compressed", "short", "of zeros"],
+)
 def test_other_files_are_named(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "file.gz"
     if content is not None:
