@@ -13,7 +13,7 @@ from metrics.detector import Detector, DetectorSpec, load
 from metrics.feature_stats import FeatureStats
 from metrics.options import MetricOptions
 from metrics.samples import LabelSource, rank_blocks, sample_rng, torch_seeded
-from torch_utils.loader_workers import ignore_signals
+from torch_utils import loader_workers
 
 __all__ = [
     "FeatureStats",
@@ -81,16 +81,11 @@ def _run_on_dataset(
     rounds = -(-num_items // opts.num_gpus)  # equally many items on every rank; the surplus is dropped at the end
     order = np.arange(opts.rank, rounds * opts.num_gpus, opts.num_gpus) % num_items
     rng = torch.Generator()  # the loader draws a number even where it does not shuffle; not from the global state
-    loader = torch.utils.data.DataLoader(
-        dataset,
-        sampler=order.tolist(),
-        batch_size=batch_size,
-        generator=rng,
-        worker_init_fn=ignore_signals,
-        **opts.loader_kwargs(),
+    batches = loader_workers.batches(
+        dataset, sampler=order.tolist(), batch_size=batch_size, generator=rng, **opts.loader_kwargs()
     )
     with opts.progress(num_items, "real images") as bar, torch.no_grad():
-        for batch in loader:  # images and labels
+        for batch in batches:  # images and labels
             stats.append_torch(detector(batch[0].to(opts.device), **detector_kwargs))
             bar.set(stats.num_items)
     return stats

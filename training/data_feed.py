@@ -4,8 +4,7 @@ from typing import Any
 
 import torch
 
-from torch_utils import distributed
-from torch_utils.loader_workers import ignore_signals
+from torch_utils import distributed, loader_workers
 from torch_utils.misc import InfiniteSampler
 
 from .dataset import Dataset
@@ -38,13 +37,13 @@ class DataFeed:
         self._sampler = InfiniteSampler(dataset, rank=distributed.rank(), num_replicas=ranks, seed=seed)
         if state is not None:
             self._sampler.load_state_dict(dict(state))
-        options = {"worker_init_fn": ignore_signals, **loader_kwargs}
+        options = dict(loader_kwargs)
         if device.type != "cuda":
             options["pin_memory"] = False
         if not options.get("num_workers"):
             options.pop("prefetch_factor", None)
-        loader = torch.utils.data.DataLoader(dataset, sampler=self._sampler, batch_size=batch_size // ranks, **options)
-        self._batches = iter(loader)
+        options.update(sampler=self._sampler, batch_size=batch_size // ranks)
+        self._batches = loader_workers.batches(dataset, **options)
 
     def next(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The next images [n, C, H, W], float32 in [-1, 1], and labels [n, c_dim] of this rank."""
