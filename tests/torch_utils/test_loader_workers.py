@@ -1,4 +1,5 @@
 """Workers of data loaders leave signals to the main process."""
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,6 +13,19 @@ from tests.helpers import is_alive, wait_until
 from torch_utils.loader_workers import batches, leave_signals_to_parent
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the sender of a signal cannot be told here")
+
+
+class PidsOf:
+    """A data set of the processes that read it."""
+
+    def __init__(self, items: range) -> None:
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> int:
+        return os.getpid()
 
 
 def workers() -> list[int]:
@@ -45,11 +59,12 @@ def test_the_main_process_stays_interruptible() -> None:
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
-def test_a_worker_obeys_the_main_process() -> None:
-    before = workers()
-    found = batches(range(3), num_workers=1, multiprocessing_context="fork")
-    assert next(found).tolist() == [0]
-    (pid,) = set(workers()) - set(before)
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_a_worker_obeys_the_main_process(method: str) -> None:
+    found = batches(PidsOf(range(3)), num_workers=1, multiprocessing_context=method)
+    pid = int(next(found))
+    assert is_alive(pid)
+    assert pid != os.getpid()
     os.kill(pid, signal.SIGTERM)
     wait_until(lambda: not is_alive(pid))
     del found
