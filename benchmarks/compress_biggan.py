@@ -154,14 +154,14 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
             by_class = zip(*(row["per_class"][label] for row in mine))
             per_class.append([title, label, *(text_of(summary(found), digits) for found in by_class)])
     costs = next((row["costs"] for row in rows if "costs" in row), [])
-    num_classes = len(rows[0]["per_class"]["accuracy"]) if rows else 0
-    protocol = rows[0]["protocol"] if rows else {}
-    real = rows[0]["classifier_accuracy_on_reals"] if rows else float("nan")
+    num_classes = len(rows[0]["per_class"]["accuracy"])
+    protocol = rows[0]["protocol"]
+    real = rows[0]["classifier_accuracy_on_reals"]
     return f"""# Compression of a BigGAN on labelled Fashion-MNIST, 32 px, CPU
 
-Made by `python -m benchmarks.compress_biggan --report` from `compress_biggan.jsonl`, which holds every row with its
-arguments and protocol. Trained on the 60,000 training images, scored with {protocol.get("num_gen", 0):,} generated
-images against {protocol.get("num_real", 0):,} test images. Rows are mean ± standard error over seeds of the training;
+Made by `python -m benchmarks.compress_biggan --report --rows=compress_biggan.jsonl`; the file holds every row with its
+arguments and protocol. Trained on the 60,000 training images, scored with {protocol["num_gen"]:,} generated
+images against {protocol["num_real"]:,} test images. Rows are mean ± standard error over seeds of the training;
 all students have the same teacher, and are trained on equally many images. `fd@clothing32` is the Fréchet distance in
 the features of the detector clothing32, a small classifier of the same training images: no FID. Its class
 probabilities make the inception score, and its decisions the accuracy (of the class that was asked for; on the test
@@ -233,7 +233,9 @@ def overview(todo: Sequence[Job], out: Path) -> str:
 @click.option("--time-budget", help="Stop after that many minutes.", type=click.FloatRange(min=0), metavar="MIN")
 @click.option("--list", "show", help="Show the runs and how far they are.", is_flag=True)
 @click.option("--report", "make_report", help="Write table and data of what is done.", is_flag=True)
-@click.option("--dest", help="Where the report goes.", default="docs/results", show_default=True, metavar="DIR")
+@click.option("--rows", help="Rows to report on; repeatable.  [default: results.jsonl in --out]", multiple=True,
+              metavar="JSONL")
+@click.option("--dest", help="Where the report goes.  [default: the folder of --out]", metavar="DIR")
 def main(**options: Any) -> None:
     """Train and compress a BigGAN on Fashion-MNIST, or go on with it; list the runs; report on them."""
     todo = jobs(options["teacher_kimg"], options["student_kimg"], options["seeds"])
@@ -241,7 +243,7 @@ def main(**options: Any) -> None:
     if options["show"]:
         click.echo(overview(todo, out))
     elif options["make_report"]:
-        for path in write(execution.read_rows(out / "results.jsonl"), Path(options["dest"])):
+        for path in write(execution.rows_to_report(options["rows"], out), Path(options["dest"] or out)):
             click.echo(path)
     else:
         _work(todo, out, options)

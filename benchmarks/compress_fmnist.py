@@ -73,7 +73,9 @@ def jobs(runs: list[table.Run]) -> list[tuple[table.Run, int]]:
 @click.option("--time-budget", help="Stop after that many minutes.", type=click.FloatRange(min=0), metavar="MIN")
 @click.option("--list", "show", help="Show the runs, what is done, and how long the rest takes.", is_flag=True)
 @click.option("--report", "make_report", help="Write table, plot and data of what is done.", is_flag=True)
-@click.option("--dest", help="Where the report goes.", default="docs/results", show_default=True, metavar="DIR")
+@click.option("--rows", help="Rows to report on; repeatable.  [default: results.jsonl in --out]", multiple=True,
+              metavar="JSONL")
+@click.option("--dest", help="Where the report goes.  [default: the folder of --out]", metavar="DIR")
 def main(**options: Any) -> None:
     """Run the compression experiments on Fashion-MNIST, or go on with them; list them; report on them."""
     runs = _selected(options["only"], options["kimg"])
@@ -81,7 +83,8 @@ def main(**options: Any) -> None:
     if options["show"]:
         click.echo(report.overview(jobs(runs), out))
     elif options["make_report"]:
-        for path in report.write(execution.read_rows(out / "results.jsonl"), Path(options["dest"])):
+        rows = execution.rows_to_report(options["rows"], out)
+        for path in report.write(rows, Path(options["dest"] or out)):
             click.echo(path)
     else:
         _work(jobs(runs), **{**options, "out": out})

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -205,6 +206,22 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
             continue
+    return rows
+
+
+def rows_to_report(files: Sequence[str], out: Path) -> list[dict[str, Any]]:
+    """All rows of the files of --rows, or of the runs in a folder.
+
+    Raises:
+        UserError: if there are none.
+    """
+    rows = []
+    for path in map(Path, files or [out / "results.jsonl"]):
+        found = read_rows(path)
+        if not found:
+            raise UserError(f"{'--rows' if files else '--out'}: {path}: no rows of results there; --out names the "
+                            "folder of runs that were scored, --rows a file of rows such as docs/results/*.jsonl")
+        rows += found
     return rows
 
 

@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import compress_biggan
-from benchmarks.compress import classes
+from benchmarks.compress import classes, execution
 from tests import tiny_biggan
 from tests.helpers import random_images, write_images
 from tests.metrics import toys
@@ -118,5 +118,9 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     assert "--data" in result.output
 
 
-def test_nothing_done_yet_is_said() -> None:
-    assert "None yet." in compress_biggan.markdown([])
+def test_the_committed_report_is_that_of_its_rows(tmp_path: Path) -> None:
+    committed = execution.ROOT / "docs" / "results"
+    args = ["--report", f"--rows={committed / 'compress_biggan.jsonl'}", f"--dest={tmp_path}"]
+    assert CliRunner().invoke(compress_biggan.main, args).exit_code == 0
+    for path in tmp_path.iterdir():
+        assert path.read_text() == (committed / path.name).read_text(), path.name

@@ -275,6 +275,23 @@ def test_the_report(tmp_path: Path) -> None:
     assert "| half l1 lambda0.1 | 100 | 0.50 ± 0.00 |" in explored.split("## Diagnostics")[1]
 
 
+def test_the_committed_report_is_that_of_its_rows(tmp_path: Path) -> None:
+    committed = execution.ROOT / "docs" / "results"
+    args = ["--report", f"--rows={committed / 'compress_fmnist.jsonl'}", f"--dest={tmp_path}"]
+    assert CliRunner().invoke(compress_fmnist.main, args).exit_code == 0
+    assert len(list(tmp_path.iterdir())) == 3
+    for path in tmp_path.iterdir():
+        assert path.read_text() == (committed / path.name).read_text(), path.name
+
+
+def test_a_report_without_rows_is_refused(tmp_path: Path) -> None:
+    for args in ([f"--out={tmp_path}"], [f"--rows={tmp_path}/none.jsonl"]):
+        result = CliRunner().invoke(compress_fmnist.main, ["--report", *args])
+        assert result.exit_code == 1
+        assert f"{args[0].split('=')[0]}: {tmp_path}" in result.output
+    assert not list(tmp_path.iterdir())
+
+
 def test_of_a_row_that_was_trained_twice_the_report_shows_both_and_counts_the_last(tmp_path: Path) -> None:
     rows = [result_row("half-l1-lambda0", 0, value, "exploratory", 50) for value in (4.25, 5.5)]
     text = report.write([*rows, result_row("quarter", 0, 20, "exploratory", 50)], tmp_path)[1].read_text()
