@@ -19,7 +19,7 @@ TORCH := $(shell grep '^torch==' requirements.lock)
 .PHONY: help demo test check test-gpu test-torch24 bench docs golden clean distclean
 
 help:
-	@echo "make demo          compress a trained network on real images, score it, draw it (10 minutes on two cores)"
+	@echo "make demo          compress a trained network on real images, score it, draw it (4 minutes on two cores)"
 	@echo "make test          lint, types, and all tests with coverage"
 	@echo "make check         lint and types only"
 	@echo "make test-gpu      the tests that need a CUDA device, and the benchmark of the CUDA ops"

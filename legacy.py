@@ -55,6 +55,8 @@ def main(source: str, dest: str, force_fp16: bool, trust_pickle: bool) -> None:
     """
     from training.pickles import open_networks, save_networks, snapshot_data
 
+    if os.path.exists(dest) and os.path.exists(source) and os.path.samefile(source, dest):
+        raise UserError(f"--dest: {dest} is what --source names; name another")
     data = open_networks(source, force_fp16=force_fp16, trust_pickle=trust_pickle)
     if hasattr(data["G_ema"], "options") and not dest.endswith(".pkl"):
         _save_folder({name: data[name] for name in ("G", "D", "G_ema")}, dest)

@@ -159,23 +159,44 @@ def _width(G: Any, name: str, measure: Callable[[Any], float], limit: float, **_
     return budget.largest_width(plan, measure, limit, "--" + name.replace("_", "-"), few)
 
 
-def _destination(teacher: str, dest: str | None, outdir: str | None, score: str, keep: str, **options: Any) -> str:
+def _destination(teacher: str, dest: str | None, outdir: str | None, **options: Any) -> str:
     """The file to write, checked before anything heavy begins."""
     if (dest is None) == (outdir is None):
         raise click.UsageError("pass either --dest or --outdir")
     if dest is None:
         assert outdir is not None
         stem = os.path.splitext(os.path.basename(os.path.normpath(teacher)))[0]
-        name, amount = next((name, options[name]) for name in ("width", *_TARGETS) if options[name] is not None)
-        amount = str(amount).replace("/", "of") if name == "width" else f"{amount:g}"
-        across = "-global" if keep == "global" else ""
-        dest = os.path.join(outdir, f"{stem}-{name.replace('target_', '')}{amount}-{score}{across}.pkl")
+        dest = os.path.join(outdir, f"{stem}-{_description(**options)}.pkl")
+        if os.path.exists(dest):
+            raise UserError(f"--outdir: {dest} exists already; move it away, or name a file by --dest")
     if not dest.endswith(".pkl"):
         raise UserError(f"--dest: expected a name ending in .pkl, got {dest}")
     if os.path.exists(dest) and os.path.exists(teacher) and os.path.samefile(dest, teacher):
         raise UserError(f"--dest: {dest} is the teacher's own file; name another")
     check_writable_dir(os.path.dirname(os.path.abspath(dest)), "--outdir" if outdir is not None else "--dest")
     return dest
+
+
+def _description(
+    d_width: Fraction, score: str, score_samples: int | None, roi: str | None, refine: str, keep: str, seed: int,
+    **sizes: Any,
+) -> str:
+    """What the student is, as part of a file name: its size, its score, and whatever is not the default."""
+    name, amount = next((name, sizes[name]) for name in ("width", *_TARGETS) if sizes[name] is not None)
+    size = _of(amount) if name == "width" else f"{amount:.15g}"
+    region = None if roi is None else re.sub(r"[^A-Za-z0-9._]+", "-", os.path.splitext(os.path.basename(roi))[0])
+    parts = [f"{name.replace('target_', '')}{size}", score]
+    parts += [] if keep == "uniform" else [keep]
+    parts += [] if d_width == 1 else [f"d{_of(d_width)}"]
+    parts += [] if region is None else [f"roi-{region}"]
+    parts += [] if score_samples is None else [f"samples{score_samples}"]
+    parts += [] if refine == "none" else [refine]
+    parts += [] if seed == 0 else [f"seed{seed}"]
+    return "-".join(parts)
+
+
+def _of(width: Fraction) -> str:
+    return str(width).replace("/", "of")
 
 
 if __name__ == "__main__":

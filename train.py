@@ -196,9 +196,10 @@ def _configured(asked: EasyDict, given: set[str]) -> EasyDict:
     _need(asked, "outdir", "data")
     for name in ("outdir", "data"):
         asked[name] = os.path.expanduser(asked[name])
-    from metrics import metric_main
+    from metrics import detector, metric_main
     from training import config, presets
 
+    detector.check_given(asked.detector)
     for name in asked.metrics:
         if not metric_main.is_valid_metric(name):
             raise click.BadParameter(f"no metric is called {name!r}; valid ones: "
@@ -257,8 +258,13 @@ def _continued(run_dir: str, asked: EasyDict, given: set[str]) -> EasyDict:
         plan = EasyDict(json.load(f))
     if fixed:
         changed = ", ".join("--" + name.replace("_", "-") for name in fixed)
+        start = "--init" if dgl_options.guides(plan) else "--resume"
         raise UserError(f"--resume: a run goes on with its own options; leave out {changed}, or start a new run from "
-                        f"one of its pickles with --resume={os.path.join(run_dir, 'network-snapshot-….pkl')}")
+                        f"one of its pickles with {start}={os.path.join(run_dir, 'network-snapshot-….pkl')}")
+    if "detector" in given:
+        from metrics import detector
+
+        detector.check_given(asked.detector)
     for name in ("provenance", "run_dir"):
         plan.pop(name, None)
     if "gpus" in given:

@@ -24,7 +24,7 @@ class Base:
         no_scores: scores of channels that do not apply.
         meaningless: options of this plugin that do not apply.
         config: (options, data) → arguments of the training loop, networks and loss still those without a teacher.
-        check: called with these arguments and the teachers' discriminators; raises OptionError.
+        check: called with these arguments and the discriminators of student and teachers; raises OptionError.
     """
 
     generator: str
@@ -45,7 +45,7 @@ def preset(resolution: int, gpus: int, batch: int | None) -> Preset:
         ref_gpus=max(gpus, total // per_gpu),
         kimg=25000,
         batch=32,
-        mbstd_group=4,
+        mbstd_group=None,  # the teacher's
         fmaps=1,
         lr=0.002,
         gamma=10 if resolution >= 1024 else auto_gamma(resolution, total),
@@ -65,8 +65,9 @@ def _check_groups(c: EasyDict, discriminators: list[Any]) -> None:
         mbstd = D.b4.mbstd
         group = None if mbstd is None else mbstd.group_size
         if group is not None and c.batch_gpu % min(group, c.batch_gpu) != 0:
-            raise OptionError("--batch-gpu", f"the teacher's minibatch-std group of {group} does not divide the "
-                                             f"{c.batch_gpu} images of one pass")
+            raise OptionError("--batch", f"the minibatch-std group of {group} of the teacher's or student's D does not "
+                                         f"divide the {c.batch_gpu} images of one pass (--batch divided by --gpus, or "
+                                         "--batch-gpu)")
 
 
 def _biggan_config(opts: EasyDict, data: DataInfo) -> EasyDict:

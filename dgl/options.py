@@ -10,6 +10,7 @@ import click
 
 from dnnlib import EasyDict
 from dnnlib.cli import Fraction01
+from dnnlib.util import UserError
 from training.config import DataInfo, OptionError
 
 from . import kd, scores
@@ -43,11 +44,11 @@ class Distillation(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
         if isinstance(value, tuple):
             return value
-        name, _, weight = value.partition("=")
+        name, equals, weight = value.partition("=")
         if name not in kd.NAMES:
             self.fail(f"expected one of {', '.join(kd.NAMES)}, got {name!r}", param, ctx)
         try:
-            number = float(weight or 1)
+            number = float(weight) if equals else 1.0
         except ValueError:
             number = -1
         if not 0 <= number < float("inf"):
@@ -106,6 +107,11 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def guides(plan: EasyDict) -> bool:
+    """Whether a run with these arguments of the training loop has a teacher."""
+    return "teachers" in plan.loss_kwargs
+
+
 def check(opts: EasyDict, given: set[str]) -> None:
     """Checks which options were given, before any file is opened.
 
@@ -120,8 +126,9 @@ def check(opts: EasyDict, given: set[str]) -> None:
         return
     for name in base.settled:
         if name in given and opts[name] != "noresume":
+            hint = "; to start from a student's pickle pass --init=PKL" if name == "resume" else ""
             raise OptionError(_flag(name), f"cannot be given together with --cfg={opts.cfg}, which takes its networks "
-                                           "from --teacher")
+                                           f"from --teacher{hint}")
     for name in base.meaningless:
         if opts[name] and opts[name] != "none":
             raise OptionError(_flag(name), f"cannot be given together with --cfg={opts.cfg}")
@@ -132,12 +139,14 @@ def check(opts: EasyDict, given: set[str]) -> None:
         raise OptionError("--kd", f"every term can be given once, got {', '.join(terms)}")
     if terms and opts.init == "scratch":
         raise OptionError("--kd", "compares images of the same w, but --init=scratch gives the student a w of its own; "
-                                  "start from a slice or a student's pickle")
+                                  "start from a slice, or from the pickle of a student that began as one")
     if opts.score in base.no_scores:
         raise OptionError("--score", f"{opts.score} cannot be given together with --cfg={opts.cfg}")
     if base.loss_is_signed and opts.teacher_weights == "dynamic":
         raise OptionError("--teacher-weights", f"'dynamic' cannot be given together with --cfg={opts.cfg}, whose "
                                                "losses can be negative and give no shares; pass numbers")
+    if opts.teacher_weights == "dynamic" and len(opts.teacher) == 1:
+        raise OptionError("--teacher-weights", "'dynamic' chooses between teachers, but --teacher was given once")
     if not opts.teacher:
         raise OptionError("--teacher", f"--cfg={opts.cfg} needs the network pickle of a teacher")
     if opts.width is None and (opts.init or "slice") in ("slice", "scratch"):
@@ -183,6 +192,7 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> EasyDict
     loaded = [teachers.load(os.path.expanduser(url), opts.trust_pickle) for url in opts.teacher]
     for one in loaded:
         _check_kind(one, opts.cfg)
+        teachers.check_alike(loaded[0], one)
         teachers.check_fits(one, data.resolution, data.num_channels, data.label_dim)
     c = base.config(opts, data)
     first = loaded[0]
@@ -213,7 +223,7 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> EasyDict
         d_width=str(start.d_width),
         seed=opts.seed,
     )
-    base.check(c, [one.D for one in loaded])
+    base.check(c, [D, *(one.D for one in loaded)])
     return c
 
 
@@ -235,7 +245,10 @@ def _student_of(start: _Start, opts: EasyDict, teacher: Any) -> tuple[Any, Any]:
 
     from .student import resized
 
-    nets = open_networks(start.init, trust_pickle=opts.trust_pickle)
+    try:
+        nets = open_networks(start.init, trust_pickle=opts.trust_pickle)
+    except UserError as error:
+        raise OptionError("--init", f"expected slice, scratch or the pickle of a student; {error}") from None
     G, D = nets["G_ema"], nets["D"]
     for attribute in ("img_resolution", "img_channels", "c_dim"):
         if getattr(G, attribute) != getattr(teacher.G_ema, attribute):
@@ -271,6 +284,11 @@ def _loss_config(opts: EasyDict, c: EasyDict, start: _Start, specs: list[EasyDic
             raise OptionError("--teacher-weights", f"expected one weight for each of the {len(specs)} teacher(s), got "
                                                    f"{len(opts.teacher_weights)}")
         loss.teacher_weights = opts.teacher_weights
+    if opts.teacher_aug and "augment_kwargs" not in c:
+        raise OptionError("--teacher-aug", "nothing is augmented in this run; pass --aug=ada or --aug=fixed --p=P too")
+    if "latent" in dict(opts.kd or ()) and c.batch_gpu == 1:
+        raise OptionError("--kd", "latent compares the images of one pass with each other, but a pass has only one "
+                                  "(--batch divided by --gpus, or --batch-gpu)")
     if opts.kd:
         loss.kd = dict(opts.kd)
     if opts.teacher_update:

@@ -47,13 +47,27 @@ def file_sha256(url: str) -> str:
     """The sha256 of a file, of what a URL delivers (kept in the download cache), or of a folder's networks."""
     place = split_suffix(url)[0]
     if not dnnlib.util.is_url(url) and not os.path.exists(place):
-        raise TeacherError(f"--teacher: {url}: no such file")
+        hint = ", and no URL either: its host has no dot" if "://" in url else ""
+        raise TeacherError(f"--teacher: {url}: no such file{hint}")
     digest = hashlib.sha256()
     for path in network_files(url) if os.path.isdir(place) else [url]:
         with dnnlib.util.open_url(str(path)) as f:
             for block in iter(lambda: f.read(1 << 20), b""):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def check_alike(first: Teacher, other: Teacher) -> None:
+    """Checks that another teacher is for the same images and labels as the first.
+
+    Raises:
+        TeacherError: it is not.
+    """
+    found = [(one.D.img_resolution, one.D.img_channels, one.D.c_dim) for one in (first, other)]
+    if found[0] != found[1]:
+        texts = [f"{one.url} is for {side}x{side} images of {channels} channel(s) and labels of size {labels}"
+                 for one, (side, channels, labels) in zip((first, other), found)]
+        raise TeacherError(f"--teacher: all teachers must be for the same images and labels, but {' and '.join(texts)}")
 
 
 def check_fits(teacher: Teacher, resolution: int, num_channels: int, label_dim: int) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from dnnlib.util import UserError, open_url
+from dnnlib.util import UserError, is_url, open_url
 from metrics import torchscript
 from torch_utils import distributed
 
@@ -107,6 +107,17 @@ class Detector:
     def _call_options(self) -> set[str]:
         forward: Any = self.module.forward
         return {argument.name for argument in forward.schema.arguments}
+
+
+def check_given(given: Sequence[str]) -> None:
+    """Refuses what --detector names if it is no URL and no file, before hours are spent on training.
+
+    Raises:
+        DetectorError: says which.
+    """
+    for source in (DetectorSpec.parse(text).source for text in given):
+        if not is_url(source) and not os.path.isfile(source):
+            raise DetectorError(f"--detector: {source}: no such file")
 
 
 def choose(default: DetectorSpec, given: Sequence[str | DetectorSpec]) -> DetectorSpec:

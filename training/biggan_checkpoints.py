@@ -15,6 +15,7 @@ import torch
 
 from dnnlib.files import open_atomic
 from torch_utils.checkpoint import MALFORMED, CheckpointError, read_torch_file
+from torch_utils.checkpoint.writing import torch_save
 
 from . import biggan_layout as layout
 from . import biggan_studiogan as studiogan
@@ -278,7 +279,7 @@ def save_checkpoint(
     for role, content in contents.items():
         files.append(Path(folder, f"{role}{end}.pth"))
         with open_atomic(files[-1]) as f:
-            torch.save(content, f)
+            torch_save(content, f)
     return files
 
 

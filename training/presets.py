@@ -15,7 +15,7 @@ class Preset:
     ref_gpus: int  # number of GPUs that batch_gpu is worked out for
     kimg: int  # training length
     batch: int  # total batch size
-    mbstd_group: int  # group size of the minibatch standard deviation
+    mbstd_group: int | None  # group size of the minibatch standard deviation
     fmaps: float  # channel_base / 32768
     lr: float  # learning rate of G and D
     gamma: float  # R1 weight

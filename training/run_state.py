@@ -12,10 +12,12 @@ import torch
 from dnnlib import files
 from dnnlib.util import UserError
 from torch_utils import distributed
+from torch_utils.checkpoint.writing import torch_save
 
 VERSION = 1
 KEPT = 2
 _NAME = re.compile(r"training-state-(\d{9})\.pt")
+_ADVICE = "start a new run from one of its network pickles"
 _log = logging.getLogger(__name__)
 
 
@@ -36,7 +38,7 @@ def save(run_dir: str | os.PathLike, state: dict[str, Any]) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / f"training-state-{state['cur_nimg']:09d}.pt"
     with files.open_atomic(path, "wb") as f:
-        torch.save({"version": VERSION, **state}, f)
+        torch_save({"version": VERSION, **state}, f)
     for old in state_files(run_dir)[KEPT:]:
         old.unlink()
     return path
@@ -79,7 +81,7 @@ def load_latest(run_dir: str | os.PathLike) -> dict[str, Any] | None:
     """The newest state of a run that can be read; None if the run has not saved any yet.
 
     Raises:
-        ResumeError: there are state files, but none can be read.
+        ResumeError: there are state files, but none can be read; or there are none, although there were.
     """
     found = state_files(run_dir)
     for path in found:
@@ -93,6 +95,9 @@ def load_latest(run_dir: str | os.PathLike) -> dict[str, Any] | None:
                               "continue with the release that wrote it")
         return state
     if found:
-        raise ResumeError(f"{run_dir}: none of the {len(found)} state files can be read; "
-                          "start a new run with --resume=SNAPSHOT.pkl")
+        raise ResumeError(f"{run_dir}: none of the {len(found)} state files can be read; {_ADVICE}")
+    snapshots = sorted(path.name for path in Path(run_dir).glob("network-snapshot-*.pkl"))
+    if snapshots:  # a state is always saved before them
+        raise ResumeError(f"{run_dir}: the files in state/ are gone, but the run has got as far as {snapshots[-1]}, "
+                          f"which starting over would replace; bring them back, or {_ADVICE}")
     return None

@@ -59,7 +59,10 @@ def teacher_term(path: str, weight: float) -> TeacherDiscriminatorTerm:
         UserError: there is no such teacher, or it is not one for grey images of 32 px without labels.
     """
     teacher = teachers.load(path)
-    teachers.check_fits(teacher, RESOLUTION, num_channels=1, label_dim=0)
+    D = teacher.D
+    if (D.img_resolution, D.img_channels, D.c_dim) != (RESOLUTION, 1, 0):
+        raise UserError(f"--teacher: expected one for grey images of {RESOLUTION} px without labels; {path} is for "
+                        f"{D.img_channels} channel(s), {D.img_resolution} px and labels of size {D.c_dim}")
     return TeacherDiscriminatorTerm([teacher.D.eval().requires_grad_(False)], weight=weight)
 
 

@@ -21,7 +21,8 @@ CASES = {
     "cifar": ["--cfg=cifar", "--cond=1", "--aug=noaug", "--snap=10", "--metrics=none", "--workers=1"],
     "dgl": ["--cfg=dgl", "--width=2/3", "--teacher=TEACHER"],
     "dgl-from-scratch": ["--cfg=dgl", "--width=0.5", "--teacher=TEACHER", "--teacher=TEACHER", "--init=scratch",
-                         "--dgl-weight=0.3", "--teacher-update", "--teacher-aug", "--d-width=1/2", "--kimg=100"],
+                         "--dgl-weight=0.3", "--teacher-update", "--teacher-aug", "--aug=fixed", "--p=0.2",
+                         "--d-width=1/2", "--kimg=100"],
 }  # fmt: skip
 COMMANDS = ("calc_metrics", "generate", "legacy", "prune_init", "train")
 

@@ -185,6 +185,42 @@ def test_teachers_for_other_data(teacher, message, files, tmp_path):
     assert error == f"Error: --teacher: G_ema of teacher.pkl {message}"
 
 
+def test_teachers_for_different_images(files, tmp_path):
+    first, second = (tiny.write_teacher(tmp_path / f"{n}.pkl", channels=n) for n in (3, 1))
+    args = [f"--teacher={first}", f"--teacher={second}", f"--data={files.data}", "--cfg=dgl", "--width=1", "--cond=0"]
+    result = CliRunner().invoke(train.main, [*args, f"--outdir={tmp_path}/out"])
+    assert result.exit_code == 1
+    assert result.stderr == ("Error: --teacher: all teachers must be for the same images and labels, but "
+                             f"{first} is for 16x16 images of 3 channel(s) and labels of size 0 and "
+                             f"{second} is for 16x16 images of 1 channel(s) and labels of size 0\n")
+
+
+@pytest.mark.parametrize(("cfg", "start"), [("dgl", "--init"), ("stylegan2", "--resume")])
+def test_what_a_resumed_run_refuses_names_the_way_to_start_anew(cfg, start, files, tmp_path):
+    teacher = [f"--teacher={tiny.write_teacher(tmp_path / 'teacher.pkl')}", "--width=1"] if cfg == "dgl" else []
+    args = [f"--data={files.data}", f"--outdir={tmp_path}/out", f"--cfg={cfg}", "--cond=0", "--dry-run", *teacher]
+    shown = CliRunner().invoke(train.main, args)
+    assert shown.exit_code == 0, shown.output
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "training_options.json").write_text(shown.stdout.partition("\n")[2].rpartition("\n\n")[0])
+    result = CliRunner().invoke(train.main, [f"--resume={run}", "--gamma=3"])
+    assert result.exit_code == 1
+    assert result.stderr.endswith(f"leave out --gamma, or start a new run from one of its pickles with {start}={run}"
+                                  "/network-snapshot-….pkl\n")
+    result = CliRunner().invoke(train.main, [f"--resume={run}", "--detector=none.pt"])
+    assert (result.exit_code, result.stderr) == (1, "Error: --detector: none.pt: no such file\n")
+
+
+def test_legacy_does_not_write_over_its_source(files, tmp_path):
+    path = tiny.write_teacher(tmp_path / "teacher.pkl")
+    before = (tmp_path / "teacher.pkl").read_bytes()
+    result = CliRunner().invoke(legacy.main, [f"--source={path}", f"--dest={tmp_path}/../{tmp_path.name}/teacher.pkl"])
+    assert result.exit_code == 1
+    assert result.stderr.endswith("teacher.pkl is what --source names; name another\n")
+    assert (tmp_path / "teacher.pkl").read_bytes() == before
+
+
 def test_teachers_for_another_number_of_classes(tmp_path):
     data = tiny.write_data(tmp_path / "data", num_classes=4)
     path = tiny.write_teacher(tmp_path / "teacher.pkl", c_dim=3)

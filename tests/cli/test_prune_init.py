@@ -3,6 +3,7 @@ import json
 import shutil
 from fractions import Fraction
 
+import PIL.Image
 import pytest
 import torch
 from click.testing import CliRunner
@@ -124,6 +125,30 @@ def test_the_table_is_printed_and_saved(teacher, tmp_path):
         assert f"{costs[name]['params']:,}" in result.stdout
         assert f"{costs[name]['macs_in']:,}" in result.stdout
     assert json.loads(result.stdout.splitlines()[-1])["student"] == str(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ("--width=2/3 --d-width=1/2 --score=random --seed=1 --refine=svs", "width2of3-random-d1of2-svs-seed1"),
+        ("--target-macs=200001 --keep=global --score=first", "macs200001-first-global"),
+        ("--target-params=9K --score=content --score-samples=3 --roi=MASK", "params9000-content-roi-my-mask-samples3"),
+    ],
+)
+def test_names_tell_students_apart_and_are_never_taken_twice(options, name, teacher, tmp_path):
+    mask = tmp_path / "my mask.png"
+    PIL.Image.new("L", [16, 16], 255).save(mask)
+    words = [word.replace("MASK", str(mask)) for word in options.split()]
+    args = [f"--teacher={teacher}", *words, f"--outdir={tmp_path}/new", "--device=cpu", "--no-latency"]
+    result = CliRunner().invoke(prune_init.main, args)
+    assert result.exit_code == 0, result.output
+    (path,) = (tmp_path / "new").glob("*.pkl")
+    assert path.name == f"teacher-{name}.pkl"
+    before = path.stat()
+    again = CliRunner().invoke(prune_init.main, args)
+    assert again.exit_code == 1
+    assert again.stderr == f"Error: --outdir: {path} exists already; move it away, or name a file by --dest\n"
+    assert path.stat() == before
 
 
 def test_budgets(teacher, tmp_path):

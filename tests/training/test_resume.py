@@ -1,16 +1,20 @@
 """Exact resume: an interrupted run and an unbroken one end in the same bits."""
+import errno
 import json
 import logging
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import torch
 
+from dnnlib import files
 from dnnlib.util import UserError
 from tests import tiny
 from tests.training import tiny_runs
@@ -276,8 +280,47 @@ def test_only_damaged_states_are_an_error(two_states: tuple[Path, dict[str, Any]
     folder, config = two_states
     for path in run_state.state_files(folder):
         path.write_bytes(b"hello")
-    with pytest.raises(UserError, match=r"run: none of the 2 state files can be read; start a new run with --resume="):
+    with pytest.raises(UserError, match=r"run: none of the 2 state files can be read; start a new run from one of"):
         tiny_runs.run(folder, config, resume_state=True)
+
+
+def test_a_run_that_lost_its_states_is_not_overwritten(two_states: tuple[Path, dict[str, Any]]) -> None:
+    folder, config = two_states
+    for path in run_state.state_files(folder):
+        path.unlink()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    newest = max(path.name for path in before if path.suffix == ".pkl")
+    with pytest.raises(UserError, match=rf"run: the files in state/ are gone, but the run has got as far as {newest}"):
+        tiny_runs.run(folder, config, resume_state=True)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer of torch.save hides the reason; here the disk is full after some thousand bytes."""
+    run_state.save(tmp_path, {"cur_nimg": 5})
+    original = files.open_atomic
+
+    class Full:
+        def __init__(self, file: IO[bytes]) -> None:
+            self.file, self.left = file, 5000
+            self.flush = file.flush
+
+        def write(self, data: Any) -> int:
+            self.left -= len(data)
+            if self.left < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return self.file.write(data)
+
+    @contextmanager
+    def open_full(*args: Any) -> Iterator[Any]:
+        with original(*args) as file:
+            yield Full(file)
+
+    monkeypatch.setattr(files, "open_atomic", open_full)
+    state = {"cur_nimg": 6, "weights": torch.zeros([9999])}
+    with pytest.raises(UserError, match=r"training-state-000000006.pt: cannot be written: No space left on device"):
+        run_state.save(tmp_path, state)
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["training-state-000000005.pt"]
 
 
 def test_a_state_of_another_version_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
-"""Network pickles as every StyleGAN2-ADA descendant reads them, written all or not at all."""
+"""Network pickles as every StyleGAN2-ADA descendant reads them, written all or not at all; files of torch.save."""
 import os
 import pickle
-from typing import Any
+from typing import IO, Any
+
+import torch
 
 from dnnlib.files import open_atomic
 
@@ -12,3 +14,32 @@ def write_pickle(data: dict[str, Any], path: str | os.PathLike) -> None:
     """Pickles a dictionary of persistent modules and plain values to `path`, through a temporary name beside it."""
     with open_atomic(path, "wb") as f:
         pickle.dump(data, f, protocol=PROTOCOL)
+
+
+def torch_save(obj: Any, file: IO[bytes]) -> None:
+    """torch.save, but a full disk is the OSError that it is, not a RuntimeError about positions in an archive."""
+    sink = _Sink(file)
+    try:
+        torch.save(obj, sink)  # type: ignore[arg-type]
+    except RuntimeError:
+        if sink.error is not None:
+            raise sink.error from None
+        raise
+
+
+class _Sink:
+    """Hands bytes on to a file and notes the error that ends this, about which torch.save says nothing."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
