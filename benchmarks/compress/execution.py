@@ -210,18 +210,18 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def rows_to_report(files: Sequence[str], out: Path) -> list[dict[str, Any]]:
-    """All rows of the files of --rows, or of the runs in a folder.
+    """All rows of the files of --rows, or of the runs in a folder; what several files hold counts once.
 
     Raises:
         UserError: if there are none.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for path in map(Path, files or [out / "results.jsonl"]):
         found = read_rows(path)
         if not found:
             raise UserError(f"{'--rows' if files else '--out'}: {path}: no rows of results there; --out names the "
                             "folder of runs that were scored, --rows a file of rows such as docs/results/*.jsonl")
-        rows += found
+        rows += [row for row in found if row not in rows]
     return rows
 
 

@@ -20,6 +20,8 @@ PAIRS = (("half-l1-lambda0", "half-l1-lambda0.1", HEADLINE_KIMG),
          ("full-continued", "full-boosted", HEADLINE_KIMG),
          ("half-l1-lambda0", "half-l1-kd-feature", EXPLORATORY_KIMG),
          ("half-l1-lambda0.1", "half-l1-kd-feature", EXPLORATORY_KIMG),
+         *(("half-diversity-lambda0", f"half-diversity-{other}", EXPLORATORY_KIMG)
+           for other in ("lambda0.1", "kd-feature-lambda0", "kd-feature-lambda0.1")),
          ("quarter-diversity-lambda0", "quarter-diversity-lambda0.1", EXPLORATORY_KIMG))
 GRID_STARTS = ("scratch", "first", "l1", "content", "diversity")
 GRID_COLUMNS = tuple((f"width {share}, {label}", f"{width}-{{}}-{end}")
