@@ -152,6 +152,10 @@ def main(ctx: click.Context, **options: Any) -> None:
     speaks = os.environ.get("RANK", "0") == "0"  # under torchrun every process comes here
     _set_up_logging(speaks)
     _take_over_processes(asked, given)
+    if asked.detector:
+        from metrics import detector
+
+        detector.check_given(asked.detector)
     run_dir = _run_to_continue(asked)
     if run_dir is not None:
         plan = _continued(run_dir, asked, given)
@@ -196,10 +200,9 @@ def _configured(asked: EasyDict, given: set[str]) -> EasyDict:
     _need(asked, "outdir", "data")
     for name in ("outdir", "data"):
         asked[name] = os.path.expanduser(asked[name])
-    from metrics import detector, metric_main
+    from metrics import metric_main
     from training import config, presets
 
-    detector.check_given(asked.detector)
     for name in asked.metrics:
         if not metric_main.is_valid_metric(name):
             raise click.BadParameter(f"no metric is called {name!r}; valid ones: "
@@ -261,10 +264,6 @@ def _continued(run_dir: str, asked: EasyDict, given: set[str]) -> EasyDict:
         start = "--init" if dgl_options.guides(plan) else "--resume"
         raise UserError(f"--resume: a run goes on with its own options; leave out {changed}, or start a new run from "
                         f"one of its pickles with {start}={os.path.join(run_dir, 'network-snapshot-….pkl')}")
-    if "detector" in given:
-        from metrics import detector
-
-        detector.check_given(asked.detector)
     for name in ("provenance", "run_dir"):
         plan.pop(name, None)
     if "gpus" in given:
