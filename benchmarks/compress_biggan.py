@@ -159,8 +159,9 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     real = rows[0]["classifier_accuracy_on_reals"]
     return f"""# Compression of a BigGAN on labelled Fashion-MNIST, 32 px, CPU
 
-Made by `python -m benchmarks.compress_biggan --report --rows=docs/results/compress_biggan.jsonl --dest=docs/results`; the
-file holds every row with its arguments and protocol. Trained on the 60,000 training images, scored with {protocol["num_gen"]:,} generated
+Made by `python -m benchmarks.compress_biggan --report --rows=docs/results/compress_biggan.jsonl --dest=docs/results`;
+the file holds every row with its arguments and protocol. Trained on the 60,000 training images,
+scored with {protocol["num_gen"]:,} generated
 images against {protocol["num_real"]:,} test images. Rows are mean ± standard error over seeds of the training;
 all students have the same teacher, and are trained on equally many images. `fd@clothing32` is the Fréchet distance in
 the features of the detector clothing32, a small classifier of the same training images: no FID. Its class

@@ -171,8 +171,9 @@ def markdown(rows: Sequence[Row]) -> str:
     distances = [metric for metric in metrics_of(rows) if metric.startswith("fd@")]
     return f"""# Compression of the demo's teacher on Fashion-MNIST, 32 px, CPU
 
-Made by `python -m benchmarks.compress_fmnist --report --rows=docs/results/compress_fmnist.jsonl --dest=docs/results`; the
-file holds every row with its arguments and protocol. Trained on the 60,000 training images, scored against {_list(reals)} test images with
+Made by `python -m benchmarks.compress_fmnist --report --rows=docs/results/compress_fmnist.jsonl --dest=docs/results`;
+the file holds every row with its arguments and protocol. Trained on the 60,000 training images,
+scored against {_list(reals)} test images with
 {" or ".join(generated)}. Rows are mean ± standard error over seeds. `fd@NAME` is the Frechet distance in the
 features of the detector NAME; it is not FID and compares only with rows made with the same file. Lengths are equal
 numbers of images; λ is the weight of the teacher's term.
