@@ -68,7 +68,7 @@ class NetworkSource(click.ParamType):
 
 def load_network(path: str, trust_pickle: bool) -> tuple[Any, dict[str, Any]]:
     """The generator G_ema of a pickle, and the arguments of the data set that it was trained on."""
-    from training.pickles import open_networks
+    from training.checkpoints.pickles import open_networks
 
     data = open_networks(path, trust_pickle=trust_pickle)
     return data["G_ema"], dict(data.get("training_set_kwargs") or {})

@@ -99,7 +99,7 @@ def convert_command(resolution: tuple[int, int] | None, force_channels: str | No
     The choice of --resize-filter shows in FID: compare only numbers made with the same one. (Published FIDs of
     downscaled FFHQ need box.) It is recorded in dataset.json.
     """
-    from training.dataset_convert import ConvertOptions, convert
+    from training.data.conversion import ConvertOptions, convert
 
     if resolution is not None:
         if options["width"] or options["height"]:
@@ -123,8 +123,8 @@ def validate_command(data: str, resolution: int | None) -> None:
 
     Lists every bad file on stdout: name, mode, size and reason, separated by tabs. Exit status 1 if there are any.
     """
-    from training.dataset_check import check_dataset
-    from training.dataset_files import DatasetError
+    from training.data.files import DatasetError
+    from training.data.validation import check_dataset
 
     report = check_dataset(data, resolution)
     for finding in report.bad_files:

@@ -66,7 +66,7 @@ def main(
     import torch
 
     from torch_utils.misc import resolve_device, tune_allocator
-    from training.pickles import open_networks
+    from training.checkpoints.pickles import open_networks
 
     tune_allocator()
     target = resolve_device(device)
@@ -109,7 +109,7 @@ def _write(generate: Any, inputs: dict[str, tuple], outdir: str, batch: int) -> 
     """Generates `batch` images at a time and writes each to its own PNG."""
     import torch
 
-    from training.images import truncated, write_png
+    from training.data.images import truncated, write_png
 
     names = list(inputs)
     os.makedirs(outdir, exist_ok=True)

@@ -28,7 +28,7 @@ def load_network_pkl(f: BinaryIO, force_fp16: bool = False, trust_pickle: bool =
     Raises:
         torch_utils.checkpoint.CheckpointError: the file is damaged, refused, or not a network pickle.
     """
-    from training.pickles import load_networks
+    from training.checkpoints.pickles import load_networks
 
     return load_networks(f, force_fp16=force_fp16, trust_pickle=trust_pickle)
 
@@ -53,7 +53,7 @@ def main(source: str, dest: str, force_fp16: bool, trust_pickle: bool) -> None:
       # A BigGAN, for programs that read the public files.
       python legacy.py --source=biggan-student.pkl --dest=student-folder
     """
-    from training.pickles import open_networks, save_networks, snapshot_data
+    from training.checkpoints.pickles import open_networks, save_networks, snapshot_data
 
     if os.path.exists(dest) and os.path.exists(source) and os.path.samefile(source, dest):
         raise UserError(f"--dest: {dest} is what --source names; name another")
@@ -68,7 +68,7 @@ def main(source: str, dest: str, force_fp16: bool, trust_pickle: bool) -> None:
 
 def _save_folder(networks: dict[str, Any], folder: str) -> None:
     """A BigGAN as the files of the public code."""
-    from training import biggan_checkpoints
+    from training.biggan import checkpoints as biggan_checkpoints
 
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise UserError(f"--dest: {folder} is a file; a BigGAN is written into a folder, or as a name ending in .pkl")

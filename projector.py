@@ -15,7 +15,7 @@ from dnnlib.util import UserError
 if TYPE_CHECKING:
     import torch
 
-    from training.perceptual import Features
+    from metrics.perceptual import Features
 
 OWN_DISCRIMINATOR = "D"
 VIDEO = {"fps": 10, "codec": "libx264", "bitrate": "16M", "macro_block_size": 1}  # any size of image
@@ -68,8 +68,8 @@ def main(
     import torch
 
     from torch_utils.misc import resolve_device, tune_allocator
-    from training.images import PROJECTED, truncated, write_png
-    from training.pickles import open_networks
+    from training.checkpoints.pickles import open_networks
+    from training.data.images import PROJECTED, truncated, write_png
     from training.projection import project
 
     tune_allocator()
@@ -112,7 +112,7 @@ def _load_target(path: str, G: Any) -> np.ndarray:
     import PIL.Image
     import PIL.ImageOps
 
-    from training.dataset_transform import make_transform
+    from training.data.transforms import make_transform
 
     path = os.path.expanduser(path)
     mode = _MODES.get(G.img_channels)
@@ -134,7 +134,7 @@ def _load_target(path: str, G: Any) -> np.ndarray:
 def _features(source: str | None, D: Any, device: "torch.device") -> "Features":
     """What --detector stands for."""
     from metrics import detector
-    from training.perceptual import DetectorFeatures, DiscriminatorFeatures
+    from metrics.perceptual import DetectorFeatures, DiscriminatorFeatures
 
     if source != OWN_DISCRIMINATOR:
         spec = detector.VGG16 if source is None else detector.DetectorSpec.parse(source)

@@ -82,7 +82,7 @@ def main(**options: Any) -> None:
     from dgl import cost, roi, student
     from dgl import teacher as teachers
     from torch_utils.misc import resolve_device, tune_allocator
-    from training.pickles import save_networks, snapshot_data
+    from training.checkpoints.pickles import save_networks, snapshot_data
 
     tune_allocator()
     device = options["device"] = str(resolve_device(options["device"]))

@@ -63,8 +63,8 @@ def main(
     import torch
 
     from torch_utils.misc import resolve_device, tune_allocator
-    from training.images import truncated, write_png
-    from training.pickles import open_networks
+    from training.checkpoints.pickles import open_networks
+    from training.data.images import truncated, write_png
 
     tune_allocator()
     target = resolve_device(device)

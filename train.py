@@ -15,7 +15,7 @@ from dnnlib import EasyDict
 from dnnlib.cli import CommaList, Command, device_option, trust_pickle_option
 from dnnlib.files import check_writable_dir, new_run_dir, next_run_dir
 from dnnlib.util import UserError
-from training import config_biggan
+from training.biggan import options as config_biggan
 
 PRESET_NAMES = [
     "auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", config_biggan.CFG, *dgl_options.CFGS,
@@ -201,7 +201,8 @@ def _configured(asked: EasyDict, given: set[str]) -> EasyDict:
     for name in ("outdir", "data"):
         asked[name] = os.path.expanduser(asked[name])
     from metrics import metric_main
-    from training import config, presets
+    from training import options as config
+    from training import presets
 
     for name in asked.metrics:
         if not metric_main.is_valid_metric(name):
@@ -238,7 +239,7 @@ def _run_to_continue(asked: EasyDict) -> str | None:
         if not os.path.isdir(path):
             return None
         if not os.path.isfile(os.path.join(path, "training_options.json")):
-            from training.biggan_checkpoints import network_files
+            from training.biggan.checkpoints import network_files
 
             if network_files(path):
                 return None  # networks to start from, not a run to go on with

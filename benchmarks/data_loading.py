@@ -11,7 +11,7 @@ import PIL.Image
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from training.dataset import ImageFolderDataset
+from training.data.dataset import ImageFolderDataset
 
 
 class BareZip(torch.utils.data.Dataset):

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from dnnlib import EasyDict
-from training import config, config_biggan
-from training.config import DataInfo, OptionError
+from training import options as config
+from training.biggan import options as config_biggan
+from training.options import DataInfo, OptionError
 from training.presets import Preset, auto_gamma
 
 

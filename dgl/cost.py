@@ -149,7 +149,7 @@ def main(networks: tuple[str, ...], latency: bool, device: str, trust_pickle: bo
     as they are computed, and once with every convolution at its output resolution.
     """
     from torch_utils.misc import resolve_device, tune_allocator
-    from training.pickles import open_networks
+    from training.checkpoints.pickles import open_networks
 
     tune_allocator()
     target = str(resolve_device(device))

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from training.biggan.loss import HingeLoss
 from training.loss import GenBatch, Loss, LossTerm, Phase, StyleGAN2Loss, report_logits
-from training.loss_biggan import HingeLoss
 from training.optimization import make_phases
 
 from . import teacher as teacher_files

@@ -11,7 +11,7 @@ import click
 from dnnlib import EasyDict
 from dnnlib.cli import Fraction01
 from dnnlib.util import UserError
-from training.config import DataInfo, OptionError
+from training.options import DataInfo, OptionError
 
 from . import kd, scores
 from .bases import BASES
@@ -241,7 +241,7 @@ def _check_kind(teacher: Any, cfg: str) -> None:
 
 def _student_of(start: _Start, opts: EasyDict, teacher: Any) -> tuple[Any, Any]:
     """Generator and discriminator of --init=PKL, checked against the teacher and --width."""
-    from training.pickles import open_networks
+    from training.checkpoints.pickles import open_networks
 
     from .student import resized
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from torch_utils import misc
-from training.pickles import open_networks
+from training.checkpoints.pickles import open_networks
 
 from . import budget, prune, refine
 from .architectures import costs_of, plan_of

@@ -6,8 +6,8 @@ from typing import Any
 
 import dnnlib
 from dnnlib.util import UserError
-from training.biggan_checkpoints import network_files, split_suffix
-from training.pickles import open_networks
+from training.biggan.checkpoints import network_files, split_suffix
+from training.checkpoints.pickles import open_networks
 
 
 class TeacherError(UserError):

@@ -18,8 +18,9 @@ import torch
 
 from tests.helpers import GOLDEN, golden
 from torch_utils.ops import bias_act, conv2d_resample, upfirdn2d
-from training import biggan_checkpoints, pickles
 from training.augment import AUGPIPE_PRESETS, AugmentPipe
+from training.biggan import checkpoints as biggan_checkpoints
+from training.checkpoints import pickles
 from training.loss import StyleGAN2Loss
 
 PHASES = ("Gmain", "Greg", "Dmain", "Dreg")

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from tests.helpers import random_images, write_images, zip_folder
-from training import networks, pickles
+from training import networks
+from training.checkpoints import pickles
 from training.loss import GenBatch
 
 WIDTHS = {"channel_base": 128, "channel_max": 16}  # 16 channels up to 8 px, 8 at 16 px

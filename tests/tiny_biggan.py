@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from training import networks_biggan, pickles
+from training import networks_biggan
+from training.checkpoints import pickles
 
 GENERATORS = {
     "plain32": {"img_resolution": 32, "G_ch": 2, "dim_z": 8, "G_attn": "16"},

@@ -13,8 +13,9 @@ from metrics import metric_main
 from metrics.detector import DetectorUnavailable
 from torch_utils import distributed, misc, training_stats
 
-from . import pickles, reporting, run_state
-from .image_grid import SampleGrid
+from . import reporting, run_state
+from .checkpoints import pickles
+from .data.image_grid import SampleGrid
 from .run import Run
 
 MAX_NONFINITE_STEPS = 20  # optimizer steps in a row with NaN or infinite gradients before a run is stopped

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 
 from dnnlib.progress import Progress
 from dnnlib.util import UserError
-
-from .perceptual import Features
+from metrics.perceptual import Features
 
 _STATISTICS_SEED = 123
 _STATISTICS_BATCH = 1000

@@ -9,7 +9,7 @@ from torch_utils import distributed, training_stats
 
 from . import optimization
 from .ada import AdaController
-from .data_feed import DataFeed
+from .data.feed import DataFeed
 from .loss import Loss, Phase
 
 

@@ -15,9 +15,10 @@ from dnnlib.progress import Progress
 from torch_utils import distributed, misc, training_stats
 from torch_utils.ops import backend
 
-from . import image_grid, optimization, run_state
+from . import optimization, run_state
 from .ada import AdaController
-from .data_feed import DataFeed
+from .data import image_grid
+from .data.feed import DataFeed
 from .loss import Loss, Phase
 from .maintenance import Maintenance, Schedule, say
 from .reporting import Stopwatch

@@ -18,7 +18,7 @@ from dnnlib.util import UserError
 from metrics.detector import DetectorSpec, load
 from metrics.frechet_inception_distance import frechet_distance
 from metrics.samples import sample_rng
-from training.pickles import open_networks
+from training.checkpoints.pickles import open_networks
 
 BATCH = 100
 

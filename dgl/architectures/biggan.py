@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from dnnlib.util import UserError
-from training.biggan_estimates import refine_singular_vectors, standing_statistics
-from training.biggan_layout import width_options
+from training.biggan.estimates import refine_singular_vectors, standing_statistics
+from training.biggan.layout import width_options
 from training.networks_biggan import (
     DISCRIMINATOR_STREAMS,
     GENERATOR_STREAMS,

@@ -12,7 +12,7 @@ import torch
 
 from dnnlib import EasyDict
 from dnnlib.util import UserError
-from training import widths as stock
+from training.checkpoints import widths as stock
 from training.networks import (
     Conv2dLayer,
     Discriminator,

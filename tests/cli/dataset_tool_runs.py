@@ -7,7 +7,7 @@ import numpy as np
 from click.testing import CliRunner, Result
 
 import dataset_tool
-from training.dataset import ImageFolderDataset
+from training.data.dataset import ImageFolderDataset
 
 
 def run(*args: object) -> Result:

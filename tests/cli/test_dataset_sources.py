@@ -14,7 +14,7 @@ import pytest
 
 from tests.cli.dataset_tool_runs import assert_refused, convert, converted, file_names, label_file, pixels_of
 from tests.helpers import image_bytes, random_images
-from training.dataset import ImageFolderDataset
+from training.data.dataset import ImageFolderDataset
 
 
 @pytest.fixture(params=["out", "out.zip"])

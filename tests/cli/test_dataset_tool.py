@@ -14,7 +14,7 @@ import pytest
 import dataset_tool
 from tests.cli.dataset_tool_runs import assert_refused, convert, converted, file_names, label_file, pixels_of, run
 from tests.helpers import damage_zip_entry, image_bytes, random_images, write_images, zip_folder
-from training.dataset import ImageFolderDataset
+from training.data.dataset import ImageFolderDataset
 
 ROOT = Path(dataset_tool.__file__).parent
 

@@ -11,7 +11,7 @@ import generate
 from dnnlib.cli import seed_latents
 from tests import tiny
 from tests.helpers import GOLDEN
-from training.pickles import open_networks
+from training.checkpoints.pickles import open_networks
 
 
 @pytest.fixture(scope="module")

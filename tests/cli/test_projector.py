@@ -14,7 +14,7 @@ import projector
 from metrics import torchscript
 from tests import tiny
 from tests.metrics import toys
-from training.images import PROJECTED, truncated
+from training.data.images import PROJECTED, truncated
 
 
 @pytest.fixture(scope="module")

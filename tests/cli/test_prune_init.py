@@ -12,8 +12,8 @@ import prune_init
 from dgl import scores
 from tests import tiny
 from tests.helpers import GOLDEN
-from training import pickles
-from training.pickles import NETWORKS, open_networks
+from training.checkpoints import pickles
+from training.checkpoints.pickles import NETWORKS, open_networks
 
 
 @pytest.fixture(scope="module")

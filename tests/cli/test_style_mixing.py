@@ -129,9 +129,9 @@ def test_required_options(missing):
 
 
 def test_network_without_styles(tmp_path, monkeypatch):
-    import training.pickles
+    import training.checkpoints.pickles
 
     other = torch.nn.Linear(1, 1)
-    monkeypatch.setattr(training.pickles, "open_networks", lambda *args, **kwargs: {"G_ema": other})
+    monkeypatch.setattr(training.checkpoints.pickles, "open_networks", lambda *args, **kwargs: {"G_ema": other})
     result = run(network="big.pkl", outdir=tmp_path)
     assert result.output == "Error: --network: only style-based generators have styles to mix, this is a Linear\n"

@@ -12,7 +12,7 @@ from tests import tiny
 from tests.cli import dry_runs
 from tests.training import tiny_runs
 from training import presets, training_loop
-from training.pickles import open_networks
+from training.checkpoints.pickles import open_networks
 
 ADA_OPTIONS = """outdir gpus snap metrics seed dry-run data cond subset mirror cfg gamma kimg batch aug p target augpipe
     resume freezed fp32 nhwc nobench allow-tf32 workers"""

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 import train
 from tests import tiny
-from training.pickles import NETWORKS, open_networks
+from training.checkpoints.pickles import NETWORKS, open_networks
 
 TIMEOUT_SEC = 200
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]

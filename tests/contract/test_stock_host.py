@@ -14,8 +14,8 @@ import torch
 from dgl import prune
 from dgl.architectures import plan_of
 from tests.tiny import images, latents, tiny_discriminator, tiny_generator
-from training import pickles
 from training.augment import AUGPIPE_PRESETS, AugmentPipe
+from training.checkpoints import pickles
 
 HOST = Path(__file__).parent / "stock_host"
 TOLERANCE = 1e-5  # relative to the largest value: the host's operations sum in another order

@@ -14,9 +14,9 @@ import prune_init
 from dgl.loss import DGLHingeLoss
 from tests import tiny, tiny_biggan
 from tests.metrics import toys
-from training.loss_biggan import HingeLoss
+from training.biggan.loss import HingeLoss
+from training.checkpoints.pickles import open_networks
 from training.networks_biggan import load_generator
-from training.pickles import open_networks
 
 DEVICE = torch.device("cpu")
 
@@ -166,7 +166,7 @@ def test_metrics(student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_public_folder_works_everywhere(student: Path, tmp_path: Path) -> None:
-    from training import biggan_checkpoints
+    from training.biggan import checkpoints as biggan_checkpoints
 
     nets = open_networks(str(student))
     biggan_checkpoints.save_checkpoint(tmp_path / "run", {name: nets[name] for name in ("G_ema", "D")})

@@ -14,8 +14,9 @@ from dgl.student import Cut, slice_student
 from dgl.teacher import Teacher
 from dnnlib.util import UserError
 from tests import tiny_biggan as tiny
-from training import biggan_checkpoints, networks_biggan
-from training.biggan_estimates import fold_spectral_norm
+from training import networks_biggan
+from training.biggan import checkpoints as biggan_checkpoints
+from training.biggan.estimates import fold_spectral_norm
 from training.networks_biggan import BigGANDiscriminator, BigGANGenerator
 
 INVARIANCE = 1e-12  # relative, float64: nothing but rounding

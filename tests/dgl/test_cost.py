@@ -14,7 +14,7 @@ from dgl import cost, student
 from dgl.architectures import costs_of
 from dnnlib.util import UserError
 from tests import tiny
-from training import pickles
+from training.checkpoints import pickles
 from training.networks import Generator, SynthesisLayer
 
 COSTS = Path(__file__).parents[2] / "docs" / "benchmarks" / "costs.md"

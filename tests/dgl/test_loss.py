@@ -13,8 +13,8 @@ from tests import tiny
 from tests.tiny import gradients
 from torch_utils import training_stats
 from training import optimization
+from training.checkpoints.pickles import open_networks
 from training.loss import GenBatch, StyleGAN2Loss
-from training.pickles import open_networks
 
 CPU = torch.device("cpu")
 ADAM = {"class_name": "torch.optim.Adam", "lr": 0.01, "betas": [0.0, 0.99]}

@@ -14,7 +14,8 @@ from typing import Any
 
 import train
 from tests.training import tiny_runs
-from training import image_grid, maintenance, training_loop
+from training import maintenance, training_loop
+from training.data import image_grid
 
 assert training_loop
 assert maintenance

@@ -15,7 +15,10 @@ import legacy
 from tests.helpers import GOLDEN
 from tests.training.test_networks_biggan import DISCRIMINATORS, GENERATORS, SHAPES, make, public_network
 from torch_utils.checkpoint import CheckpointError
-from training import biggan_checkpoints, biggan_layout, networks_biggan, pickles
+from training import networks_biggan
+from training.biggan import checkpoints as biggan_checkpoints
+from training.biggan import layout as biggan_layout
+from training.checkpoints import pickles
 from training.networks_biggan import Discriminator, Generator
 
 SMALL_G = GENERATORS["hier64"]

@@ -8,7 +8,9 @@ import torch
 from tests.training.test_biggan_checkpoints import small
 from tests.training.test_networks_biggan import GENERATORS
 from torch_utils.checkpoint import CheckpointError
-from training import biggan_estimates, biggan_studiogan, networks_biggan
+from training import networks_biggan
+from training.biggan import estimates as biggan_estimates
+from training.biggan import studiogan as biggan_studiogan
 from training.networks_biggan import Generator
 
 STUDIO_NAMES = {"linear": "linear0", "output_layer.0": "bn4", "output_layer.2": "conv2d5", "conv1": "conv2d1",

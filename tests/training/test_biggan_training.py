@@ -12,9 +12,13 @@ import train
 from dnnlib.util import UserError
 from tests import tiny, tiny_biggan
 from tests.training import tiny_runs
-from training import biggan_checkpoints, config_biggan, optimization, presets_biggan, transfer
+from training import optimization
+from training.biggan import checkpoints as biggan_checkpoints
+from training.biggan import options as config_biggan
+from training.biggan import presets as presets_biggan
+from training.checkpoints import transfer
+from training.checkpoints.pickles import open_networks
 from training.networks_biggan import Generator
-from training.pickles import open_networks
 
 SMALL = ["--cfg=biggan", "--ch=2", "--batch=4", "--d-steps=2", "--z-dim=8", "--workers=0"]
 # Five iterations of two D steps with four images each, in ticks that end after the first, third and last of them.
@@ -207,7 +211,7 @@ def test_what_a_run_leaves(unbroken: dict[str, Path]) -> None:
 def test_steps_of_the_discriminator_use_images_of_their_own(files: dict[str, str], tmp_path: Path,
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, int]] = []
-    from training.loss_biggan import HingeLoss
+    from training.biggan.loss import HingeLoss
 
     def note(self: Any, phase: str, real_img: torch.Tensor, *args: Any) -> None:
         seen.append((phase, hash(real_img.numpy().tobytes())))

@@ -11,7 +11,7 @@ import train
 from tests import tiny
 from tests.helpers import random_images, write_images
 from tests.training import tiny_runs
-from training.pickles import open_networks
+from training.checkpoints.pickles import open_networks
 
 
 def invoke(data, *args):

@@ -19,8 +19,8 @@ from tests.torch_utils.checkpoint.hostile import NamedFile, little_memory
 from tests.training import foreign_pickles as foreign
 from torch_utils import checkpoint
 from torch_utils.checkpoint import CheckpointError
-from training import pickles
 from training.augment import AugmentPipe
+from training.checkpoints import pickles
 
 BAD_BYTES = b"\x00\x01\x7f\xff.RcbQP2(t0}]\x93\x81\x82\x8c\x94\x95\x98jrh"  # mostly pickle operations
 

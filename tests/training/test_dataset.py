@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from dnnlib.util import UserError
 from tests.helpers import damage_zip_entry, image_bytes, random_images, write_images, zip_folder
-from training.dataset import Dataset, DatasetError, ImageFolderDataset, subset_indices
-from training.dataset_check import check_dataset
+from training.data.dataset import Dataset, DatasetError, ImageFolderDataset, subset_indices
+from training.data.validation import check_dataset
 
 
 class Counting(Dataset):

@@ -9,7 +9,7 @@ import torch
 from tests.helpers import GOLDEN, golden
 from torch_utils import training_stats
 from training import loss as losses
-from training import pickles
+from training.checkpoints import pickles
 
 pytestmark = pytest.mark.usefixtures("cpu_path")
 IMAGE_TOLERANCE = 1e-4  # of the standard deviation of the reference

@@ -8,8 +8,8 @@ import torch
 
 from tests import tiny
 from tests.helpers import random_images, write_images
-from training import image_grid
-from training.dataset import ImageFolderDataset
+from training.data import image_grid
+from training.data.dataset import ImageFolderDataset
 
 
 class Shape:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from tests import tiny_biggan
+from training.biggan.loss import HingeLoss
 from training.loss import Loss
-from training.loss_biggan import HingeLoss
 
 DEVICE = torch.device("cpu")
 

@@ -13,7 +13,8 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from tests.helpers import GOLDEN, golden
 from tests.training import biggan_reference as reference
-from training import biggan_estimates, networks_biggan
+from training import networks_biggan
+from training.biggan import estimates as biggan_estimates
 from training.networks_biggan import Discriminator, Generator
 
 REFERENCE_TOLERANCE = 1e-5  # of max |reference|; what float32 leaves of it

@@ -11,8 +11,9 @@ from tests.helpers import GOLDEN, golden
 from tests.tiny import images, latents, tiny_discriminator, tiny_generator, tiny_networks
 from tests.training import foreign_pickles as foreign
 from torch_utils.checkpoint import CheckpointError
-from training import networks, pickles
+from training import networks
 from training.augment import AugmentPipe
+from training.checkpoints import pickles
 
 EXPECTED_GLOBALS = {
     "torch_utils.persistence._reconstruct_persistent_obj",

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from metrics.perceptual import DetectorFeatures, DiscriminatorFeatures, PerceptualError
 from training.networks import Discriminator, Generator
-from training.perceptual import DetectorFeatures, DiscriminatorFeatures, PerceptualError
 from training.projection import ProjectionError, Schedule, noise_regulariser, project, w_statistics, whiten_
 
 NO_LABEL = torch.zeros([1, 0])

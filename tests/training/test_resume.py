@@ -18,7 +18,8 @@ from dnnlib import files
 from dnnlib.util import UserError
 from tests import tiny
 from tests.training import tiny_runs
-from training import optimization, pickles, run_state
+from training import optimization, run_state
+from training.checkpoints import pickles
 
 
 @pytest.fixture(scope="module")

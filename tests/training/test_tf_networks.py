@@ -13,7 +13,8 @@ import torch
 from tests.tiny import images, latents, tiny_discriminator, tiny_generator
 from tests.torch_utils.checkpoint.hostile import NamedFile
 from torch_utils.checkpoint import CheckpointError, TFNetworkRecord
-from training import pickles, tf_networks
+from training.checkpoints import pickles
+from training.checkpoints import tensorflow as tf_networks
 
 VERSION = 4
 

@@ -17,7 +17,8 @@ from dnnlib.util import UserError
 from metrics import detector
 from tests import tiny
 from tests.training import tiny_runs
-from training import maintenance, pickles
+from training import maintenance
+from training.checkpoints import pickles
 from training.loss import StyleGAN2Loss
 from training.networks import Discriminator
 

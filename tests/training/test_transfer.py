@@ -6,8 +6,9 @@ import torch
 from dnnlib.util import UserError
 from tests import tiny
 from tests.training import tiny_runs
-from training import config, pickles
-from training.transfer import from_pickle, transplant
+from training import options as config
+from training.checkpoints import pickles
+from training.checkpoints.transfer import from_pickle, transplant
 
 SAME_IMAGES = 1e-5  # of ws and images of order 1, in float32
 

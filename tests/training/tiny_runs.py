@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 import train
 from torch_utils import training_stats
-from training import image_grid
+from training.data import image_grid
 from training.training_loop import training_loop
 
 STYLEGAN2 = ["--cfg=stylegan2", "--cbase=128", "--cmax=16", "--z-dim=16", "--w-dim=16", "--map-depth=2", "--batch=4",

@@ -10,7 +10,8 @@ import torch
 from tests import tiny
 from tests.training import tiny_runs
 from torch_utils import distributed, training_stats
-from training import augment, loss, networks, pickles
+from training import augment, loss, networks
+from training.checkpoints import pickles
 
 CPU = torch.device("cpu")
 BATCH = 8

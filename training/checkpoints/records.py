@@ -14,8 +14,9 @@ from dnnlib import EasyDict
 from torch_utils.checkpoint import CheckpointError, ModuleRecord
 from torch_utils.ops import upfirdn2d
 
-from . import networks, networks_biggan, widths
-from .augment import AugmentPipe
+from .. import networks, networks_biggan
+from ..augment import AugmentPipe
+from . import widths
 from .rebuilding import MAX_RESOLUTION, rebuild
 
 _None = type(None)

@@ -5,9 +5,9 @@ import dataclasses
 
 from dnnlib.progress import Progress
 
-from .dataset_files import BadFile, DatasetError, FileTree, open_tree
-from .dataset_image import check_same_shape, check_square_power_of_two, decode_image
-from .dataset_labels import labels_array, read_label_table
+from .files import BadFile, DatasetError, FileTree, open_tree
+from .labels import labels_array, read_label_table
+from .pixels import check_same_shape, check_square_power_of_two, decode_image
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from .networks_biggan import BatchNorm, ConditionalBatchNorm
+from ..networks_biggan import BatchNorm, ConditionalBatchNorm
 
 
 @torch.no_grad()

@@ -9,11 +9,11 @@ import numpy as np
 
 from dnnlib.progress import Progress
 
-from .dataset_files import BadFile, DatasetError
-from .dataset_image import check_same_shape, check_square_power_of_two, encode_png
-from .dataset_sources import Source, SourceImage, open_source
-from .dataset_transform import Transform, make_transform
-from .dataset_writer import WriteFile, check_dest, image_name, open_dest, write_labels
+from .files import BadFile, DatasetError
+from .pixels import check_same_shape, check_square_power_of_two, encode_png
+from .sources import Source, SourceImage, open_source
+from .transforms import Transform, make_transform
+from .writer import WriteFile, check_dest, image_name, open_dest, write_labels
 
 MAX_LISTED = 20
 

@@ -14,7 +14,7 @@ from dnnlib import EasyDict
 from torch_utils import misc
 from torch_utils.checkpoint import CheckpointError, TFNetworkRecord
 
-from . import networks
+from .. import networks
 from .rebuilding import MAX_RESOLUTION, blank, fill
 
 MINIMUM_VERSION = 4

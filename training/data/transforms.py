@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import PIL.Image
 
-from .dataset_files import DatasetError
-from .dataset_image import to_pil
+from .files import DatasetError
+from .pixels import to_pil
 
 Transform = Callable[[np.ndarray], np.ndarray | None]
 

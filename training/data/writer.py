@@ -10,8 +10,8 @@ from typing import Any
 
 from dnnlib.files import atomic_dir, check_writable_dir, open_atomic
 
-from .dataset_files import DatasetError
-from .dataset_labels import LABEL_FILE
+from .files import DatasetError
+from .labels import LABEL_FILE
 
 WriteFile = Callable[[str, bytes], None]
 

@@ -10,7 +10,7 @@ import torch
 
 from torch_utils.checkpoint import CheckpointError
 
-from . import networks_biggan as networks
+from .. import networks_biggan as networks
 
 Tensors = Mapping[str, torch.Tensor]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .dataset_files import BadFile, DatasetError, FileTree
+from .files import BadFile, DatasetError, FileTree
 
 LABEL_FILE = "dataset.json"
 

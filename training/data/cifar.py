@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .dataset_files import DatasetError
+from .files import DatasetError
 
 _BATCHES = [f"cifar-10-batches-py/data_batch_{number}" for number in range(1, 6)]
 

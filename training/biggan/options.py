@@ -7,8 +7,8 @@ import click
 import dnnlib
 from dnnlib import EasyDict
 
-from .config import DataInfo, OptionError, batch_sizes, further_config, run_config
-from .presets_biggan import PRESETS, BigGANPreset, ema_half_life_kimg
+from ..options import DataInfo, OptionError, batch_sizes, further_config, run_config
+from .presets import PRESETS, BigGANPreset, ema_half_life_kimg
 
 CFG = "biggan"  # presets of plugins for the same networks end in it, too
 
@@ -87,7 +87,7 @@ def network_config(opts: EasyDict, preset: BigGANPreset, resolution: int) -> tup
 
 def _check_attention(attn: str, resolution: int) -> None:
     """Every resolution of --attn must be one that a network of this image size can attend at."""
-    from . import networks_biggan as networks
+    from .. import networks_biggan as networks
 
     streams = networks.GENERATOR_STREAMS[resolution], networks.DISCRIMINATOR_STREAMS[resolution]
     for part in attn.split("_") if attn != "0" else []:

@@ -12,9 +12,9 @@ from dnnlib.util import UserError
 from torch_utils import checkpoint, misc
 from torch_utils.checkpoint import CheckpointError, ModuleRecord, TFNetworkRecord, describe
 
-from . import biggan_checkpoints
-from .records_to_networks import build
-from .tf_networks import discriminator_from_tf, generator_from_tf
+from ..biggan import checkpoints as biggan_checkpoints
+from .records import build
+from .tensorflow import discriminator_from_tf, generator_from_tf
 
 NETWORKS = ("G", "D", "G_ema")
 HALF_PRECISION = {"num_fp16_res": 4, "conv_clamp": 256}  # options of --force-fp16

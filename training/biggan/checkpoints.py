@@ -17,10 +17,9 @@ from dnnlib.files import open_atomic
 from torch_utils.checkpoint import MALFORMED, CheckpointError, read_torch_file
 from torch_utils.checkpoint.writing import torch_save
 
-from . import biggan_layout as layout
-from . import biggan_studiogan as studiogan
-from .networks_biggan import BigGANDiscriminator, BigGANGenerator
-from .rebuilding import rebuild
+from ..checkpoints.rebuilding import rebuild
+from ..networks_biggan import BigGANDiscriminator, BigGANGenerator
+from . import layout, studiogan
 
 _FILE = re.compile(r"(?P<role>G_ema|G|D|state_dict)(?:_(?P<suffix>\w+))?\.pth")
 _STUDIOGAN_FILE = re.compile(r"model=(?P<role>G_ema|G|D)-(?P<suffix>\w+)-weights-step=(?P<step>\d+)\.pth")
@@ -86,7 +85,7 @@ class _Networks(dict):
 
 
 def load_networks(path: str | os.PathLike, suffix: str = "") -> dict[str, Any]:
-    """All networks of a folder, or the one in a file, as `training.pickles.load_networks` returns them.
+    """All networks of a folder, or the one in a file, as `training.checkpoints.pickles.load_networks` returns them.
 
     A missing G stands in for G_ema and the other way round. Asking for a network that is not there at all raises a
     CheckpointError that names it.

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from .dataset_cifar import read_cifar10
-from .dataset_files import DatasetError, FileTree, open_tree
-from .dataset_image import MODE_OF_CHANNELS, decode_image, to_pil
-from .dataset_labels import read_label_table
+from .cifar import read_cifar10
+from .files import DatasetError, FileTree, open_tree
+from .labels import read_label_table
+from .pixels import MODE_OF_CHANNELS, decode_image, to_pil
 
 IDX_IMAGES = "-images-idx3-ubyte.gz"
 IDX_LABELS = "-labels-idx1-ubyte.gz"

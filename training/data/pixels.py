@@ -5,7 +5,7 @@ import io
 import numpy as np
 import PIL.Image
 
-from .dataset_files import BadFile
+from .files import BadFile
 
 MODE_OF_CHANNELS = {1: "L", 3: "RGB"}
 _MODES = frozenset(MODE_OF_CHANNELS.values())

@@ -8,7 +8,7 @@ import dnnlib
 from dnnlib import EasyDict
 from dnnlib.util import UserError
 
-from .dataset_files import DatasetError
+from .data.files import DatasetError
 from .presets import Preset, network_options
 
 _log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def probe_data(opts: EasyDict) -> DataInfo:
     Raises:
         OptionError: the data set cannot be read, lacks the labels --cond asks for, or is smaller than --subset.
     """
-    from .dataset import ImageFolderDataset
+    from .data.dataset import ImageFolderDataset
 
     try:
         dataset = ImageFolderDataset(opts.data, use_labels=True)

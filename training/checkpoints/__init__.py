@@ -1,0 +1,1 @@
+"""Network files: from the records of a file to our networks, and back."""

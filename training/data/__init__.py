@@ -1,0 +1,1 @@
+"""Image data sets: reading, checking, converting and feeding them."""
