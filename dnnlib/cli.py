@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 import numpy as np
@@ -21,8 +21,32 @@ _MAX_SEED = 2**32 - 1  # what numpy.random.RandomState takes
 _SHOWS_HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())  # an "error" of newer versions of click
 
 
+def in_flags(error: UserError, command: click.Command, fields: Mapping[str, str] | None = None) -> str:
+    """The text of an error with the arguments that it names shown as the flags of a command.
+
+    Args:
+        error: whose field, and whose `name` and `name=value` in backquotes, are looked up.
+        command: whose options they may be; other names stay as they are.
+        fields: field of a library call → the command's option for it, where the names differ.
+    """
+    options = {param.name: param for param in command.params if isinstance(param, click.Option)}
+
+    def flag(name: str, value: str | None = None) -> str | None:
+        option = options.get((fields or {}).get(name, name))
+        if option is None:
+            return None
+        if option.is_flag:
+            is_off = str(value).lower() == "false" and bool(option.secondary_opts)
+            return (option.secondary_opts if is_off else option.opts)[0]
+        text = max(option.opts, key=len)
+        return text if value is None else f"{text}={value}"
+
+    message = re.sub(r"`([A-Za-z_]\w*)(?:=([^`]*))?`", lambda found: flag(found[1], found[2]) or found[0], error.message)
+    return message if error.field is None else f"{flag(error.field) or error.field}: {message}"
+
+
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
+def _one_line_errors(command: click.Command, fields: Mapping[str, str]) -> Iterator[None]:
     """Turns mistakes of users into "Error: message" on stderr, without click's lines of usage above it.
 
     The exit status is 1, or 2 for the use of the command line.
@@ -34,18 +58,26 @@ def _one_line_errors() -> Iterator[None]:
     except click.UsageError as error:
         raise click.UsageError(error.format_message()) from error
     except UserError as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(in_flags(error, command, fields)) from error
 
 
 class _OneLineErrors:
-    """What a command needs for that."""
+    """What a command needs for that.
+
+    Args:
+        fields: field of a library call → the command's option for it, where the names differ.
+    """
+
+    def __init__(self, *args: Any, fields: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields = dict(fields or {})
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        with _one_line_errors():
+        with _one_line_errors(cast(click.Command, self), self.fields):
             return super().make_context(*args, **kwargs)  # type: ignore[misc]
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _one_line_errors():
+        with _one_line_errors(cast(click.Command, self), self.fields):
             return super().invoke(ctx)  # type: ignore[misc]
 
 

@@ -2,7 +2,23 @@
 
 
 class UserError(Exception):
-    """Something the user can put right: the message names the flag or file, what was expected and what was found."""
+    """Something the user can put right: the message names the argument or file, what was expected and what was found.
+
+    In the message, an argument is written `name` or `name=value`, in backquotes. Command lines show it as their flag
+    (`dnnlib.cli.in_flags`); a caller in Python reads the name that he passed.
+
+    Args:
+        message: what is wrong, and what to do.
+        field: the argument that is wrong, if it is one.
+    """
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+    def __str__(self) -> str:
+        return self.message if self.field is None else f"{self.field}: {self.message}"
 
 
 class FileError(UserError, OSError):

@@ -1,5 +1,6 @@
 """Option types and the one-line errors of commands."""
 
+import pickle
 import subprocess
 import sys
 from fractions import Fraction
@@ -180,3 +181,40 @@ def test_classes_that_do_not_exist():
         cli.class_label(3, None)
     with pytest.raises(UserError, match="--class: this network has classes 0 to 2, got 3"):
         cli.class_label(3, 3)
+
+
+def test_arguments_in_a_library_error_are_shown_as_flags():
+    @click.command(cls=cli.Command, fields={"batch_size": "batch"})
+    @click.option("--batch")
+    @click.option("--trust-pickle", is_flag=True)
+    @click.option("--teacher-aug/--no-teacher-aug")
+    @click.option("-n", "--dry-run", is_flag=True)
+    def command(**options):
+        raise UserError("too large; pass `batch_size=8`, `trust_pickle=True`, `teacher_aug=false`, `dry_run` or "
+                        "`unknown=1`", field="batch_size")
+
+    result = CliRunner().invoke(command, [])
+    assert result.exit_code == 1
+    assert result.output == ("Error: --batch: too large; pass --batch=8, --trust-pickle, --no-teacher-aug, --dry-run "
+                             "or `unknown=1`\n")
+
+
+def test_a_field_without_a_flag_keeps_its_name():
+    @click.command(cls=cli.Command)
+    def command():
+        raise UserError("expected a number", field="G_kwargs")
+
+    assert CliRunner().invoke(command, []).output == "Error: G_kwargs: expected a number\n"
+
+
+def test_a_caller_in_python_reads_the_names_that_he_passed():
+    error = UserError("expected at most 8; pass `batch=8`", field="batch")
+    assert str(error) == "batch: expected at most 8; pass `batch=8`"
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.field) == (str(error), "batch")
+
+
+def test_file_errors_have_fields_too():
+    error = FileError("a.png: cannot be read", field="source")
+    assert isinstance(error, OSError)
+    assert str(error) == "source: a.png: cannot be read"
