@@ -41,7 +41,8 @@ def in_flags(error: UserError, command: click.Command, fields: Mapping[str, str]
         text = max(option.opts, key=len)
         return text if value is None else f"{text}={value}"
 
-    message = re.sub(r"`([A-Za-z_]\w*)(?:=([^`]*))?`", lambda found: flag(found[1], found[2]) or found[0], error.message)
+    argument = re.compile(r"`([A-Za-z_]\w*)(?:=([^`]*))?`")
+    message = argument.sub(lambda match: flag(match[1], match[2]) or match[0], error.message)
     return message if error.field is None else f"{flag(error.field) or error.field}: {message}"
 
 
