@@ -37,7 +37,7 @@ test: check
 
 check: $(VENV)/.dev-installed
 	$(PY) -m ruff check .
-	$(PY) -m mypy dnnlib torch_utils dgl
+	$(PY) -m mypy dnnlib torch_utils metrics training dgl
 
 test-gpu: $(VENV)/.dev-installed
 	$(PY) -m pytest -m gpu
