@@ -37,7 +37,7 @@ def in_flags(error: UserError, command: click.Command, fields: Mapping[str, str]
             return None
         if option.is_flag:
             is_off = str(value).lower() == "false" and bool(option.secondary_opts)
-            return (option.secondary_opts if is_off else option.opts)[0]
+            return max(option.secondary_opts if is_off else option.opts, key=len)
         text = max(option.opts, key=len)
         return text if value is None else f"{text}={value}"
 
