@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from tests.helpers import GOLDEN, golden
-from torch_utils.ops import bias_act, conv2d_resample, upfirdn2d
+from torch_utils.ops import bias_act, conv2d_resample, filtered_lrelu, upfirdn2d
 from training.augment import AUGPIPE_PRESETS, AugmentPipe
 from training.biggan import checkpoints as biggan_checkpoints
 from training.checkpoints import pickles
@@ -198,12 +198,32 @@ def ops(file: str) -> Iterator[Row]:
     yield Row(file, "conv2d_resample", worst, 1e-5)
 
 
+def alias_free_ops(file: str) -> Iterator[Row]:
+    """filtered_lrelu and its gradients of both orders, the worst of all cases, relative to max |reference|."""
+    ref = golden(file)
+    worst = dict.fromkeys(("y", "dx", "db", "ddv"), 0.0)
+    for case in (key.removesuffix("/v") for key in ref if key.endswith("/v") and not key.startswith("modconv")):
+        args = ast.literal_eval(str(ref[f"{case}/args"]))
+        fu, fd = (None if args[name] == "none" else _tensors(ref, args[name])[0] for name in ("fu", "fd"))
+        x, b, v = (t.requires_grad_() for t in _tensors(ref, "x", "b", f"{case}/v"))
+        y = filtered_lrelu.filtered_lrelu(x, b=b, **{**args, "fu": fu, "fd": fd})
+        dx, db = torch.autograd.grad((y * v).sum(), [x, b], create_graph=True)
+        p, q = _tensors(ref, f"{case}/p", f"{case}/q")
+        (ddv,) = torch.autograd.grad((dx * p).sum() + (db * q).sum(), v)
+        for name, found in (("y", y), ("dx", dx), ("db", db), ("ddv", ddv)):
+            reference = ref[f"{case}/{name}"]
+            worst[name] = max(worst[name], _max(found, reference) / float(np.abs(reference).max()))
+    for name, relative in worst.items():
+        yield Row(file, f"filtered_lrelu: {name}, relative", relative, 1e-5)
+
+
 REPORTS = {
     **{file: (sg2ada, gradients) for file in ("ffhq64", "cifar32", "gray32")},
     **{file: (other_pickle,) for file in ("sg3tree_sg2", "tf_config_f_64", "tf_ada_cond_32")},
     **{file: (biggan,) for file in ("biggan_cifar32", "biggan_imagenet128")},
     "augment": (augment,),
     "ops": (ops,),
+    "sg3ops": (alias_free_ops,),
 }
 
 
