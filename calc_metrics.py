@@ -87,7 +87,7 @@ def dataset_options(job: Job, G: Any, trained_on: dict[str, Any]) -> dict[str, A
     else:
         class_name = trained_on.get("class_name", _DATASET_CLASS)
         if class_name != _DATASET_CLASS:
-            raise UserError(f"--network: its data set is of the unknown class {class_name}; pass --data")
+            raise UserError(f"its data set is of the unknown class {class_name}; pass --data", "networks")
         options = {key: trained_on[key] for key in ("path", "xflip", "max_size", "random_seed") if key in trained_on}
         options["class_name"] = class_name
     options |= {"resolution": G.img_resolution, "use_labels": G.c_dim != 0}
@@ -137,7 +137,7 @@ def _compute_in_full_precision() -> None:
 def run(job: Job) -> None:
     """The work of one process."""
     from torch_utils import distributed
-    from torch_utils.misc import resolve_device, tune_allocator
+    from torch_utils.devices import resolve_device, tune_allocator
 
     tune_allocator()
     device = resolve_device(job.device)
@@ -154,7 +154,7 @@ _INT: dict[str, Any] = {"type": click.IntRange(min=1), "metavar": "INT"}
 _BOOL: dict[str, Any] = {"type": bool, "metavar": "BOOL"}
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, fields={"detector": "detectors"})
 @click.option("--network", "networks", help="Network pickle, or a folder of them: path or URL.", required=True,
               metavar="[PATH|URL]", type=NetworkSource())
 @click.option("--metrics", help="Metrics, comma-separated, or none.  [default: fid50k_full]", default="fid50k_full",
@@ -162,7 +162,7 @@ _BOOL: dict[str, Any] = {"type": bool, "metavar": "BOOL"}
 @click.option("--data", help="Real images: folder or zip.  [default: those of the training]", metavar="PATH")
 @click.option("--mirror", help="Add the mirror images of the real ones.  [default: as in training]", **_BOOL)
 @click.option("--gpus", help="Number of processes.  [default: 1]", default=1, **_INT)
-@click.option("--verbose", help="Tell what is going on.  [default: true]", default=True, **_BOOL)
+@click.option("--verbose", help="Show progress and settings.  [default: true]", default=True, **_BOOL)
 @click.option("--num-gen", help="Generated images; other than the metric's own number is not comparable.", **_INT)
 @click.option("--num-real", help="Real images at most, likewise.", **_INT)
 @click.option("--detector", "detectors", help="TorchScript feature detector instead of the published one: path or URL, "

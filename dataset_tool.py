@@ -1,4 +1,4 @@
-"""Command line: convert images into a data set for training, or check one. The work is in training/dataset_*.py."""
+"""Command line: convert images into a data set for training, or check one. The work is in training/data/."""
 
 import contextlib
 import re
@@ -30,7 +30,7 @@ class _Size(click.ParamType):
             return value
         match = re.fullmatch(r"([1-9][0-9]*)[x,]([1-9][0-9]*)", value)
         if match is None:
-            self.fail(f"expected WxH, for example 256x256, got {value!r}", param, ctx)
+            self.fail(f"expected WxH, for example 256x256, found {value!r}", param, ctx)
         return int(match[1]), int(match[2])
 
 
@@ -42,7 +42,7 @@ class _Range(click.ParamType):
             return value
         match = re.fullmatch(r"([0-9]*):([0-9]*)", value)
         if match is None:
-            self.fail(f"expected FIRST:END, for example 0:8000, got {value!r}", param, ctx)
+            self.fail(f"expected FIRST:END, for example 0:8000, found {value!r}", param, ctx)
         return int(match[1] or 0), int(match[2]) if match[2] else None
 
 
@@ -103,7 +103,7 @@ def convert_command(resolution: tuple[int, int] | None, force_channels: str | No
 
     if resolution is not None:
         if options["width"] or options["height"]:
-            raise click.UsageError("--resolution: give it or --width and --height, not both")
+            raise click.UsageError("--resolution: pass it or --width and --height, not both")
         options["width"], options["height"] = resolution
     options["force_channels"] = int(force_channels) if force_channels else None
     with _sigterm_raises():
@@ -132,7 +132,7 @@ def validate_command(data: str, resolution: int | None) -> None:
     problems = [f"{len(report.bad_files)} of {report.num_images} images cannot be used"] if report.bad_files else []
     problems += [report.label_error] if report.label_error else []
     if problems:
-        raise DatasetError(f"--data: {data}: {'; '.join(problems)}")
+        raise DatasetError(f"{data}: {'; '.join(problems)}", "data")
     assert report.shape is not None, "there are good images"
     height, width, num_channels = report.shape
     labels = f"labels of shape {report.label_shape}" if report.label_shape != [0] else "no labels"

@@ -62,10 +62,10 @@ def main(
     """
     if projected_w is None and not seeds:
         raise click.UsageError("there is nothing to generate: pass --seeds or --projected-w")
-    check_writable_dir(outdir, "--outdir")
+    check_writable_dir(outdir, "outdir")
     import torch
 
-    from torch_utils.misc import resolve_device, tune_allocator
+    from torch_utils.devices import resolve_device, tune_allocator
     from training.checkpoints.pickles import open_networks
 
     tune_allocator()

@@ -28,7 +28,7 @@ _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's, by number of channe
               required=True, metavar="FILE")
 @click.option("--num-steps", help="Optimisation steps.  [default: 1000]", type=click.IntRange(min=1), default=1000,
               metavar="INT")
-@click.option("--seed", help="Where the random numbers start from.  [default: 303]",
+@click.option("--seed", help="Random seed.  [default: 303]",
               type=click.IntRange(min=0, max=2**32 - 1), default=303, metavar="INT")
 @click.option("--save-video", help="Write a video of the optimisation; needs the extra 'video'.  [default: true]",
               type=bool, default=True, metavar="BOOL")
@@ -36,7 +36,7 @@ _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's, by number of channe
 @class_option
 @click.option("--detector", help="What compares the images: a TorchScript file such as vgg16.pt that gives LPIPS "
               "features (path or URL, optionally #sha256=...), or D for the pickle's own discriminator, which needs no "
-              "other file.  [default: the published vgg16.pt, or D where that cannot be had]", metavar="[PATH|URL|D]")
+              "other file.  [default: the published vgg16.pt, or D where that cannot be read]", metavar="[PATH|URL|D]")
 @device_option
 @trust_pickle_option
 @click.pass_context
@@ -64,10 +64,10 @@ def main(
     """
     asked = ctx.get_parameter_source("save_video") is click.core.ParameterSource.COMMANDLINE
     save_video = save_video and _can_write_video(asked)
-    check_writable_dir(outdir, "--outdir")
+    check_writable_dir(outdir, "outdir")
     import torch
 
-    from torch_utils.misc import resolve_device, tune_allocator
+    from torch_utils.devices import resolve_device, tune_allocator
     from training.checkpoints.pickles import open_networks
     from training.data.images import PROJECTED, truncated, write_png
     from training.projection import project

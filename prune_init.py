@@ -81,7 +81,7 @@ def main(**options: Any) -> None:
     path = _destination(**options)
     from dgl import cost, roi, student
     from dgl import teacher as teachers
-    from torch_utils.misc import resolve_device, tune_allocator
+    from torch_utils.devices import resolve_device, tune_allocator
     from training.checkpoints.pickles import save_networks, snapshot_data
 
     tune_allocator()

@@ -59,10 +59,10 @@ def main(
     Example:
       python style_mixing.py --network=ffhq.pkl --rows=11,40-42 --cols=5,17,23 --styles=0-3 --outdir=mixed
     """
-    check_writable_dir(outdir, "--outdir")
+    check_writable_dir(outdir, "outdir")
     import torch
 
-    from torch_utils.misc import resolve_device, tune_allocator
+    from torch_utils.devices import resolve_device, tune_allocator
     from training.checkpoints.pickles import open_networks
     from training.data.images import truncated, write_png
 

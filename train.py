@@ -308,7 +308,7 @@ def _share_anew(plan: EasyDict, gpus: int) -> None:
 def _launch(plan: EasyDict, resuming: bool) -> None:
     """Makes the run directory and starts the processes; under torchrun this process is one of them already."""
     from torch_utils import distributed
-    from torch_utils.misc import resolve_device
+    from torch_utils.devices import resolve_device
     from training.provenance import provenance
 
     device_type = resolve_device(plan.device).type
@@ -352,10 +352,10 @@ def _process(plan: dict[str, Any], device_type: str) -> None:
 
 def _worker(plan: EasyDict) -> None:
     """One process of the training."""
-    from torch_utils import distributed, misc
+    from torch_utils import devices, distributed
     from training.training_loop import training_loop
 
-    misc.tune_allocator()
+    devices.tune_allocator()
     plan = EasyDict(plan)
     num_gpus = plan.pop("num_gpus")
     if num_gpus != distributed.world_size():

@@ -19,7 +19,7 @@ from dgl.architectures import plan_of
 from dgl.scores import NAMES, content, diversity, l1
 from dgl.scores.registry import ScoreOptions, compute
 from dnnlib.cli import Command
-from torch_utils.misc import tune_allocator
+from torch_utils.devices import tune_allocator
 from training.networks import Generator
 
 NUM_SAMPLES = {"l1": l1.NUM_SAMPLES, "content": content.NUM_SAMPLES, "diversity": diversity.NUM_SAMPLES}

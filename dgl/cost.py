@@ -148,7 +148,7 @@ def main(networks: tuple[str, ...], latency: bool, device: str, trust_pickle: bo
     resampling filters, demodulation, noise, bias and activation; once with up-convolutions at their input resolution,
     as they are computed, and once with every convolution at its output resolution.
     """
-    from torch_utils.misc import resolve_device, tune_allocator
+    from torch_utils.devices import resolve_device, tune_allocator
     from training.checkpoints.pickles import open_networks
 
     tune_allocator()

@@ -118,6 +118,7 @@ class SeedList(click.ParamType):
     name = "list"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        """Reads the option's text."""
         if isinstance(value, list):
             return value
         try:
@@ -132,6 +133,7 @@ class CommaList(click.ParamType):
     name = "list"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """Reads the option's text."""
         if isinstance(value, list):
             return value
         items = [item.strip() for item in value.split(",")]
@@ -148,6 +150,7 @@ class Fraction01(click.ParamType):
     name = "fraction"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+        """Reads the option's text."""
         try:
             text = re.fullmatch(r"[0-9]*\.?[0-9]*|[0-9]+/[0-9]+", str(value).strip())
             fraction = Fraction(text.group() if text else "")
@@ -196,9 +199,9 @@ def class_label(c_dim: int, class_idx: int | None) -> np.ndarray:
     if c_dim == 0 and class_idx is not None:
         click.echo("Warning: --class has no effect, this network knows no classes", err=True)
     elif c_dim != 0 and class_idx is None:
-        raise UserError(f"--class: give the class of the images, 0 to {c_dim - 1}")
+        raise UserError(f"give the class of the images, 0 to {c_dim - 1}", "class_idx")
     elif c_dim != 0 and class_idx not in range(c_dim):
-        raise UserError(f"--class: this network has classes 0 to {c_dim - 1}, got {class_idx}")
+        raise UserError(f"this network has classes 0 to {c_dim - 1}, found {class_idx}", "class_idx")
     return (np.arange(c_dim) == class_idx).astype(np.float32)[np.newaxis]
 
 

@@ -36,7 +36,7 @@ class _AttemptFailed(Exception):
 
 
 def unreadable(url: str, reason: str) -> UrlError:
-    """The error for a URL that cannot be had."""
+    """The error for a URL that cannot be read."""
     return UrlError(f"URL {url} could not be read: {reason}; download it and pass the local path")
 
 
@@ -180,7 +180,7 @@ def _save(
         if size == 0:
             raise _AttemptFailed("the answer is empty", 1 << 30)
         if expected is not None and size != expected and "Content-Encoding" not in response.headers:
-            raise _AttemptFailed(f"expected {expected} bytes, got {size}", 1 << 30)
+            raise _AttemptFailed(f"expected {expected} bytes, found {size}", 1 << 30)
         check_sha256(url, digest.hexdigest(), sha256)
 
 

@@ -26,4 +26,4 @@ class FileError(UserError, OSError):
 
 
 class UrlError(UserError, OSError):
-    """A URL that cannot be fetched, or whose content is not what was asked for."""
+    """A URL that cannot be fetched, or whose content is not the expected one."""

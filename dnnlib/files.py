@@ -60,7 +60,7 @@ def open_atomic(path: PathLike, mode: str = "wb") -> Iterator[IO[Any]]:
     An older file of that name stays as it was until then, and for good if the body raises. A link is written through.
 
     Args:
-        path: where the file shall be; its folder must exist.
+        path: name of the complete file; its folder must exist.
         mode: "wb" or "w" (UTF-8).
 
     Raises:
@@ -130,6 +130,9 @@ def append_line(path: PathLike, text: str) -> None:
     """Adds one line to a file, made if missing, in a single write.
 
     A last line that a killed process left unfinished is ended first, so that only that one is lost.
+
+    Raises:
+        FileError: the file cannot be written.
     """
     assert "\n" not in text, "one line at a time"
     try:
@@ -190,11 +193,15 @@ def _make_run_dir(path: Path, contents: Mapping[str, Any]) -> None:
             write_json_atomic(folder / name, obj)
 
 
-def check_writable_dir(path: PathLike, flag: str) -> None:
+def check_writable_dir(path: PathLike, field: str) -> None:
     """Checks, by writing a nameless file, that a folder can be written, or made if it does not exist. Leaves no trace.
 
+    Args:
+        path: the folder.
+        field: the argument that names it, for the error.
+
     Raises:
-        FileError: names the flag, the path and the reason.
+        FileError: names the field, the path and the reason.
     """
     place = Path(path).absolute()
     while not place.exists() and place != place.parent:
@@ -205,4 +212,4 @@ def check_writable_dir(path: PathLike, flag: str) -> None:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        raise FileError(f"{flag}: cannot write to {os.fspath(path)!r}: {error.strerror or error}") from error
+        raise FileError(f"cannot write to {os.fspath(path)!r}: {error.strerror or error}", field) from error

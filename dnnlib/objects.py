@@ -62,7 +62,12 @@ def get_obj_by_name(name: str) -> Any:
 
 
 def call_func_by_name(*args: Any, func_name: str, **kwargs: Any) -> Any:
-    """Calls the function with this dotted name."""
+    """Calls the function with this dotted name.
+
+    Raises:
+        ImportError: there is no such object.
+        TypeError: it is not callable.
+    """
     func = get_obj_by_name(func_name)
     if not callable(func):
         raise TypeError(f"{func_name} is not callable but a {type(func).__name__}")
@@ -75,7 +80,11 @@ def construct_class_by_name(*args: Any, class_name: str, **kwargs: Any) -> Any:
 
 
 def get_module_dir_by_obj_name(obj_name: str) -> str:
-    """The folder of the source file that holds the object with this dotted name."""
+    """The folder of the source file that holds the object with this dotted name.
+
+    Raises:
+        ImportError: there is no such object, or its module has no source file.
+    """
     module, _ = get_module_from_obj_name(obj_name)
     path = getattr(module, "__file__", None)
     if not path:
@@ -90,7 +99,11 @@ def is_top_level_function(obj: Any) -> bool:
 
 
 def get_top_level_function_name(obj: Any) -> str:
-    """The dotted name under which `get_obj_by_name` finds a top-level function; of a script, its file's base name."""
+    """The dotted name under which `get_obj_by_name` finds a top-level function; of a script, its file's base name.
+
+    Raises:
+        ValueError: the object is no top-level function.
+    """
     if is_top_level_function(obj):
         return f"{_importable_name(obj.__module__)}.{obj.__name__}"
     raise ValueError(f"{obj!r} is not a top-level function")

@@ -25,7 +25,7 @@ _cache_dir: str | None = None
 
 
 def set_cache_dir(path: str | None) -> None:
-    """Sets the folder of all caches for this process; None goes back to the environment's choice."""
+    """Sets the folder of all caches for this process; None restores the environment's choice."""
     global _cache_dir
     _cache_dir = path
 

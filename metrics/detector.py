@@ -4,7 +4,7 @@ A detector is a TorchScript module called with images N x 3 x H x W in 0..255:
     (uint8 images, return_features=True) -> features [N, F];
     (uint8 images, no_output_bias=True) -> class probabilities [N, K];
     (float images, resize_images=False, return_lpips=True) -> vectors [N, V] whose squared distance is LPIPS.
-It resizes the images itself unless told not to.
+It resizes the images itself unless resize_images is false.
 
 Only the file that everybody uses gives a score its usual name. It is known by its content: the sha256 sums below are
 those that several public projects record for the two official downloads (they were not checked against a download
@@ -23,7 +23,8 @@ from typing import Any
 
 import torch
 
-from dnnlib.util import UserError, is_url, open_url
+from dnnlib.errors import UserError
+from dnnlib.util import is_url, open_url
 from metrics import torchscript
 from torch_utils import distributed
 
@@ -35,7 +36,7 @@ class DetectorError(UserError):
 
 
 class DetectorUnavailable(DetectorError):
-    """A detector that cannot be had, for example a URL while offline."""
+    """A detector that cannot be read, for example a URL while offline."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,11 @@ class DetectorSpec:
 
     @classmethod
     def parse(cls, text: str) -> DetectorSpec:
-        """Reads `PATH_OR_URL` or `PATH_OR_URL#sha256=HEX`. Raises DetectorError for a malformed digest."""
+        """Reads `PATH_OR_URL` or `PATH_OR_URL#sha256=HEX`.
+
+        Raises:
+            DetectorError: the digest is malformed.
+        """
         source, found, digest = text.partition(_PIN)
         if not found:
             return cls(text)
@@ -95,14 +100,14 @@ class Detector:
         if unknown := set(mode) - self._call_options():
             raise DetectorError(
                 f"detector {self.name}: does not know the option {sorted(unknown)[0]}, which this metric needs;"
-                " pass another file with --detector"
+                " pass another file as `detector`"
             )
-        found = self.module(images, **mode)
-        if found.ndim != 2 or len(found) != len(images):
+        result = self.module(images, **mode)
+        if result.ndim != 2 or len(result) != len(images):
             raise DetectorError(
-                f"detector {self.name}: expected a result of shape [{len(images)}, F], found {list(found.shape)}"
+                f"detector {self.name}: expected a result of shape [{len(images)}, F], found {list(result.shape)}"
             )
-        return found
+        return result
 
     def _call_options(self) -> set[str]:
         forward: Any = self.module.forward
@@ -110,14 +115,14 @@ class Detector:
 
 
 def check_given(given: Sequence[str]) -> None:
-    """Refuses what --detector names if it is no URL and no file, before hours are spent on training.
+    """Refuses detectors that are no URL and no file, before hours are spent on training.
 
     Raises:
         DetectorError: says which.
     """
     for source in (DetectorSpec.parse(text).source for text in given):
         if not is_url(source) and not os.path.isfile(source):
-            raise DetectorError(f"--detector: {source}: no such file")
+            raise DetectorError(f"{source}: no such file", "detector")
 
 
 def choose(default: DetectorSpec, given: Sequence[str | DetectorSpec]) -> DetectorSpec:
@@ -180,9 +185,9 @@ def _fetch(spec: DetectorSpec, verbose: bool) -> str:
     try:
         path = open_url(spec.source, return_filename=True, verbose=verbose)
     except OSError as error:
-        raise DetectorUnavailable(f"detector {spec.name}: {error}, with --detector=PATH") from error
+        raise DetectorUnavailable(f"detector {spec.name}: {error}, as `detector=PATH`") from error
     if not os.path.isfile(path):
-        raise DetectorUnavailable(f"detector {spec.source}: no such file; pass a TorchScript file with --detector=PATH")
+        raise DetectorUnavailable(f"detector {spec.source}: no such file; pass a TorchScript file as `detector=PATH`")
     return path
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from dnnlib.errors import UserError
 from dnnlib.files import open_atomic
 from dnnlib.progress import Progress
-from dnnlib.util import UserError
 from metrics import torchscript
 from metrics.small_detector import SmallDetector
 
@@ -28,14 +28,14 @@ def read_idx(path: Path) -> np.ndarray:
     try:
         data = gzip.decompress(path.read_bytes())
     except (OSError, EOFError) as error:
-        raise UserError(f"--data: cannot read {path}: {error}") from error
+        raise UserError(f"cannot read {path}: {error}", "data") from error
     dims = IDX_DIMS.get(data[:4])
     if dims is None:
-        raise UserError(f"--data: {path} is not an idx file of unsigned bytes")
+        raise UserError(f"{path} is not an idx file of unsigned bytes", "data")
     shape = np.frombuffer(data, dtype=">i4", count=dims, offset=4)
     values = np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * dims)
     if values.size != shape.prod():
-        raise UserError(f"--data: {path} is cut short: expected {shape.prod()} bytes, found {values.size}")
+        raise UserError(f"{path} is cut short: expected {shape.prod()} bytes, found {values.size}", "data")
     return values.reshape(tuple(shape))
 
 
@@ -48,7 +48,7 @@ def load_split(data_dir: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Mirrors half of the images and shifts each by up to MAX_SHIFT_PX, filling with black."""
+    """Mirrors half of the images [N, 1, H, W] and shifts each by up to MAX_SHIFT_PX, filling with black."""
     num, _, height, width = images.shape
     flipped = torch.rand(num, generator=generator) < 0.5
     images = torch.where(flipped[:, None, None, None], images.flip(3), images)
@@ -60,7 +60,16 @@ def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def train(images: torch.Tensor, labels: torch.Tensor, epochs: int, batch: int, lr: float, seed: int) -> SmallDetector:
-    """Trains from scratch with AdamW under a one-cycle learning rate; returns the detector in evaluation mode."""
+    """Trains from scratch with AdamW under a one-cycle learning rate; returns the detector in evaluation mode.
+
+    Args:
+        images: float32 [N, 1, 32, 32] in -1..1.
+        labels: int64 [N].
+        epochs: passes over the images.
+        batch: images per step.
+        lr: highest learning rate.
+        seed: random seed.
+    """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     net = SmallDetector(num_classes=int(labels.max()) + 1)
@@ -81,7 +90,7 @@ def train(images: torch.Tensor, labels: torch.Tensor, epochs: int, batch: int, l
 
 
 def accuracy(net: SmallDetector, images: torch.Tensor, labels: torch.Tensor) -> float:
-    """Share of images whose most probable class is the label."""
+    """Share of images [N, 1, 32, 32] whose most probable class is the label [N]."""
     with torch.no_grad():
         hits = sum(
             int((net.logits(x).argmax(1) == y).sum())

@@ -43,7 +43,7 @@ class CacheEntry:
             try:
                 arrays = FeatureStats.load(self.path).arrays()
             except _UNREADABLE as error:
-                _log.warning("metric cache: %s is damaged and will be made again (%s)", self.path, error)
+                _log.warning("metric cache: %s is damaged and will be computed again (%s)", self.path, error)
         arrays = distributed.broadcast_object(arrays)
         return None if arrays is None else FeatureStats.from_arrays(arrays)
 

@@ -100,13 +100,16 @@ class FeatureStats:
         return self._moments.mean_cov(self.num_items)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The whole state as named arrays; `from_arrays` makes an equal object of them."""
-        found: dict[str, np.ndarray] = {"num_items": np.array(self.num_items)}
+        """The whole state as named arrays; `from_arrays` makes an equal object of them.
+
+        num_items []; features [N, F] if every vector is kept; sum [F] and sum_outer [F, F] if mean and covariance are.
+        """
+        state: dict[str, np.ndarray] = {"num_items": np.array(self.num_items)}
         if self.capture_all:
-            found["features"] = self.get_all()
+            state["features"] = self.get_all()
         if self._moments is not None:
-            found |= {"sum": self._moments.total, "sum_outer": self._moments.outer}
-        return found
+            state |= {"sum": self._moments.total, "sum_outer": self._moments.outer}
+        return state
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any]) -> FeatureStats:

@@ -39,7 +39,7 @@ def draw_subsets(
     num_subsets: int = NUM_SUBSETS,
     max_size: int = MAX_SUBSET_SIZE,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (rows of real, rows of generated), equally many of each, drawn without replacement."""
+    """Yields (rows of real [m], rows of generated [m]), drawn without replacement."""
     size = min(num_real, num_gen, max_size)
     for _ in range(num_subsets):
         rows_gen = rng.choice(num_gen, size, replace=False)

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from dnnlib.errors import UserError
 from dnnlib.files import append_line
-from dnnlib.util import EasyDict, UserError, format_time
+from dnnlib.util import EasyDict, format_time
 from metrics.frechet_inception_distance import compute_fid
 from metrics.inception_score import compute_is
 from metrics.kernel_inception_distance import compute_kid
@@ -30,7 +31,11 @@ class UnknownMetric(UserError):
 
 
 def register_metric(function: MetricFunction) -> MetricFunction:
-    """Decorator: makes a function a metric under its own name. Raises ValueError if the name is taken."""
+    """Decorator: makes a function a metric under its own name.
+
+    Raises:
+        ValueError: the name is taken.
+    """
     name = function.__name__
     if _metrics.get(name, function) is not function:
         raise ValueError(f"register_metric: there already is a metric {name}")
@@ -57,11 +62,11 @@ def calc_metric(metric: str, **options: Any) -> EasyDict:
 
     Returns:
         results (name -> float), metric, total_time (seconds), total_time_str, num_gpus, comparable (whether the
-        published protocol was followed) and protocol (how the numbers came about).
+        published protocol was followed) and protocol (how the numbers were computed).
 
     Raises:
         UnknownMetric: no such metric.
-        DetectorUnavailable: its detector cannot be had; raised on every rank.
+        DetectorUnavailable: its detector cannot be read; raised on every rank.
     """
     if not is_valid_metric(metric):
         raise UnknownMetric(f"no metric is called {metric!r}; valid ones: {', '.join(list_valid_metrics())}")
@@ -74,7 +79,7 @@ def calc_metric(metric: str, **options: Any) -> EasyDict:
 
 
 def _timed(function: MetricFunction, opts: MetricOptions) -> tuple[dict[str, float], float]:
-    """What a metric finds, and how many seconds it takes."""
+    """A metric's values, and how many seconds they took."""
     begin = time.time()
     return function(opts), time.time() - begin
 
@@ -86,7 +91,7 @@ def report_metric(result_dict: dict[str, Any], run_dir: str | None = None, snaps
         run_dir: nothing is written if it is None or no folder.
         snapshot_pkl: the network that was measured; recorded relative to run_dir if both are given.
     """
-    facts = {**result_dict, "snapshot_pkl": _seen_from(run_dir, snapshot_pkl), "timestamp": time.time()}
+    facts = {**result_dict, "snapshot_pkl": _relative_to(run_dir, snapshot_pkl), "timestamp": time.time()}
     line = json.dumps({key: facts[key] for key in sorted(facts, key=_OWN_KEYS.__contains__)})
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
@@ -94,7 +99,7 @@ def report_metric(result_dict: dict[str, Any], run_dir: str | None = None, snaps
         append_line(os.path.join(run_dir, f"metric-{result_dict['metric']}.jsonl"), line)
 
 
-def _seen_from(folder: str | None, path: str | None) -> str | None:
+def _relative_to(folder: str | None, path: str | None) -> str | None:
     return path if folder is None or path is None else os.path.relpath(path, folder)
 
 

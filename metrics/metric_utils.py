@@ -14,6 +14,7 @@ from metrics.feature_stats import FeatureStats
 from metrics.options import MetricOptions
 from metrics.samples import LabelSource, rank_blocks, sample_rng, torch_seeded
 from torch_utils import loader_workers
+from torch_utils.pixels import to_uint8
 
 __all__ = [
     "FeatureStats",
@@ -50,7 +51,7 @@ def compute_feature_stats_for_dataset(
 
     Args:
         detector_kwargs: the detector's call form.
-        max_items: None takes all; opts.num_real goes before it.
+        max_items: None takes all; opts.num_real overrides it.
         min_items: fewer are an error (UserError).
         capture: capture_all or capture_mean_cov, as FeatureStats takes them.
     """
@@ -104,7 +105,7 @@ def compute_feature_stats_for_generator(
 
     Args:
         detector_kwargs: the detector's call form.
-        max_items: how many; opts.num_gen goes before it.
+        max_items: how many; opts.num_gen overrides it.
         min_items: fewer are an error (UserError).
         batch_size: images per detector call and block of samples.
         capture: capture_all or capture_mean_cov, as FeatureStats takes them.
@@ -139,8 +140,3 @@ def draw_inputs(
         torch.from_numpy(np.stack(z).astype(np.float32)).to(opts.device),
         torch.from_numpy(np.stack(c)).to(opts.device),
     )
-
-
-def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Images of dynamic range -1..1 as bytes, the way the published scores are made: trunc(127.5 x + 128)."""
-    return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""What a metric is given to work on, and the record of how its numbers came about."""
+"""What a metric is given to work on, and the record of how its numbers were computed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from dnnlib.errors import UserError
 from dnnlib.progress import Progress
-from dnnlib.util import EasyDict, UserError, construct_class_by_name
+from dnnlib.util import EasyDict, construct_class_by_name
 from metrics.detector import Detector, DetectorSpec, choose, load
 from torch_utils import distributed
 
@@ -36,7 +37,7 @@ class MetricOptions:
         verbose: show progress on stderr (rank 0).
 
     Attributes:
-        protocol: how the numbers came about; filled while the metric runs.
+        protocol: how the numbers were computed; filled while the metric runs.
         comparable: whether the numbers follow the published protocol; false as soon as anything differs.
     """
 
@@ -64,7 +65,7 @@ class MetricOptions:
         self.rank = distributed.rank()
         if num_gpus not in (None, self.num_gpus) or rank not in (None, self.rank):
             raise ValueError(
-                f"metric options: asked for rank {rank} of {num_gpus}, but torch_utils.distributed runs rank"
+                f"metric options: expected rank {rank} of {num_gpus}, but torch_utils.distributed runs rank"
                 f" {self.rank} of {self.num_gpus}; call distributed.init() first"
             )
         self.device = torch.device(device) if device is not None else _default_device(self.rank)
@@ -90,10 +91,14 @@ class MetricOptions:
         return official if detector.sha256 == default.sha256 else f"{generic}@{detector.name}"
 
     def count_gen(self, usual: int, at_least: int) -> int:
-        """How many images to generate for a metric that usually takes `usual`; recorded. UserError if too few."""
+        """How many images to generate for a metric that usually takes `usual`; recorded.
+
+        Raises:
+            UserError: fewer than the metric needs.
+        """
         num = usual if self.num_gen is None else self.num_gen
         if num < at_least:
-            raise UserError(f"--num-gen: this metric needs at least {at_least} generated images, got {num}")
+            raise UserError(f"this metric needs at least {at_least} generated images, found {num}", "num_gen")
         self.protocol["num_gen"] = num
         self.comparable &= num == usual
         return num
@@ -108,16 +113,22 @@ class MetricOptions:
         num = full if self.num_real is None else min(self.num_real, available)
         if num < at_least:
             raise UserError(
-                f"--num-real: this metric needs at least {at_least} real images, got {num} of the {available} there are"
+                f"this metric needs at least {at_least} real images, found {num} of the {available} that there are",
+                "num_real",
             )
         self.protocol["num_real"] = num
         self.comparable &= num == full
         return num
 
     def generator(self) -> Any:
-        """A copy of G for evaluation on the device; what it is and how it is called is recorded."""
+        """A copy of G for evaluation on the device; what it is and how it is called is recorded.
+
+        Raises:
+            ValueError: G is None.
+            UserError: its images have neither 1 nor 3 channels.
+        """
         if self.G is None:
-            raise ValueError("metric options: this metric needs a generator, got G=None")
+            raise ValueError("metric options: this metric needs a generator, found G=None")
         if self.G.img_channels not in (1, 3):
             raise UserError(f"metrics: expected a generator of 1 or 3 image channels, found {self.G.img_channels}")
         net = copy.deepcopy(self.G).eval().requires_grad_(False).to(self.device)
@@ -134,9 +145,13 @@ class MetricOptions:
         return batch
 
     def dataset(self, **overrides: Any) -> Any:
-        """The data set that dataset_kwargs describe, with some arguments replaced."""
+        """The data set that dataset_kwargs describe, with some arguments replaced.
+
+        Raises:
+            UserError: there is none.
+        """
         if "class_name" not in self.dataset_kwargs:
-            raise UserError("metrics: this metric needs a data set; pass --data")
+            raise UserError("metrics: this metric needs a data set; pass `data`")
         return construct_class_by_name(**(self.dataset_kwargs | overrides))
 
     def loader_kwargs(self) -> dict[str, Any]:

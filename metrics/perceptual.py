@@ -4,7 +4,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from metrics.detector import Detector
 
 _MAX_DETECTOR_PX = 256  # larger images are averaged down to it
@@ -31,8 +31,8 @@ class DetectorFeatures:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         if images.shape[1] not in (1, 3):
-            raise PerceptualError(f"--detector: {self._detector.name} sees grey or RGB images, the network makes ones "
-                                  f"of {images.shape[1]} channels; use --detector=D")
+            raise PerceptualError(f"{self._detector.name} takes grey or RGB images, the network makes ones of "
+                                  f"{images.shape[1]} channels; use `detector=D`", "detector")
         if images.shape[2] > _MAX_DETECTOR_PX:
             images = F.interpolate(images, size=(_MAX_DETECTOR_PX, _MAX_DETECTOR_PX), mode="area")
         return self._detector(images, resize_images=False, return_lpips=True)
@@ -57,15 +57,15 @@ class DiscriminatorFeatures:
     def __init__(self, D: Any) -> None:
         resolutions = getattr(D, "block_resolutions", [])
         if not resolutions or not all(hasattr(D, f"b{res}") for res in resolutions):
-            raise PerceptualError(f"--detector: the pickle's own discriminator, a {type(D).__name__}, has no blocks "
-                                  "like StyleGAN2's to take features from; give a TorchScript file")
+            raise PerceptualError(f"the pickle's own discriminator, a {type(D).__name__}, has no blocks like "
+                                  "StyleGAN2's to take features from; pass a TorchScript file", "detector")
         self._blocks = [getattr(D, f"b{res}") for res in resolutions]
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         x, img = None, images / 127.5 - 1
-        found = []
+        features = []
         for block in self._blocks:
             x, img = block(x, img, force_fp32=True)
             unit = F.normalize(x, dim=1, eps=1e-6)  # [N, C, H, W]
-            found.append(unit.flatten(1) / (x.shape[2] * x.shape[3] * len(self._blocks)) ** 0.5)
-        return torch.cat(found, dim=1)
+            features.append(unit.flatten(1) / (x.shape[2] * x.shape[3] * len(self._blocks)) ** 0.5)
+        return torch.cat(features, dim=1)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from metrics.detector import VGG16, Detector
 from metrics.feature_stats import FeatureStats
 from metrics.options import MetricOptions
@@ -35,6 +35,9 @@ def compute_ppl(opts: MetricOptions, name: str, kind: PathKind, num_pairs: int) 
     """The path length of a generator with parts `mapping` and `synthesis`, under `name` or ppl@DETECTOR.
 
     NaN on ranks other than 0.
+
+    Raises:
+        UserError: the generator has no such parts.
     """
     detector = opts.load_detector(VGG16)
     num_pairs = opts.count_gen(num_pairs, at_least=1)
@@ -43,16 +46,16 @@ def compute_ppl(opts: MetricOptions, name: str, kind: PathKind, num_pairs: int) 
         raise UserError(f"{name}: expected a generator with parts mapping and synthesis, found a {type(net).__name__}")
     block = min(max(opts.gen_batch() // 2, 1), num_pairs)  # a pair is two images
     labels = LabelSource(opts, net.c_dim)
-    found = FeatureStats(capture_all=True, max_items=num_pairs)
+    distances = FeatureStats(capture_all=True, max_items=num_pairs)
     with opts.progress(num_pairs, name) as bar, torch.no_grad():
         for indices in rank_blocks(opts, num_pairs, block):
             steps = _draw_steps(opts, labels, net.z_dim, indices, kind)
             with torch_seeded(opts, indices.start):
                 randomise_noise(net)
             images = _images_along(steps, net, opts.G_kwargs, kind)
-            found.append_blocks(_squared_speed(detector, prepare_images(images, kind.crop, net.img_resolution)))
-            bar.set(found.num_items)
-    value = mean_without_outliers(found.get_all()[:, 0]) if opts.rank == 0 else float("nan")
+            distances.append_blocks(_squared_speed(detector, prepare_images(images, kind.crop, net.img_resolution)))
+            bar.set(distances.num_items)
+    value = mean_without_outliers(distances.get_all()[:, 0]) if opts.rank == 0 else float("nan")
     return {opts.result_key(name, "ppl", detector, VGG16): value}
 
 
@@ -104,8 +107,8 @@ def _images_along(steps: _Steps, net: Any, G_kwargs: dict[str, Any], kind: PathK
 
 def _squared_speed(detector: Detector, images: torch.Tensor) -> torch.Tensor:
     """The detector's squared distance over each step, divided by EPSILON^2; [n, 1]."""
-    seen = detector((images + 1) * 127.5, resize_images=False, return_lpips=True)
-    return seen.unflatten(0, (2, -1)).diff(dim=0).square().sum(dim=2).T / EPSILON**2
+    features = detector((images + 1) * 127.5, resize_images=False, return_lpips=True)
+    return features.unflatten(0, (2, -1)).diff(dim=0).square().sum(dim=2).T / EPSILON**2
 
 
 def _unit(x: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from metrics.detector import VGG16
 from metrics.metric_utils import compute_feature_stats_for_dataset, compute_feature_stats_for_generator
 from metrics.options import MetricOptions
@@ -97,7 +97,7 @@ def _by_rows(function: Callable[[torch.Tensor], torch.Tensor], points: torch.Ten
 
 
 def _rounded(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Rounds to `dtype` and goes on in float32 (float64 for float64)."""
+    """Rounds to `dtype` and returns float32 (float64 for float64)."""
     return x.to(dtype).to(torch.promote_types(dtype, torch.float32))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from metrics.options import MetricOptions
 
 
@@ -31,9 +31,9 @@ class LabelSource:
 
     def __init__(self, opts: MetricOptions, c_dim: int):
         self._dataset = opts.dataset() if c_dim > 0 else None
-        if self._dataset is not None and (found := self._dataset.get_label(0).shape) != (c_dim,):
+        if self._dataset is not None and (shape := self._dataset.get_label(0).shape) != (c_dim,):
             raise UserError(
-                f"metrics: the network takes labels of {c_dim} numbers, the data set has labels of {math.prod(found)}"
+                f"metrics: the network takes labels of {c_dim} numbers, the data set has labels of {math.prod(shape)}"
             )
 
     def draw(self, rng: np.random.RandomState) -> np.ndarray:
@@ -56,7 +56,7 @@ def rank_blocks(opts: MetricOptions, num_items: int, block: int) -> list[range]:
 
 @contextlib.contextmanager
 def torch_seeded(opts: MetricOptions, index: int) -> Iterator[None]:
-    """Seeds torch's own random numbers from (seed, index) and puts back the former state afterwards."""
+    """Seeds torch's own random numbers from (seed, index) and restores the former state afterwards."""
     cuda = [opts.device] if opts.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         words = np.random.SeedSequence([opts.seed, index]).generate_state(1, np.uint64)

@@ -1,6 +1,6 @@
 """A small convolutional feature detector with the calling convention of the metric detectors.
 
-It exists because the published detectors cannot be had without a network. Scores made with it are comparable only with
+It exists because the published detectors must be downloaded. Scores made with it are comparable only with
 scores made with the very same file, which is why result keys carry its name.
 """
 
@@ -22,6 +22,7 @@ class ConvStage(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, C, H, W] -> [N, C', H', W']."""
         return F.relu(self.norm(self.conv(x)))
 
     def fold_norm(self) -> None:
@@ -87,6 +88,7 @@ class SmallDetector(nn.Module):
         resize_images: bool = True,
         return_lpips: bool = False,
     ) -> torch.Tensor:
+        """Images [N, C, H, W], 0..255, to what the call form of the class's text says."""
         x = img.to(torch.float32).mean(dim=1, keepdim=True) / 127.5 - 1
         if resize_images:
             x = self.resize_matrix(x.shape[2], x.device) @ x @ self.resize_matrix(x.shape[3], x.device).t()

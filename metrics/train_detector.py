@@ -2,8 +2,8 @@
 
     python -m metrics.train_detector --data=DIR --dest=metrics/detectors/clothing32.pt
 
-DIR holds {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz. Only the training images are learned from; the test images
-give the accuracy on the card.
+DIR holds {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz. The training images alone are used for training;
+the test images give the accuracy on the card.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main(data: Path, dest: Path, epochs: int, batch: int, lr: float, seed: int) 
     from metrics.detector_training import accuracy, export, load_split, train
 
     start_time = time.time()
-    check_writable_dir(dest.parent, "--dest")
+    check_writable_dir(dest.parent, "dest")
     dest.parent.mkdir(parents=True, exist_ok=True)
     images, labels = load_split(data, "train")
     test_images, test_labels = load_split(data, "t10k")

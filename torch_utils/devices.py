@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 
 # glibc's mallopt: parameter numbers from malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -18,7 +18,7 @@ _allocator_tuned: bool | None = None
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that --device names.
+    """The device that a name stands for.
 
     Args:
         name: "auto" (a CUDA GPU if there is one, else Apple's, else the CPU), "cpu", "cuda", "mps", or "cuda:1".
@@ -32,21 +32,21 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"--device: expected auto, cpu, cuda or mps, found {name!r}") from error
+        raise UserError(f"expected auto, cpu, cuda or mps, found {name!r}", "device") from error
     if device.type == "cuda":
         return _cuda_device(device.index)
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError(f"--device: torch {torch.__version__} finds no Apple GPU here; use --device=cpu")
+        raise UserError(f"torch {torch.__version__} finds no Apple GPU here; use `device=cpu`", "device")
     return device
 
 
 def _cuda_device(index: int | None) -> torch.device:
     if not torch.cuda.is_available():
-        raise UserError(f"--device: torch {torch.__version__} finds no CUDA GPU here; use --device=cpu")
+        raise UserError(f"torch {torch.__version__} finds no CUDA GPU here; use `device=cpu`", "device")
     index = int(os.environ.get("LOCAL_RANK", 0)) if index is None else index
     count = torch.cuda.device_count()
     if index >= count:
-        raise UserError(f"--device: cuda:{index} does not exist, this machine has {count} GPU(s); use fewer processes")
+        raise UserError(f"cuda:{index} does not exist, this machine has {count} GPU(s); use fewer processes", "device")
     return torch.device("cuda", index)
 
 

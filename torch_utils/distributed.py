@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from torch_utils.interfaces import interface_towards
 from torch_utils.launch import TIMEOUT_ENV, RankError, launch
 
@@ -42,7 +42,7 @@ __all__ = [
 
 _DEFAULT_TIMEOUT_SEC = 600.0
 
-_MAX_WAIT_SEC = 2.0  # longer only if an operation never ended, and then the group had better be left as it is
+_MAX_WAIT_SEC = 2.0  # longer only if an operation never ended; then the group is left as it is
 
 _in_flight: collections.deque[weakref.ref] = collections.deque(maxlen=256)
 
@@ -116,7 +116,7 @@ def is_main() -> bool:
 
 
 def _watch(*tensors: torch.Tensor) -> None:
-    """Notes tensors that gloo worked on and that nobody else keeps; see `_wait_for_gloo`."""
+    """Notes tensors that gloo worked on and that no other code holds; see `_wait_for_gloo`."""
     if dist.get_backend() == "gloo":
         _in_flight.extend(map(weakref.ref, tensors))
 
@@ -135,7 +135,7 @@ def _wait_for_gloo() -> bool:
 
 
 def _all_reduce(x: torch.Tensor) -> torch.Tensor:
-    """Overwrites x, which nobody else must know, by its sum over the ranks."""
+    """Overwrites x, to which no other code may hold a reference, by its sum over the ranks."""
     dist.all_reduce(x)
     _watch(x)
     return x
@@ -163,13 +163,13 @@ def barrier() -> None:
 
 @torch.no_grad()
 def sum_(tensor: torch.Tensor) -> torch.Tensor:
-    """Replaces the tensor by its sum over the processes; returns it."""
+    """Replaces a tensor of any shape [...] by its sum over the processes; returns it."""
     return tensor.copy_(_all_reduce(tensor.clone(memory_format=torch.contiguous_format))) if _is_many() else tensor
 
 
 @torch.no_grad()
 def broadcast_(tensor: torch.Tensor, src: int = 0) -> torch.Tensor:
-    """Overwrites the tensor by that of process `src`; returns it."""
+    """Overwrites a tensor of any shape [...] by that of process `src`; returns it."""
     if _is_many():
         x = tensor.clone(memory_format=torch.contiguous_format)
         dist.broadcast(x, src)
@@ -221,7 +221,7 @@ def all_gather_interleaved(x: torch.Tensor) -> torch.Tensor:
 
 
 def mean_(tensors: list[torch.Tensor]) -> None:
-    """Replaces each tensor by its mean over the processes: one all-reduce of all of them, flattened.
+    """Replaces each tensor, of any shape [...], by its mean over the processes: one all-reduce, flattened.
 
     The list must be the same on every rank in number, shapes, types and device.
     """
@@ -248,7 +248,7 @@ class _Mean(torch.autograd.Function):
 
 
 def mean(x: torch.Tensor) -> torch.Tensor:
-    """The mean over the processes, differentiable to any order.
+    """The mean of x, of any shape [...], over the processes; differentiable to any order.
 
     With y_r = 1/R sum_s x_s on every rank r and a loss L_r on each, dx_s = 1/R sum_r dL_r/dy_r: the gradient is
     averaged in the same way. Every rank must go through backward as well.

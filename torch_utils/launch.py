@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 
 TIMEOUT_ENV = "SG_DIST_TIMEOUT_SEC"
 
 _POLL_SEC = 0.2
-_SETTLE_SEC = 0.5  # for processes that fail together to say why
+_REPORT_SEC = 0.5  # time for processes that fail together to report why
 _GRACE_SEC = 3.0  # between asking a process to end and killing it
-_MAX_REPORT = 20_000  # characters; must fit into a pipe that nobody reads yet
+_MAX_REPORT = 20_000  # characters; must fit into a pipe that is not read yet
 
 
 class RankError(RuntimeError):
@@ -36,13 +36,14 @@ class RankError(RuntimeError):
 
 @dataclass(frozen=True)
 class _Report:
-    """What a failing process tells about itself."""
+    """What a failing process reports about itself."""
 
     reason: str
     traceback: str
     is_user_error: bool
     is_network_error: bool
     monotonic_sec: float
+    field: str | None = None  # of a UserError
 
 
 @dataclass
@@ -65,7 +66,7 @@ class _Worker:
         """The failure as an exception."""
         code = self.process.exitcode
         if self.report is not None and self.report.is_user_error:
-            return UserError(f"{self.report.reason} (rank {self.rank})")
+            return UserError(f"{self.report.reason} (rank {self.rank})", self.report.field)
         if self.report is not None:
             return RankError(self.rank, self.report.reason, self.report.traceback)
         if code >= 0:
@@ -110,7 +111,7 @@ def _lead_own_group() -> None:
 
 
 def _end_group(pid: int) -> None:
-    """Ends what is left of a process's group; a child whose parent was killed may go on for ever otherwise."""
+    """Ends what is left of a process's group; a child whose parent was killed may run forever otherwise."""
     if hasattr(os, "killpg"):
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
@@ -148,7 +149,7 @@ def _run_rank(fn: Callable[..., Any], args: Sequence[Any], env: dict[str, str], 
         fn(*args)
         return
     except UserError as error:
-        report = _Report(str(error), "", True, False, time.monotonic())
+        report = _Report(error.message, "", True, False, time.monotonic(), error.field)
     except Exception as error:
         reason = f"raised {type(error).__name__}: {str(error)[:_MAX_REPORT]}"
         text = traceback.format_exc()[-_MAX_REPORT:]
@@ -187,7 +188,7 @@ def _watch(workers: list[_Worker], received: list[int], timeout_sec: float) -> N
         if time.monotonic() > deadline:
             break
         if not received and any([worker.failed() for worker in workers]):
-            time.sleep(_SETTLE_SEC)
+            time.sleep(_REPORT_SEC)
             break
         # With a limit: the sentinel of a dead process stays silent while grandchildren hold on to it.
         wait([worker.process.sentinel for worker in workers if worker.process.exitcode is None], _POLL_SEC)
@@ -238,7 +239,7 @@ def launch(fn: Callable[..., Any], args: Sequence[Any] = (), num_procs: int = 1,
     Raises:
         RankError: names the process that failed first and shows its traceback.
         UserError: a process raised it; the same message with the rank.
-        KeyboardInterrupt, SystemExit: a signal ended the job, and not every process returned in peace.
+        KeyboardInterrupt, SystemExit: a signal ended the job, and not every process ended by itself.
     """
     assert num_procs >= 1, num_procs
     if num_procs == 1:

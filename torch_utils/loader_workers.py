@@ -17,7 +17,7 @@ def batches(dataset: torch.utils.data.Dataset, **options: Any) -> Iterator[Any]:
 
     Terminals and schedulers send SIGINT and SIGTERM to all processes of a job. A worker that dies of one takes the main
     process along before that has saved its state; these workers leave both to the main process, from their first
-    moment on, or if a fork server starts them, as soon as they are ready. Where the sender of a signal cannot be told
+    moment on, or if a fork server starts them, as soon as they are ready. Where the sender of a signal is not known
     (macOS), any SIGTERM ends a worker.
     """
     loader = torch.utils.data.DataLoader(dataset, **{"worker_init_fn": leave_signals_to_parent, **options})
@@ -28,18 +28,18 @@ def batches(dataset: torch.utils.data.Dataset, **options: Any) -> Iterator[Any]:
 def leave_signals_to_parent(worker_id: int) -> None:
     """`worker_init_fn` of the loaders: ignores SIGINT, and SIGTERM unless the main process sends it.
 
-    The main process must be obeyed, as it would wait for the worker at its own end otherwise.
+    The main process waits for its workers when it ends, so its own SIGTERM must end them.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if _CAN_WAIT:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         main_process = multiprocessing.parent_process()
         assert main_process is not None
-        threading.Thread(target=_obey, args=[main_process.pid], daemon=True).start()
+        threading.Thread(target=_end_on_signal_of, args=[main_process.pid], daemon=True).start()
 
 
-def _obey(sender: int | None) -> None:
-    """Ends this process as soon as that one asks for it."""
+def _end_on_signal_of(sender: int | None) -> None:
+    """Ends this process as soon as process `sender` sends SIGTERM."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != sender:
         pass
     os._exit(0)
@@ -54,7 +54,7 @@ def _workers_inherit_mask(loader: torch.utils.data.DataLoader) -> bool:
 
 @contextmanager
 def _blocked_signals() -> Iterator[None]:
-    """In here signals wait, for this thread and for processes started from it, until these let them through."""
+    """Blocks SIGINT and SIGTERM for this thread and for processes started from it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})

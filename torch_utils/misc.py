@@ -13,11 +13,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from torch_utils import distributed
-from torch_utils.devices import resolve_device, tune_allocator
 from torch_utils.sampler import InfiniteSampler
-from torch_utils.summary import module_summary, print_module_summary
+from torch_utils.summary import print_module_summary
 
 __all__ = [
     "InfiniteSampler",
@@ -27,16 +26,13 @@ __all__ = [
     "constant",
     "copy_params_and_buffers",
     "ddp_sync",
-    "module_summary",
     "named_params_and_buffers",
     "nan_to_num",
     "params_and_buffers",
     "print_module_summary",
     "profiled_function",
-    "resolve_device",
     "suppress_tracer_warnings",
     "symbolic_assert",
-    "tune_allocator",
 ]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -75,7 +71,7 @@ def constant(
     device: torch.device | str | None = None,
     memory_format: torch.memory_format | None = None,
 ) -> torch.Tensor:
-    """A tensor with a fixed value, made once and kept; callers must not change it.
+    """A tensor [*shape] with a fixed value, made once and kept; callers must not change it.
 
     Args:
         value: anything NumPy can turn into an array.
@@ -115,16 +111,16 @@ def _new_constant(
 
 
 def assert_shape(tensor: torch.Tensor, ref_shape: Sequence[int | None]) -> None:
-    """Checks a tensor's shape; None in ref_shape stands for any size.
+    """Checks that a tensor's shape is [*ref_shape]; None stands for any size.
 
     Raises:
         AssertionError: says which shape was expected.
     """
     expected = list(ref_shape)
-    assert tensor.ndim == len(expected), f"expected a tensor of shape {expected}, got {list(tensor.shape)}"
+    assert tensor.ndim == len(expected), f"expected a tensor of shape {expected}, found {list(tensor.shape)}"
     with suppress_tracer_warnings():
         for size, ref in zip(tensor.shape, expected):
-            assert ref is None or size == ref, f"expected a tensor of shape {expected}, got {list(tensor.shape)}"
+            assert ref is None or size == ref, f"expected a tensor of shape {expected}, found {list(tensor.shape)}"
 
 
 def profiled_function(fn: _Function) -> _Function:
@@ -141,12 +137,12 @@ def profiled_function(fn: _Function) -> _Function:
 
 
 def params_and_buffers(module: torch.nn.Module) -> list[torch.Tensor]:
-    """All parameters, then all buffers."""
+    """All parameters, then all buffers, each of its own shape [...]."""
     return [*module.parameters(), *module.buffers()]
 
 
 def named_params_and_buffers(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """All parameters, then all buffers, with their names."""
+    """All parameters, then all buffers, each of its own shape [...], with their names."""
     return [*module.named_parameters(), *module.named_buffers()]
 
 
@@ -176,7 +172,8 @@ def copy_params_and_buffers(src: torch.nn.Module, dst: torch.nn.Module, require_
         if name in have and have[name].shape != tensor.shape
     ]
     missing = [name for name, _ in want if name not in have] if require_all else []
-    problems = [f"missing: {_shorten(missing)}"] * bool(missing) + [f"other shape: {_shorten(shapes)}"] * bool(shapes)
+    kinds = {"missing": missing, "other shape": shapes}
+    problems = [f"{kind}: {_shorten(names)}" for kind, names in kinds.items() if names]
     if problems:
         raise WeightsError(f"{type(src).__name__}: the weights do not fit {type(dst).__name__}: {'; '.join(problems)}")
     with torch.no_grad():
@@ -215,4 +212,4 @@ def check_ddp_consistency(module: torch.nn.Module, ignore_regex: str | None = No
     found = distributed.gather_objects(differing)
     reports = [f"rank {rank}: {_shorten(names)}" for rank, names in enumerate(found) if names]
     if reports:
-        raise RuntimeError(f"the ranks have drifted apart from rank 0: {'; '.join(reports)}")
+        raise RuntimeError(f"the ranks differ from rank 0: {'; '.join(reports)}")

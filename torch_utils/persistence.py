@@ -2,7 +2,7 @@
 
 A persistent object is pickled as a call of `_reconstruct_persistent_obj` with one dictionary: the text of the module
 that defines its class, the class name and the instance's state. Any StyleGAN2-ADA descendant can read that without
-this code base. Here the text is executed only where the caller asked for it (`trusted()`); text that equals a module
+this code base. Here the text is executed only within `trusted()`; text that equals a module
 of this process needs no execution, so copies, and pickles for a process that has imported the same module, always work.
 """
 import contextlib
@@ -99,9 +99,12 @@ def import_hook(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Registers `hook(meta) -> meta`, applied in order of registration to every object that is being reconstructed.
 
     `meta` is an EasyDict with the keys type, version, module_src, class_name and state.
+
+    Raises:
+        TypeError: the hook is not callable.
     """
     if not callable(hook):
-        raise TypeError(f"import_hook: expected a callable, got {type(hook).__name__}")
+        raise TypeError(f"import_hook: expected a callable, found {type(hook).__name__}")
     _import_hooks.append(hook)
     return hook
 
@@ -129,7 +132,7 @@ def _reconstruct_persistent_obj(meta: Any) -> Any:
     if (meta.type, meta.version) != ("class", FORMAT_VERSION):
         raise pickle.UnpicklingError(
             f"persistent object: expected type 'class' of version {FORMAT_VERSION}, "
-            f"got type {meta.type!r} of version {meta.version!r}"
+            f"found type {meta.type!r} of version {meta.version!r}"
         )
     cls = persistent_class(getattr(_module_for(meta.module_src, meta.class_name), meta.class_name))
     return _revived(cls.__new__(cls), dict(meta.state))
@@ -138,7 +141,7 @@ def _reconstruct_persistent_obj(meta: Any) -> Any:
 def _apply_hook(meta: Any, hook: Callable[[Any], Any]) -> Any:
     changed = hook(meta)
     if changed is None:
-        raise TypeError(f"import hook {hook!r}: expected the meta dictionary, got None")
+        raise TypeError(f"import hook {hook!r}: expected the meta dictionary, found None")
     return changed
 
 
@@ -156,7 +159,7 @@ def _module_for(source: str, class_name: str) -> types.ModuleType:
         raise pickle.UnpicklingError(
             f"this pickle embeds program text for class {class_name}, which is not executed by default. "
             "Read network pickles with legacy.load_network_pkl(), which needs no embedded text, or, if you trust "
-            "the file, wrap the call in torch_utils.persistence.trusted() (--trust-pickle on the command line)"
+            "the file, wrap the call in torch_utils.persistence.trusted() (on the command line, `trust_pickle`)"
         )
     module = types.ModuleType(f"embedded_{hashlib.sha256(source.encode()).hexdigest()}")
     module._persistent_source = source  # type: ignore[attr-defined]

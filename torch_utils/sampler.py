@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 
 
 class _Sequence:
-    """The order all ranks share: a shuffled ring in which every used item is swapped a random way back.
+    """The order all ranks share: a shuffled ring; each drawn item is swapped with one up to `window` places behind.
 
-    A value together with its position: two copies give the same continuation.
+    A deep copy continues exactly as the original does.
     """
 
     def __init__(self, size: int, shuffle: bool, seed: int, window_size: float):
@@ -60,13 +60,13 @@ class _Sequence:
 
 
 class InfiniteSampler(torch.utils.data.Sampler[int]):
-    """Draws the items of a data set for ever, each rank its share of one common order.
+    """Draws the items of a data set without end, each rank its share of one common order.
 
-    Rank r of R takes the positions r, r + R, r + 2R, ... of the order. Each iterator begins anew at the start, or where
+    Rank r of R takes the positions r, r + R, r + 2R, ... of the order. Each iterator begins at the start, or where
     `load_state_dict` has set it.
 
     To save where a training run is, give `state_dict` the number of samples that were *used*, since a DataLoader draws
-    some ahead. The state is the same on every rank, and may be continued with another number of ranks.
+    some ahead. The state is the same on every rank, and may be resumed with another number of ranks.
 
     Args:
         dataset: anything with a length, at least 1.
@@ -109,17 +109,20 @@ class InfiniteSampler(torch.utils.data.Sampler[int]):
         """The state after `num_used` samples, as plain numbers and tensors.
 
         Args:
-            num_used: samples used by all ranks together since the very beginning of the order, saved and continued
+            num_used: samples used by all ranks together since the very beginning of the order, saved and resumed
                 runs included (for a training run: its images so far); None for all that were drawn.
+
+        Raises:
+            ValueError: the order is beyond that many already.
         """
         num_used = self._drawn if num_used is None else num_used
         if num_used < self._used.position:
-            raise ValueError(f"the order is at {self._used.position} samples already, it cannot go back to {num_used}")
+            raise ValueError(f"expected at least {self._used.position} samples, as used so far, found {num_used}")
         self._used.advance(num_used)
         return self._used.get_state()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Lets the next iterator continue from a state.
+        """Lets the next iterator resume from a state.
 
         Raises:
             UserError: it is from a data set of another size, or from another kind of order.
@@ -128,7 +131,7 @@ class InfiniteSampler(torch.utils.data.Sampler[int]):
         if found != expected:
             raise UserError(
                 f"order of the data: expected the state of a data set of {expected} images, found one of {found}; "
-                "continue with the data set the run was started with"
+                "resume with the data set the run was started with"
             )
         if int(state["window"]) != self._used.window:
             raise UserError("order of the data: the state was made with another shuffle or window_size")

@@ -45,8 +45,8 @@ def _record_calls(module: torch.nn.Module, inputs: Sequence[Any], max_nesting: i
     return calls, outputs
 
 
-class _Seen:
-    """Counts every tensor once, for the first call that shows it."""
+class _Counted:
+    """Counts every tensor once, for the first call that returns or owns it."""
 
     def __init__(self) -> None:
         self._ids: set[int] = set()
@@ -62,12 +62,12 @@ def _describe(output: torch.Tensor) -> tuple[str, str]:
 
 
 def _rows(calls: list[_Call], skip_redundant: bool) -> tuple[list[list[str]], int, int]:
-    seen = _Seen()
+    counted = _Counted()
     rows, num_params, num_buffers = [], 0, 0
     for name, module, outputs in calls:
-        params = sum(tensor.numel() for tensor in seen.new(module.parameters()))
-        buffers = sum(tensor.numel() for tensor in seen.new(module.buffers()))
-        has_new_output = bool(seen.new(outputs))
+        params = sum(tensor.numel() for tensor in counted.new(module.parameters()))
+        buffers = sum(tensor.numel() for tensor in counted.new(module.buffers()))
+        has_new_output = bool(counted.new(outputs))
         num_params += params
         num_buffers += buffers
         if skip_redundant and not (params or buffers or has_new_output):

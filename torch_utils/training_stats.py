@@ -127,7 +127,7 @@ class Collector:
 
     Args:
         regex: which names to look at; it must match the whole name.
-        keep_previous: a name without new values keeps the numbers it had.
+        keep_previous: a name without new values keeps its numbers.
     """
 
     def __init__(self, regex: str = ".*", keep_previous: bool = True):
@@ -143,7 +143,7 @@ class Collector:
             self._received[name] = self._received.get(name, _zeros()) + moments
 
     def names(self) -> list[str]:
-        """The names reported so far, by whomever, that the regex matches, in the order of their first report."""
+        """The names reported so far, on any rank, that the regex matches, in the order of their first report."""
         return [name for name in _counters.pending if self._regex.fullmatch(name)]
 
     def update(self) -> None:

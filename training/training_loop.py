@@ -13,6 +13,7 @@ import torch
 import dnnlib
 from dnnlib.progress import Progress
 from torch_utils import distributed, misc, training_stats
+from torch_utils.devices import resolve_device
 from torch_utils.ops import backend
 
 from . import optimization, run_state
@@ -74,7 +75,7 @@ def training_loop(
         UserError: anything a user can put right, named.
     """
     start_time = time.time()
-    target = misc.resolve_device(device)
+    target = resolve_device(device)
     torch.backends.cudnn.benchmark = cudnn_benchmark
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
     training_stats.init_multiprocessing(distributed.rank(), target if distributed.world_size() > 1 else None)

@@ -177,9 +177,9 @@ def test_label_of_a_class(capsys):
 
 
 def test_classes_that_do_not_exist():
-    with pytest.raises(UserError, match="--class: give the class of the images, 0 to 2"):
+    with pytest.raises(UserError, match="class_idx: give the class of the images, 0 to 2"):
         cli.class_label(3, None)
-    with pytest.raises(UserError, match="--class: this network has classes 0 to 2, got 3"):
+    with pytest.raises(UserError, match="class_idx: this network has classes 0 to 2, found 3"):
         cli.class_label(3, 3)
 
 

@@ -208,11 +208,11 @@ def test_run_dir_error(tmp_path):
 
 
 def test_check_writable_dir(tmp_path):
-    files.check_writable_dir(tmp_path, "--outdir")
-    files.check_writable_dir(tmp_path / "new" / "deeper", "--outdir")
+    files.check_writable_dir(tmp_path, "outdir")
+    files.check_writable_dir(tmp_path / "new" / "deeper", "outdir")
     assert os.listdir(tmp_path) == []
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"^--outdir: cannot write to '.*file': .*file is not a folder$"):
-        files.check_writable_dir(tmp_path / "file", "--outdir")
-    with pytest.raises(UserError, match=r"^--outdir: cannot write to '/proc/x': "):
-        files.check_writable_dir("/proc/x", "--outdir")
+    with pytest.raises(UserError, match=r"^outdir: cannot write to '.*file': .*file is not a folder$"):
+        files.check_writable_dir(tmp_path / "file", "outdir")
+    with pytest.raises(UserError, match=r"^outdir: cannot write to '/proc/x': "):
+        files.check_writable_dir("/proc/x", "outdir")

@@ -149,7 +149,7 @@ def test_ordinary_page_is_content(base):
     [
         ("/missing", "HTTP 404 Not Found", 1),
         ("/empty", "the answer is empty", 4),
-        ("/always-torn", "the connection broke during the transfer|expected 1280000 bytes, got 1000", 4),
+        ("/always-torn", "the connection broke during the transfer|expected 1280000 bytes, found 1000", 4),
         ("/drive/quota", "Google Drive's quota for this file is used up for now", 1),
         ("/drive/loop", "Google Drive keeps answering with a page instead of the file", 3),
     ],

@@ -63,7 +63,7 @@ def test_call_forms(toy_detector):
 
 def test_missing_file(tmp_path):
     path = tmp_path / "none.pt"
-    expected = rf"detector {re.escape(str(path))}: no such file; pass a TorchScript file with --detector=PATH"
+    expected = rf"detector {re.escape(str(path))}: no such file; pass a TorchScript file as `detector=PATH`"
     with pytest.raises(DetectorUnavailable, match=expected):
         load(DetectorSpec(str(path)), CPU)
 
@@ -75,7 +75,7 @@ def test_offline(monkeypatch):
     monkeypatch.setattr(detector_module, "open_url", offline)
     with pytest.raises(
         DetectorUnavailable,
-        match=r"detector inception-2015-12-05: URL https://.* could not be read: .* local path, with --detector=PATH$",
+        match=r"detector inception-2015-12-05: URL https://.* could not be read: .* local path, as `detector=PATH`$",
     ):
         load(INCEPTION, CPU)
 

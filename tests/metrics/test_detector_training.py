@@ -72,7 +72,7 @@ def test_bad_data(tmp_path, content, message):
     path = tmp_path / "a.gz"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError, match=f"--data: {message}"):
+    with pytest.raises(UserError, match=f"data: {message}"):
         read_idx(path)
 
 

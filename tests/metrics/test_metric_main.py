@@ -153,7 +153,7 @@ def test_grey_conditional(toy_detector, tmp_path):
 
 
 def test_detector_that_cannot_be_had(dataset_kwargs, tmp_path):
-    with pytest.raises(DetectorUnavailable, match=r"no such file; pass a TorchScript file with --detector=PATH"):
+    with pytest.raises(DetectorUnavailable, match=r"no such file; pass a TorchScript file as `detector=PATH`"):
         calc("fid50k_full", str(tmp_path / "none.pt"), dataset_kwargs)
 
 

@@ -34,9 +34,9 @@ def test_overrides_that_change_nothing_are_comparable():
 
 def test_too_few():
     opts = MetricOptions(num_gen=3, num_real=1)
-    with pytest.raises(UserError, match="--num-gen: this metric needs at least 10 generated images, got 3"):
+    with pytest.raises(UserError, match="num_gen: this metric needs at least 10 generated images, found 3"):
         opts.count_gen(50000, at_least=10)
-    with pytest.raises(UserError, match="--num-real: this metric needs at least 4 real images, got 1 of the 300"):
+    with pytest.raises(UserError, match="num_real: this metric needs at least 4 real images, found 1 of the 300"):
         opts.count_real(None, 300, at_least=4)
 
 
@@ -63,12 +63,12 @@ def test_odd_number_of_channels():
 
 
 def test_no_generator():
-    with pytest.raises(ValueError, match="needs a generator, got G=None"):
+    with pytest.raises(ValueError, match="needs a generator, found G=None"):
         MetricOptions().generator()
 
 
 def test_no_data_set():
-    with pytest.raises(UserError, match="this metric needs a data set; pass --data"):
+    with pytest.raises(UserError, match="this metric needs a data set; pass `data`"):
         MetricOptions().dataset()
 
 

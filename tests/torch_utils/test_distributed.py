@@ -71,7 +71,7 @@ def test_statistics_over_ranks(healthy):
 
 def test_networks_that_drifted_apart():
     with pytest.raises(
-        RankError, match=r"the ranks have drifted apart from rank 0: rank 1: BatchNorm1d\.running_mean\n"
+        RankError, match=r"the ranks differ from rank 0: rank 1: BatchNorm1d\.running_mean\n"
     ):
         run(rank_jobs.drifted)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dnnlib.util import UserError
-from torch_utils import devices, misc
+from torch_utils import devices, misc, summary
 
 
 def test_constant_is_made_once():
@@ -57,9 +57,9 @@ def test_assert_shape():
     x = torch.zeros(2, 3)
     misc.assert_shape(x, [2, 3])
     misc.assert_shape(x, (None, 3))
-    with pytest.raises(AssertionError, match=re.escape("expected a tensor of shape [None, 4], got [2, 3]")):
+    with pytest.raises(AssertionError, match=re.escape("expected a tensor of shape [None, 4], found [2, 3]")):
         misc.assert_shape(x, [None, 4])
-    with pytest.raises(AssertionError, match=re.escape("expected a tensor of shape [2], got [2, 3]")):
+    with pytest.raises(AssertionError, match=re.escape("expected a tensor of shape [2], found [2, 3]")):
         misc.assert_shape(x, [2])
 
 
@@ -247,14 +247,14 @@ def test_module_summary_counts_each_tensor_once(capsys):
 
 def test_module_summary_options():
     net = Twins()
-    shallow, _ = misc.module_summary(net, [torch.zeros(2, 3), None], max_nesting=1)
+    shallow, _ = summary.module_summary(net, [torch.zeros(2, 3), None], max_nesting=1)
     assert [line.split()[0] for line in shallow.splitlines()[2:-2]] == ["body", "norm", "Twins", "Twins:1"]
-    full, _ = misc.module_summary(net, [torch.zeros(2, 3), None], skip_redundant=False)
+    full, _ = summary.module_summary(net, [torch.zeros(2, 3), None], skip_redundant=False)
     assert "body.2" in full
     assert not any(module._forward_hooks for module in net.modules())
     silent = torch.nn.Module()
     silent.forward = lambda: "text"
-    table, text = misc.module_summary(silent, [], skip_redundant=False)
+    table, text = summary.module_summary(silent, [], skip_redundant=False)
     assert text == "text"
     assert "Module  -           -        -             -" in table
 
@@ -269,30 +269,30 @@ def test_module_summary_removes_its_hooks_on_error():
 def test_resolve_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert misc.resolve_device("cpu") == misc.resolve_device("auto") == torch.device("cpu")
-    with pytest.raises(UserError, match=r"^--device: torch .* finds no CUDA GPU here; use --device=cpu$"):
-        misc.resolve_device("cuda")
-    with pytest.raises(UserError, match=r"^--device: torch .* finds no Apple GPU here; use --device=cpu$"):
-        misc.resolve_device("mps")
-    with pytest.raises(UserError, match=r"^--device: expected auto, cpu, cuda or mps, found 'tpuu'$"):
-        misc.resolve_device("tpuu")
+    assert devices.resolve_device("cpu") == devices.resolve_device("auto") == torch.device("cpu")
+    with pytest.raises(UserError, match=r"^device: torch .* finds no CUDA GPU here; use `device=cpu`$"):
+        devices.resolve_device("cuda")
+    with pytest.raises(UserError, match=r"^device: torch .* finds no Apple GPU here; use `device=cpu`$"):
+        devices.resolve_device("mps")
+    with pytest.raises(UserError, match=r"^device: expected auto, cpu, cuda or mps, found 'tpuu'$"):
+        devices.resolve_device("tpuu")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert misc.resolve_device("auto").type == "mps"
+    assert devices.resolve_device("auto").type == "mps"
 
 
 def test_resolve_device_takes_this_process_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    assert misc.resolve_device("auto") == torch.device("cuda", 0)
+    assert devices.resolve_device("auto") == torch.device("cuda", 0)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert misc.resolve_device("cuda") == torch.device("cuda", 1)
-    assert misc.resolve_device("cuda:0") == torch.device("cuda", 0)
-    with pytest.raises(UserError, match=r"--device: cuda:2 does not exist, this machine has 2 GPU\(s\)"):
-        misc.resolve_device("cuda:2")
+    assert devices.resolve_device("cuda") == torch.device("cuda", 1)
+    assert devices.resolve_device("cuda:0") == torch.device("cuda", 0)
+    with pytest.raises(UserError, match=r"device: cuda:2 does not exist, this machine has 2 GPU\(s\)"):
+        devices.resolve_device("cuda:2")
 
 
-_PROBE = "from torch_utils import misc; print(misc.tune_allocator(), misc.tune_allocator())"
+_PROBE = "from torch_utils import devices; print(devices.tune_allocator(), devices.tune_allocator())"
 
 
 @pytest.mark.skipif(not devices._is_glibc(), reason="needs glibc")

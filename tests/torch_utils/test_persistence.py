@@ -281,7 +281,7 @@ def test_class_that_is_not_decorated_in_its_text(import_text: Import) -> None:
 
 @pytest.mark.parametrize(
     ("changed", "match"),
-    [({"version": 5}, "got type 'class' of version 5"), ({"type": "function"}, "got type 'function' of version 6")],
+    [({"version": 5}, "found type 'class' of version 5"), ({"type": "function"}, "found type 'function' of version 6")],
 )
 def test_other_kinds_of_object(import_text: Import, changed: dict[str, Any], match: str) -> None:
     module: Any = import_text()
@@ -315,10 +315,10 @@ def test_hooks_run_in_order_and_may_replace(import_text: Import) -> None:
 
 def test_hooks_that_are_wrong(import_text: Import) -> None:
     module: Any = import_text()
-    with pytest.raises(TypeError, match="import_hook: expected a callable, got int"):
+    with pytest.raises(TypeError, match="import_hook: expected a callable, found int"):
         persistence.import_hook(3)  # type: ignore[arg-type]
     persistence.import_hook(lambda meta: None)
-    with pytest.raises(TypeError, match="expected the meta dictionary, got None"):
+    with pytest.raises(TypeError, match="expected the meta dictionary, found None"):
         pickle.loads(pickle.dumps(module.Plain(1)))
 
 

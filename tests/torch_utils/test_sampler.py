@@ -119,14 +119,14 @@ def test_in_a_data_loader():
 def test_errors():
     state = InfiniteSampler(range(10)).state_dict()
     with pytest.raises(
-        UserError, match="expected the state of a data set of 12 images, found one of 10; continue with"
+        UserError, match="expected the state of a data set of 12 images, found one of 10; resume with"
     ):
         InfiniteSampler(range(12)).load_state_dict(state)
     with pytest.raises(UserError, match="the state was made with another shuffle or window_size"):
         InfiniteSampler(range(10), shuffle=False).load_state_dict(state)
     sampler = InfiniteSampler(range(10))
     sampler.state_dict(num_used=20)
-    with pytest.raises(ValueError, match="the order is at 20 samples already, it cannot go back to 10"):
+    with pytest.raises(ValueError, match="expected at least 20 samples, as used so far, found 10"):
         sampler.state_dict(num_used=10)
     for kwargs in ({"rank": 1}, {"window_size": 2}):
         with pytest.raises(AssertionError):

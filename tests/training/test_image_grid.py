@@ -8,6 +8,7 @@ import torch
 
 from tests import tiny
 from tests.helpers import random_images, write_images
+from torch_utils.pixels import PROJECTED, to_uint8
 from training.data import image_grid
 from training.data.dataset import ImageFolderDataset
 
@@ -63,14 +64,14 @@ def test_vector_labels_sort_by_their_last_element(tmp_path: Path) -> None:
 
 def test_bytes() -> None:
     values = np.array([-2, -1, -1 + 0.4 / 127.5, -1 + 0.6 / 127.5, 0, 1 - 0.6 / 127.5, 1, 3], dtype=np.float32)
-    assert image_grid.to_uint8(values, -1, 1).tolist() == [0, 0, 0, 1, 128, 254, 255, 255]  # 127.5 to the even number
-    assert image_grid.to_uint8(np.array([0, 7, 255]), 0, 255).tolist() == [0, 7, 255]
+    assert to_uint8(torch.from_numpy(values)).tolist() == [0, 0, 0, 1, 128, 254, 255, 255]
+    assert to_uint8(torch.tensor([-1.0, 0.0, 1.0]), PROJECTED).tolist() == [0, 127, 255]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_grid_file(channels: int, tmp_path: Path) -> None:
-    images = np.random.RandomState(0).randint(0, 256, [6, channels, 4, 4])
-    image_grid.save_grid(images, tmp_path / "grid.png", (0, 255), (3, 2))
+    images = np.random.RandomState(0).randint(0, 256, [6, channels, 4, 4], dtype=np.uint8)
+    image_grid.save_grid(images, tmp_path / "grid.png", (3, 2))
     with PIL.Image.open(tmp_path / "grid.png") as picture:
         assert picture.mode == {1: "L", 3: "RGB"}[channels]
         pixels = np.array(picture).reshape(8, 12, channels)
@@ -85,9 +86,10 @@ def test_generate_in_chunks_is_generate_at_once() -> None:
     z, c = tiny.latents(7, 3)
     whole = image_grid.generate(G, z, c, 7)
     assert whole.shape == (7, 3, 16, 16)
-    assert np.allclose(whole, image_grid.generate(G, z, c, 3), atol=1e-5)
+    in_chunks = image_grid.generate(G, z, c, 3)
+    assert np.abs(whole.astype(int) - in_chunks).max() <= 1  # sums of another order, before the fraction is cut off
     with torch.no_grad():
-        assert np.allclose(whole, G(z, c, noise_mode="const").numpy(), atol=1e-5)
+        assert np.array_equal(whole, to_uint8(G(z, c, noise_mode="const")).numpy())
 
 
 def test_sample_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

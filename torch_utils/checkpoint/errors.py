@@ -1,5 +1,5 @@
 """The error of everything that reads network files."""
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 
 _MAX_LENGTH = 1000  # characters; names in a damaged file can be of any length
 
@@ -11,11 +11,11 @@ class CheckpointError(UserError, ValueError):
     is left out.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, field: str | None = None) -> None:
         line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
         if len(line) > _MAX_LENGTH:
             line = f"{line[:_MAX_LENGTH * 3 // 4]} ... {line[-_MAX_LENGTH // 4:]}"
-        super().__init__(line)
+        super().__init__(line, field)
 
 
 def describe(error: BaseException) -> str:

@@ -1,6 +1,6 @@
 """The stack machine that a pickle is a program for, cut down to what network files need.
 
-Python's own unpickler calls methods of whatever lies on the stack, hashes what it is told to hash and trusts announced
+Python's own unpickler calls methods of whatever lies on the stack, hashes any object and trusts announced
 sizes. This machine knows some forty operations, applies each to the plain types it is meant for, and calls nothing but
 the functions it was given.
 """
@@ -40,7 +40,11 @@ class Unfinished:
     """An object that a stream completes with one BUILD."""
 
     def build(self, state: Any) -> Any:
-        """What takes this object's place, everywhere."""
+        """Returns the object that takes this one's place, everywhere.
+
+        Raises:
+            CheckpointError: the state does not fit.
+        """
         raise NotImplementedError
 
 

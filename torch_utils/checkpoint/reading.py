@@ -5,9 +5,9 @@ import struct
 from typing import Any, BinaryIO
 
 from .. import persistence
+from .allowed_globals import GLOBALS
 from .errors import CheckpointError, describe
 from .machine import run
-from .objects import GLOBALS
 from .records import TFNetworkRecord
 
 MALFORMED = (
@@ -33,7 +33,7 @@ def _find_global(module: str, name: str) -> Any:
     except KeyError:
         raise CheckpointError(
             f"refused: the file names {module}.{name}, which no network pickle needs. "
-            "Pass --trust-pickle only if you trust its origin: that executes what the file contains"
+            "Pass `trust_pickle` only if you trust its origin: that executes what the file contains"
         ) from None
 
 

@@ -53,7 +53,11 @@ class ModuleRecord:
         return {name: child for name, child in self._mapping("_modules").items() if isinstance(child, ModuleRecord)}
 
     def child(self, name: str) -> "ModuleRecord":
-        """A direct submodule by name."""
+        """A direct submodule by name.
+
+        Raises:
+            CheckpointError: there is none.
+        """
         try:
             return self.children[name]
         except KeyError:
@@ -61,19 +65,23 @@ class ModuleRecord:
 
     @property
     def parameters(self) -> dict[str, torch.Tensor]:
-        """Trainable tensors of this module alone."""
+        """Name → trainable tensor of this module alone, of the shape [...] that the file has."""
         return self._tensors("_parameters")
 
     @property
     def buffers(self) -> dict[str, torch.Tensor]:
-        """Other tensors of this module alone."""
+        """Name → other tensor of this module alone, of the shape [...] that the file has."""
         return self._tensors("_buffers")
 
     def _tensors(self, attribute: str) -> dict[str, torch.Tensor]:
         return {name: value for name, value in self._mapping(attribute).items() if isinstance(value, torch.Tensor)}
 
     def tensor(self, name: str) -> torch.Tensor:
-        """One parameter or buffer of this module."""
+        """One parameter or buffer of this module, of the shape [...] that the file has.
+
+        Raises:
+            CheckpointError: there is none.
+        """
         found = self.parameters.get(name, self.buffers.get(name))
         if found is None:
             raise CheckpointError(f"{self.class_name}: the file has no tensor {name!r}")
@@ -86,18 +94,18 @@ class ModuleRecord:
             CheckpointError: a record occurs twice; the walk could be endless.
         """
         waiting: list[tuple[str, ModuleRecord]] = [("", self)]
-        seen = set()
+        visited = set()
         while waiting:
             prefix, record = waiting.pop()
-            if id(record) in seen:
+            if id(record) in visited:
                 raise CheckpointError(f"{self.class_name}: {prefix} is also another part of the network")
-            seen.add(id(record))
+            visited.add(id(record))
             yield prefix, record
             children = [(f"{prefix}.{name}" if prefix else name, child) for name, child in record.children.items()]
             waiting += reversed(children)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Dotted name → tensor, parameters and buffers alike.
+        """Dotted name → tensor of the shape [...] that the file has, parameters and buffers alike.
 
         Raises:
             CheckpointError: a tensor occurs twice; a small file could then stand for any number of weights.
@@ -107,7 +115,7 @@ class ModuleRecord:
             for name, tensor in {**module.parameters, **module.buffers}.items():
                 found[f"{prefix}.{name}" if prefix else name] = tensor
         if len({id(tensor) for tensor in found.values()}) != len(found):
-            raise CheckpointError(f"{self.class_name}: the same tensor stands in several places of the network")
+            raise CheckpointError(f"{self.class_name}: the same tensor is used in several places of the network")
         return found
 
 
@@ -118,6 +126,11 @@ class TFNetworkRecord(Unfinished):
         self.state: dict[str, Any] = {}
 
     def build(self, state: Any) -> "TFNetworkRecord":
+        """Takes the state dictionary.
+
+        Raises:
+            CheckpointError: it is no dictionary.
+        """
         if not isinstance(state, dict):
             raise CheckpointError("TensorFlow network: expected a state dictionary")
         self.state = state
@@ -135,12 +148,12 @@ class TFNetworkRecord(Unfinished):
         """
         found: dict[str, Any] = {}
         waiting = [("", self)]
-        seen = set()
+        visited = set()
         while waiting:
             prefix, network = waiting.pop()
-            if not isinstance(network, TFNetworkRecord) or id(network) in seen:
+            if not isinstance(network, TFNetworkRecord) or id(network) in visited:
                 raise CheckpointError(f"TensorFlow network: component {prefix!r} is malformed")
-            seen.add(id(network))
+            visited.add(id(network))
             for name, value in network.state.get("variables") or []:
                 if not isinstance(name, str):
                     raise CheckpointError(f"TensorFlow network: a variable is named {reprlib.repr(name)}")

@@ -33,7 +33,11 @@ def _find_global(module: str, name: str) -> str:
 
 
 def storage_entry(pid: Any) -> tuple[torch.dtype, str, int]:
-    """Type, key and number of elements out of the persistent id of a storage."""
+    """Type, key and number of elements out of the persistent id of a storage.
+
+    Raises:
+        CheckpointError: the id is malformed.
+    """
     kind, storage_type, key, _location, count, *view = pid
     flat = [kind, storage_type, key]
     if not all(isinstance(part, str) for part in flat) or type(count) is not int or any(v is not None for v in view):
@@ -50,7 +54,7 @@ def is_header(magic: Any, protocol: Any, machine: Any) -> bool:
 
 
 def elements(raw: bytes, dtype: torch.dtype, count: int) -> torch.Tensor:
-    """Raw little-endian numbers as a one-dimensional tensor.
+    """Raw little-endian numbers as a tensor [count].
 
     Raises:
         CheckpointError: these are not `count` numbers.
@@ -62,7 +66,7 @@ def elements(raw: bytes, dtype: torch.dtype, count: int) -> torch.Tensor:
 
 
 def parse_storage(blob: Any) -> torch.Tensor:
-    """The elements of one serialised storage as a one-dimensional tensor.
+    """The elements of one serialised storage as a tensor [num_elements].
 
     Args:
         blob: bytes: five pickles (magic number, protocol, machine, the storage's persistent id, the list of keys), a

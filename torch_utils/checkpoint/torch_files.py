@@ -8,9 +8,9 @@ from typing import Any, BinaryIO
 
 import torch
 
+from .allowed_globals import GLOBALS, make_dict, strided_view
 from .errors import CheckpointError, describe
 from .machine import Function, Sink, Unfinished, run
-from .objects import GLOBALS, make_dict, strided_view
 from .reading import MALFORMED
 from .storage import DTYPES, elements, is_header, storage_entry
 

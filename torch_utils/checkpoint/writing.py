@@ -17,7 +17,11 @@ def write_pickle(data: dict[str, Any], path: str | os.PathLike) -> None:
 
 
 def torch_save(obj: Any, file: IO[bytes]) -> None:
-    """torch.save, but a full disk is the OSError that it is, not a RuntimeError about positions in an archive."""
+    """torch.save, but a full disk is an OSError, not a RuntimeError about positions in an archive.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     sink = _Sink(file)
     try:
         torch.save(obj, sink)  # type: ignore[arg-type]
@@ -28,7 +32,7 @@ def torch_save(obj: Any, file: IO[bytes]) -> None:
 
 
 class _Sink:
-    """Hands bytes on to a file and notes the error that ends this, about which torch.save says nothing."""
+    """Passes bytes to a file and notes the error that ends this, about which torch.save says nothing."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

@@ -30,29 +30,31 @@ def read_cifar10(path: str) -> tuple[np.ndarray, np.ndarray]:
     except DatasetError:
         raise
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise DatasetError(f"--source: {path}: cannot be unpacked: {error}") from error
+        raise DatasetError(f"{path}: cannot be unpacked: {error}", "source") from error
     pixels = np.concatenate([data for data, _ in batches])  # [N, 3072], channel by channel
     labels = np.concatenate([labels for _, labels in batches])
     return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
 
 def _read_batch(archive: tarfile.TarFile, path: str, member: str) -> tuple[np.ndarray, np.ndarray]:
-    where = f"--source: {path}: {member}"
+    where = f"{path}: {member}"
     try:
         file = archive.extractfile(member)
     except KeyError:
         file = None
     if file is None:
-        raise DatasetError(f"{where} is missing")
+        raise DatasetError(f"{where} is missing", "source")
     try:
         content = _BatchUnpickler(io.BytesIO(file.read()), encoding="latin1").load()
         data, labels = content["data"].to_numpy(), np.array(content["labels"], dtype=np.int64)
     except _Refused as error:
-        raise DatasetError(f"{where} was refused: {error}") from error
+        raise DatasetError(f"{where} was refused: {error}", "source") from error
     except (pickle.UnpicklingError, LookupError, TypeError, ValueError, AttributeError, EOFError) as error:
-        raise DatasetError(f"{where} is no CIFAR-10 batch: {error}") from error
+        raise DatasetError(f"{where} is no CIFAR-10 batch: {error}", "source") from error
     if data.shape != (len(labels), 3072) or labels.ndim != 1:
-        raise DatasetError(f"{where} has data of shape {data.shape} for {labels.shape} labels, expected [N, 3072]")
+        raise DatasetError(
+            f"{where} has data of shape {data.shape} for {labels.shape} labels, expected [N, 3072]", "source"
+        )
     return data, labels
 
 
@@ -99,7 +101,11 @@ class _ArrayRecord:
         self.state = state
 
     def to_numpy(self) -> np.ndarray:
-        """The array, if it is one of bytes in C order; ValueError otherwise."""
+        """The array [...], if it is one of bytes in C order.
+
+        Raises:
+            ValueError: it is another one.
+        """
         _, shape, dtype, is_fortran, raw = self.state
         raw = raw.encode("latin1") if isinstance(raw, str) else raw
         if not isinstance(raw, bytes) or dtype.code != "u1" or is_fortran or len(raw) != math.prod(shape):

@@ -18,8 +18,8 @@ from .writer import WriteFile, check_dest, image_name, open_dest, write_labels
 MAX_LISTED = 20
 
 _ADVICE = (
-    "Mend or remove what is bad, change images with --transform, --resolution or --force-channels, "
-    "or leave bad ones out with --skip-bad."
+    "Repair or remove the bad ones, change images with `transform`, `resolution` or `force_channels`, "
+    "or leave bad ones out with `skip_bad`."
 )
 
 
@@ -62,7 +62,7 @@ class Names:
 
 @dataclasses.dataclass
 class Report:
-    """What came of the images."""
+    """What became of the images."""
 
     num_stored: int = 0
     shape: tuple[int, ...] | None = None  # [H, W, C] of the first good image, which the others must have
@@ -129,7 +129,7 @@ def _selection(total: int, options: ConvertOptions) -> tuple[int, int]:
     first, end = options.index_range
     end = total if end is None else end
     if end > total or first >= end:
-        raise DatasetError(f"--range: {first}:{end} is outside of the {total} images of {options.source}")
+        raise DatasetError(f"{first}:{end} is outside of the {total} images of {options.source}", "index_range")
     return first, end if options.max_images is None else min(end, first + options.max_images)
 
 
@@ -157,10 +157,10 @@ def _store(name: str, item: SourceImage, pixels: np.ndarray, report: Report, wri
 def _check_outcome(report: Report) -> None:
     if report.refused.count:
         end = ". " if report.refused.count == 1 else "\n"
-        raise DatasetError(f"--source: {report.refused}{end}Nothing was written. {_ADVICE}")
+        raise DatasetError(f"{report.refused}{end}Nothing was written. {_ADVICE}", "source")
     if not report.num_stored:
         left_out = "; ".join(str(names) for names in (report.skipped, report.too_small) if names.count)
-        raise DatasetError(f"--source: every image was left out, nothing was written: {left_out}")
+        raise DatasetError(f"every image was left out, nothing was written: {left_out}", "source")
 
 
 def _provenance(options: ConvertOptions, source: Source) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from .pixels import check_same_shape, check_square_power_of_two, decode_image
 
 __all__ = ["Dataset", "DatasetError", "ImageFolderDataset"]
 
-_ADVICE = "Run dataset_tool.py to convert the images; `dataset_tool.py validate --data=...` lists every bad one."
+_ADVICE = "Convert the images with dataset_tool.py; its command validate lists every bad one."
 
 _T = TypeVar("_T")
 
@@ -29,7 +29,7 @@ class _Labels:
 
     array: np.ndarray  # int64 class numbers [N] or float32 vectors [N, ...]
     is_classes: bool
-    shape: tuple[int, ...]  # of one label as it is given out
+    shape: tuple[int, ...]  # of one label as items have it
 
     def vector(self, raw_idx: int) -> np.ndarray:
         """float32 copy of one label, one-hot for a class number."""
@@ -47,7 +47,7 @@ class Dataset(torch.utils.data.Dataset):
         name: short name of the data set.
         raw_shape: [N, C, H, W] before subset and mirroring.
         max_size: keep only this many images, drawn with random_seed; None keeps all.
-        use_labels: give out the labels; otherwise every label has length 0.
+        use_labels: items have their labels; otherwise every label has length 0.
         xflip: append the mirror image of every item, doubling the length.
         random_seed: seed of the subset.
     """
@@ -105,15 +105,17 @@ class Dataset(torch.utils.data.Dataset):
     # Labels.
 
     def get_label(self, idx: int) -> np.ndarray:
-        """float32 copy of an item's label: one-hot for class numbers, the vector itself, or length 0 without labels."""
+        """float32 [label_dim], a copy: one-hot for class numbers, the vector itself, or length 0 without labels."""
         return self._labels_of_all.vector(self._items[idx, 0])
 
     @property
     def has_onehot_labels(self) -> bool:
+        """Whether labels are class numbers."""
         return self._labels_of_all.is_classes
 
     @property
     def has_labels(self) -> bool:
+        """Whether items have labels."""
         return max(self.label_shape, default=0) > 0
 
     @property
@@ -123,6 +125,11 @@ class Dataset(torch.utils.data.Dataset):
 
     @property
     def label_dim(self) -> int:
+        """Length of a label.
+
+        Raises:
+            DatasetError: labels are neither class numbers nor flat vectors.
+        """
         shape = self.label_shape
         if len(shape) != 1:
             raise DatasetError(f"{self._name}: labels have shape {shape}, expected class numbers or flat vectors")
@@ -138,7 +145,11 @@ class Dataset(torch.utils.data.Dataset):
 
     @property
     def resolution(self) -> int:
-        """Side of the square images, pixels."""
+        """Side of the square images, pixels.
+
+        Raises:
+            DatasetError: images are not square.
+        """
         _, height, width = self.image_shape
         if height != width:
             raise DatasetError(f"{self._name}: images are {width}x{height}, expected square ones. {_ADVICE}")
@@ -146,6 +157,7 @@ class Dataset(torch.utils.data.Dataset):
 
     @property
     def num_channels(self) -> int:
+        """1 for greyscale, 3 for RGB."""
         return self._image_shape[0]
 
     @property
@@ -155,6 +167,7 @@ class Dataset(torch.utils.data.Dataset):
 
     @property
     def name(self) -> str:
+        """Short name of the data set."""
         return self._name
 
     def content_hash(self) -> str:
@@ -207,6 +220,7 @@ class ImageFolderDataset(Dataset):
                          max_size=max_size, use_labels=use_labels, xflip=xflip, random_seed=random_seed)
 
     def close(self) -> None:
+        """Closes the zip; the next read opens it again."""
         self._tree.close()
 
     def _load_raw_image(self, raw_idx: int) -> np.ndarray:
@@ -232,7 +246,7 @@ class ImageFolderDataset(Dataset):
         if resolution is not None and shape[0] != resolution:
             raise DatasetError(
                 f"{self._tree.path}: images are {shape[0]}x{shape[0]}, expected resolution {resolution}. "
-                f"Convert them with dataset_tool.py --resolution={resolution}x{resolution}."
+                f"Convert them to {resolution}x{resolution} with dataset_tool.py."
             )
         return shape
 
@@ -263,7 +277,7 @@ def _checked_labels(array: np.ndarray, num_images: int, name: str) -> _Labels:
 
 
 def subset_indices(num_items: int, max_size: int | None, random_seed: int) -> np.ndarray:
-    """int64 indices of the items to keep, ascending: all of them, or `max_size` drawn with `random_seed`."""
+    """int64 indices [K] of the items to keep, ascending: all, or `max_size` drawn with `random_seed`."""
     if max_size is None or max_size >= num_items:
         return np.arange(num_items)
     return np.sort(np.random.RandomState(random_seed).permutation(num_items)[:max_size])

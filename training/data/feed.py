@@ -11,7 +11,7 @@ from .dataset import Dataset
 
 
 class DataFeed:
-    """Batches of this rank, in an order that all ranks share and that can be continued exactly.
+    """Batches of this rank, in an order that all ranks share and that can be resumed exactly.
 
     Args:
         dataset: images and labels.
@@ -19,7 +19,7 @@ class DataFeed:
         seed: of the order.
         device: where batches go.
         loader_kwargs: further arguments of torch.utils.data.DataLoader.
-        state: `state_dict()` of an earlier feed to continue from.
+        state: `state_dict()` of an earlier feed to resume from.
     """
 
     def __init__(

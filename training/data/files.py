@@ -19,7 +19,7 @@ class DatasetError(UserError, OSError):
     """A data set that cannot be used. The message names the file, and what to do."""
 
     def __str__(self) -> str:
-        # A DataLoader worker re-raises with its whole traceback as the text; the user wants the last line of it.
+        # A DataLoader worker re-raises with its whole traceback as the text; its last line is for the user.
         return super().__str__().rpartition(f"{__name__}.{type(self).__name__}: ")[2].strip()
 
 
@@ -50,7 +50,11 @@ class FileTree(abc.ABC):
 
     @abc.abstractmethod
     def read(self, name: str) -> bytes:
-        """The file's bytes. Raises BadFile if they cannot be read."""
+        """The file's bytes.
+
+        Raises:
+            BadFile: they cannot be read.
+        """
 
     @abc.abstractmethod
     def fingerprint(self, name: str) -> bytes:
@@ -70,6 +74,7 @@ class FolderTree(FileTree):
     """The files below a folder."""
 
     def names(self) -> list[str]:
+        """Every file, sorted as strings."""
         found = []
         for folder, _, files in os.walk(self.path):
             relative = os.path.relpath(folder, self.path)
@@ -77,6 +82,11 @@ class FolderTree(FileTree):
         return sorted(found)
 
     def read(self, name: str) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            BadFile: they cannot be read.
+        """
         try:
             with open(os.path.join(self.path, name), "rb") as file:
                 return file.read()
@@ -84,6 +94,11 @@ class FolderTree(FileTree):
             raise BadFile(f"cannot be read: {error.strerror}") from error
 
     def fingerprint(self, name: str) -> bytes:
+        """A digest of the file's bytes.
+
+        Raises:
+            DatasetError: the file cannot be read.
+        """
         path = os.path.abspath(os.path.join(self.path, name))
         try:
             stat = os.stat(path)
@@ -105,19 +120,27 @@ class ZipTree(FileTree):
         self._zip()
 
     def names(self) -> list[str]:
+        """Every file, sorted as strings."""
         return sorted(name for name in self._zip().namelist() if not name.endswith("/"))
 
     def read(self, name: str) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            BadFile: they cannot be read.
+        """
         try:
             return self._zip().read(name)
         except _ZIP_ENTRY_ERRORS as error:
             raise BadFile(f"cannot be read from the zip: {error}") from error
 
     def fingerprint(self, name: str) -> bytes:
+        """The archive's check sum and size of the file."""
         entry = self._zip().getinfo(name)
         return f"{entry.CRC:08x} {entry.file_size}".encode()
 
     def close(self) -> None:
+        """Closes the archive; the next read opens it again."""
         if self._handle is not None and self._handle_pid == os.getpid():
             self._handle.close()
         self._handle = None
@@ -137,7 +160,11 @@ class ZipTree(FileTree):
 
 
 def open_tree(path: str) -> FileTree:
-    """Opens a folder or a zip for reading. Raises DatasetError for anything else."""
+    """Opens a folder or a zip for reading.
+
+    Raises:
+        DatasetError: the path is missing or of another kind.
+    """
     if os.path.isdir(path):
         return FolderTree(path)
     if not os.path.exists(path):

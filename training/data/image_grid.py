@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from torch_utils.pixels import to_uint8
+
 from .images import write_png
 
 if TYPE_CHECKING:
@@ -44,39 +46,24 @@ def _items_by_label(dataset: "Dataset") -> list[list[int]]:
     return [list(members) for _, members in itertools.groupby(in_order, key=backwards.__getitem__)]
 
 
-def to_uint8(images: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Maps [low, high] to 0..255, rounded and clipped."""
-    above_low = np.clip(np.asarray(images, dtype=np.float32), low, high) - low
-    return np.round(255 / (high - low) * above_low).astype(np.uint8)
-
-
-def save_grid(
-    images: np.ndarray,
-    path: str | os.PathLike,
-    value_range: tuple[float, float],
-    size: tuple[int, int],
-) -> None:
-    """Writes images [columns * rows, C, H, W] of 1 or 3 channels as one PNG.
-
-    Args:
-        value_range: the values that become black and white.
-        size: (columns, rows).
-    """
+def save_grid(images: np.ndarray, path: str | os.PathLike, size: tuple[int, int]) -> None:
+    """Writes images, uint8 [columns * rows, C, H, W] of 1 or 3 channels, as one PNG; `size` is (columns, rows)."""
     columns, rows = size
-    tiles = [np.moveaxis(tile, 0, 2) for tile in to_uint8(images, *value_range)]
+    tiles = [np.moveaxis(tile, 0, 2) for tile in images]
     lines = [np.hstack(tiles[columns * row : columns * (row + 1)]) for row in range(rows)]
     write_png(path, np.vstack(lines))
 
 
 @torch.no_grad()
 def generate(G: torch.nn.Module, z: torch.Tensor, c: torch.Tensor, batch: int) -> np.ndarray:
-    """Images of latents with constant noise, `batch` at a time, as a float32 array [N, C, H, W]."""
-    images = [G(z=zs, c=cs, noise_mode="const").cpu() for zs, cs in zip(z.split(batch), c.split(batch))]
+    """Images uint8 [N, C, H, W] of latents z [N, z_dim] and labels c [N, c_dim], `batch` at a time."""
+    pairs = zip(z.split(batch), c.split(batch))
+    images = [to_uint8(G(z=zs, c=cs, noise_mode="const")).cpu() for zs, cs in pairs]
     return torch.cat(images).numpy()
 
 
 class SampleGrid:
-    """The same latents and labels, drawn again and again as a generator improves.
+    """The same latents and labels, drawn repeatedly as a generator improves.
 
     Args:
         dataset: gives the real images, and the labels of the generated ones.
@@ -100,8 +87,8 @@ class SampleGrid:
     def save_reals(self) -> None:
         """reals.png."""
         images = np.stack([self._dataset[item][0] for item in self._items])
-        save_grid(images, self._run_dir / "reals.png", (0, 255), self.size)
+        save_grid(images, self._run_dir / "reals.png", self.size)
 
     def save_fakes(self, name: str) -> None:
         """The generator's images, as a file of that name."""
-        save_grid(generate(self._G, self._z, self._c, self._batch), self._run_dir / name, (-1, 1), self.size)
+        save_grid(generate(self._G, self._z, self._c, self._batch), self._run_dir / name, self.size)

@@ -6,15 +6,14 @@ import PIL.Image
 import torch
 
 from dnnlib.files import open_atomic
+from torch_utils.pixels import GENERATED, PROJECTED, to_uint8
 
-GENERATED = 128.0  # offset with which the image tools and the metrics turn a generated image into bytes
-PROJECTED = 127.5  # that of the projector
+__all__ = ["GENERATED", "PROJECTED", "truncated", "write_png"]
 
 
 def truncated(images: torch.Tensor, offset: float = GENERATED) -> np.ndarray:
-    """Images [N, C, H, W], nominally in [-1, 1], as uint8 [N, H, W, C]: 127.5 x + offset, clamped and cut off."""
-    pixels = (images * 127.5 + offset).clamp(0, 255).to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).cpu().numpy()
+    """Images [N, C, H, W], nominally in [-1, 1], as uint8 [N, H, W, C]: see `to_uint8`."""
+    return to_uint8(images, offset).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def write_png(path: str | os.PathLike, pixels: np.ndarray) -> None:

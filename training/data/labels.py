@@ -36,10 +36,10 @@ def read_label_table(tree: FileTree) -> dict[str, Any] | None:
     if pairs is None:
         return None
     if not isinstance(pairs, list):
-        raise DatasetError(f'{where}: expected "labels" to be null or a list, got {type(pairs).__name__}')
+        raise DatasetError(f'{where}: expected "labels" to be null or a list, found {type(pairs).__name__}')
     for pair in pairs:
         if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise DatasetError(f'{where}: expected [image name, label] pairs in "labels", got {json.dumps(pair)[:80]}')
+            raise DatasetError(f'{where}: expected [name, label] pairs in "labels", found {json.dumps(pair)[:80]}')
     return {name: label for name, label in pairs}
 
 

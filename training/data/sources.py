@@ -58,9 +58,9 @@ def open_source(path: str, channels: int | None = None, subfolders_as_labels: bo
     """
     base = os.path.basename(os.path.normpath(path))
     if not os.path.exists(path):
-        raise DatasetError(f"--source: {path}: no such file or folder")
+        raise DatasetError(f"{path}: no such file or folder", "source")
     if subfolders_as_labels and not _is_tree(path, base):
-        raise DatasetError(f"--subfolders-as-labels: needs a folder or zip as --source, got {path}")
+        raise DatasetError(f"needs a folder or zip as `source`, found {path}", "subfolders_as_labels")
     if _is_tree(path, base):
         return _tree_source(path, channels, subfolders_as_labels)
     if base.endswith("_lmdb"):
@@ -70,8 +70,8 @@ def open_source(path: str, channels: int | None = None, subfolders_as_labels: bo
     if base.endswith(IDX_IMAGES):
         return _array_source(*_read_idx_pair(path), channels)
     raise DatasetError(
-        f"--source: {path}: expected a folder, a .zip, {CIFAR_ARCHIVE}, a file named *{IDX_IMAGES} or a folder "
-        "named *_lmdb"
+        f"{path}: expected a folder, a .zip, {CIFAR_ARCHIVE}, a file named *{IDX_IMAGES} or a folder named *_lmdb",
+        "source",
     )
 
 
@@ -86,7 +86,7 @@ def _tree_source(path: str, channels: int | None, subfolders_as_labels: bool) ->
     tree = open_tree(path)
     names = tree.image_names()
     if not names:
-        raise DatasetError(f"--source: {path}: no image files found")
+        raise DatasetError(f"{path}: no image files found", "source")
     if os.path.isdir(path):
         names.sort(key=lambda name: name.split("/"))  # NVlabs' order: by path components, not by string
     classes = _class_folders(path, names) if subfolders_as_labels else None
@@ -111,7 +111,7 @@ def _load_file(tree: FileTree, name: str, channels: int | None) -> np.ndarray:
 def _class_folders(path: str, names: list[str]) -> list[str]:
     stray = [name for name in names if "/" not in name]
     if stray:
-        raise DatasetError(f"--subfolders-as-labels: {path}/{stray[0]} is in no sub-folder, move it into its class's")
+        raise DatasetError(f"{path}/{stray[0]} is in no sub-folder, move it into its class's", "subfolders_as_labels")
     return sorted({name.split("/")[0] for name in names})
 
 
@@ -142,12 +142,12 @@ def _read_idx_pair(path: str) -> tuple[np.ndarray, np.ndarray]:
     """Reads MNIST-family images, padded 28 → 32 with zeros, [N, 32, 32, 1], and their labels [N]."""
     labels_path = path[: -len(IDX_IMAGES)] + IDX_LABELS
     if not os.path.isfile(labels_path):
-        raise DatasetError(f"--source: {path}: its labels file is missing, expected {labels_path}")
+        raise DatasetError(f"{path}: its labels file is missing, expected {labels_path}", "source")
     images, labels = _read_idx(path, num_dims=3), _read_idx(labels_path, num_dims=1)
     if images.shape[1:] != (28, 28):
-        raise DatasetError(f"--source: {path}: expected 28x28 images, got {images.shape[2]}x{images.shape[1]}")
+        raise DatasetError(f"{path}: expected 28x28 images, found {images.shape[2]}x{images.shape[1]}", "source")
     if len(images) != len(labels):
-        raise DatasetError(f"--source: {labels_path}: {len(labels)} labels for {len(images)} images")
+        raise DatasetError(f"{labels_path}: {len(labels)} labels for {len(images)} images", "source")
     return np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., np.newaxis], labels
 
 
@@ -157,14 +157,14 @@ def _read_idx(path: str, num_dims: int) -> np.ndarray:
         with gzip.open(path, "rb") as file:
             content = file.read()
     except (OSError, EOFError, zlib.error) as error:
-        raise DatasetError(f"--source: {path}: cannot be unpacked: {error}") from error
+        raise DatasetError(f"{path}: cannot be unpacked: {error}", "source") from error
     header_size = 4 + 4 * num_dims
     if len(content) < header_size or content[:4] != bytes([0, 0, 8, num_dims]):
-        raise DatasetError(f"--source: {path}: is no idx file of bytes in {num_dims} dimensions")
+        raise DatasetError(f"{path}: is no idx file of bytes in {num_dims} dimensions", "source")
     shape = struct.unpack(f">{num_dims}I", content[4:header_size])
     expected = header_size + int(np.prod(shape, dtype=np.int64))
     if len(content) != expected:
-        raise DatasetError(f"--source: {path}: expected {expected} bytes for shape {list(shape)}, got {len(content)}")
+        raise DatasetError(f"{path}: expected {expected} bytes for shape {list(shape)}, found {len(content)}", "source")
     return np.frombuffer(content, dtype=np.uint8, offset=header_size).reshape(shape)
 
 
@@ -175,12 +175,12 @@ def _lsun_source(path: str, channels: int | None) -> Source:
     try:
         import lmdb
     except ImportError as error:
-        raise DatasetError(f"--source: {path}: reading LSUN needs the lmdb package: pip install lmdb") from error
+        raise DatasetError(f"{path}: reading LSUN needs the lmdb package: pip install lmdb", "source") from error
     try:
         database = lmdb.open(path, readonly=True, lock=False)
         total = database.stat()["entries"]
     except lmdb.Error as error:
-        raise DatasetError(f"--source: {path}: cannot be read as an LMDB database: {error}") from error
+        raise DatasetError(f"{path}: cannot be read as an LMDB database: {error}", "source") from error
     return Source(total, _lsun_images(database, channels), skips_unreadable=True)
 
 

@@ -29,11 +29,11 @@ def make_transform(crop: str | None, width: int | None, height: int | None, resi
     if crop is None:
         return lambda pixels: _resize(pixels, width or pixels.shape[1], height or pixels.shape[0], resample)
     if width is None or height is None:
-        raise DatasetError(f"--transform={crop} needs the output size, pass --resolution=WxH")
+        raise DatasetError(f"{crop} needs the output size, pass `resolution=WxH`", "transform")
     if crop == "center-crop":
         return lambda pixels: _resize(_central_square(pixels), width, height, resample)
     if height > width:
-        raise DatasetError(f"--transform={crop} makes wide images, got {width}x{height}. Use center-crop.")
+        raise DatasetError(f"{crop} makes wide images, found {width}x{height}; use center-crop", "transform")
     return lambda pixels: _center_crop_wide(pixels, width, height, resample)
 
 

@@ -86,7 +86,7 @@ def _judge_shapes(
     reference = "most images are"
     if resolution is not None:
         shape = (resolution, resolution, shape[2])
-        reference = "asked for"
+        reference = "requested"
     odd = {}
     for name, found in shapes.items():
         try:

@@ -44,23 +44,27 @@ def open_dest(dest: str) -> Iterator[WriteFile]:
     except OSError as error:
         if error.errno is None or isinstance(error, DatasetError):
             raise
-        raise DatasetError(f"--dest: cannot write {dest}: {error.strerror}") from error
+        raise DatasetError(f"cannot write {dest}: {error.strerror}", "dest") from error
 
 
 def check_dest(dest: str) -> None:
-    """Raises UserError if `open_dest` would refuse the name. Changes nothing."""
+    """Checks a name; changes nothing.
+
+    Raises:
+        UserError: `open_dest` would refuse it.
+    """
     if not dest:
-        raise DatasetError("--dest: expected a folder or a name ending in .zip, got an empty name")
+        raise DatasetError("expected a folder or a name ending in .zip, found an empty name", "dest")
     if _is_zip(dest):
         if os.path.isdir(dest):
-            raise DatasetError(f"--dest: {dest} is a folder, expected a zip file or a name that is free")
+            raise DatasetError(f"{dest} is a folder, expected a zip file or a name that is free", "dest")
     elif os.path.splitext(dest)[1]:
-        raise DatasetError(f"--dest: {dest}: unknown kind of archive, expected a folder or a name ending in .zip")
+        raise DatasetError(f"{dest}: unknown kind of archive, expected a folder or a name ending in .zip", "dest")
     elif os.path.exists(dest) and not os.path.isdir(dest):
-        raise DatasetError(f"--dest: {dest} is a file, expected a folder or a name ending in .zip")
+        raise DatasetError(f"{dest} is a file, expected a folder or a name ending in .zip", "dest")
     elif os.path.isdir(dest) and os.listdir(dest):
-        raise DatasetError(f"--dest: folder {dest} is not empty. Empty it, or give another name.")
-    check_writable_dir(Path(dest).absolute().parent, "--dest")
+        raise DatasetError(f"folder {dest} is not empty. Empty it, or give another name.", "dest")
+    check_writable_dir(Path(dest).absolute().parent, "dest")
 
 
 def label_file_content(labels: dict[str, Any] | None, provenance: dict[str, Any]) -> bytes:

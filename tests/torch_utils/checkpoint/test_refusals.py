@@ -43,7 +43,7 @@ pytestmark = pytest.mark.usefixtures("unchanged")
         ("dnnlib.util", "EasyDict.__init__.__globals__"),
         ("torch_utils.persistence", "trusted"),
         ("torch_utils.persistence", "_reconstruct_persistent_obj.__globals__"),
-        ("torch_utils.checkpoint.objects", "GLOBALS"),
+        ("torch_utils.checkpoint.allowed_globals", "GLOBALS"),
         ("copyreg", "__newobj__"),
         ("collections", "OrderedDict.__reduce__"),
         ("some_package", "Network"),

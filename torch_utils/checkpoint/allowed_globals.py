@@ -1,4 +1,7 @@
-"""What the globals of a network pickle stand for here: functions that check their arguments and make plain values."""
+"""The allow-list of globals in network pickles, and the functions of ours that each stands for.
+
+The functions check their arguments and return plain values; docs/checkpoints.md has the list in words.
+"""
 import math
 import re
 import reprlib
@@ -33,7 +36,7 @@ class _NumpyType(Unfinished):
 
 
 class _NumpyArray(Unfinished):
-    """A NumPy array of which shape, type and bytes are still to come."""
+    """A NumPy array before its shape, type and bytes have been read."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -45,9 +48,9 @@ class _NumpyArray(Unfinished):
         return flat.reshape(shape, order="F" if is_fortran else "C").copy()
 
 
-def _checked(value: Any, kind: type, what: str) -> Any:
+def _checked(value: Any, kind: type, name: str) -> Any:
     if not isinstance(value, kind):
-        raise CheckpointError(f"{what}: expected a {kind.__name__}, found a {type(value).__name__}")
+        raise CheckpointError(f"{name}: expected a {kind.__name__}, found a {type(value).__name__}")
     return value
 
 
@@ -80,7 +83,7 @@ class Storage:
 
 
 def strided_view(storage: torch.Tensor, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor:
-    """A tensor over a storage, checked against its bounds; strides are kept.
+    """A tensor [*size] over a storage [num_elements], checked against its bounds; strides are kept.
 
     Raises:
         CheckpointError: it reaches beyond the storage, or shows elements several times: a few bytes of a file could
