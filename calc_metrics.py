@@ -35,6 +35,7 @@ class MetricList(CommaList):
     """Option type: a list of metrics with commas between them."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """Reads the option's text."""
         from metrics.metric_main import is_valid_metric, list_valid_metrics
 
         names = super().convert(value, param, ctx)
@@ -50,6 +51,7 @@ class NetworkSource(click.ParamType):
     name = "network"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """Reads the option's text."""
         if isinstance(value, list):
             return value
         if os.path.isdir(value):
@@ -79,6 +81,9 @@ def dataset_options(job: Job, G: Any, trained_on: dict[str, Any]) -> dict[str, A
 
     A pickle may name any class for its data set. Only ours is made from it, and only with the options known here:
     the file's author must not choose what is run.
+
+    Raises:
+        UserError: the pickle names another class.
     """
     if job.data is not None:
         options: dict[str, Any] = {"class_name": _DATASET_CLASS, "path": job.data}
@@ -102,7 +107,11 @@ def run_dir_of(path: str) -> str | None:
 
 
 def calc_network(job: Job, path: str, device: torch.device) -> None:
-    """Runs all metrics on one pickle and reports them."""
+    """Runs all metrics on one pickle and reports them.
+
+    Raises:
+        UserError: a metric cannot be computed, or its real images are missing.
+    """
     from metrics.metric_main import calc_metric, report_metric
     from torch_utils import distributed
 

@@ -185,6 +185,10 @@ def _save(
 
 
 def check_sha256(source: str, found: str, expected: str | None) -> None:
-    """Raises an error naming both hashes if an expected one is given and differs."""
+    """Compares the hash of content with the expected one, if there is one.
+
+    Raises:
+        UrlError: they differ; it names both.
+    """
     if expected is not None and found != expected.lower():
         raise UrlError(f"{source}: expected content with sha256 {expected.lower()}, found {found}")

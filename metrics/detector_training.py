@@ -24,7 +24,11 @@ EVAL_BATCH = 500
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Reads a gzipped idx file of unsigned bytes: labels [N] or images [N, H, W]. Raises UserError naming the file."""
+    """Reads a gzipped idx file of unsigned bytes: labels [N] or images [N, H, W]. 
+
+    Raises:
+        UserError: the file cannot be read, or is of another kind; names it.
+    """
     try:
         data = gzip.decompress(path.read_bytes())
     except (OSError, EOFError) as error:

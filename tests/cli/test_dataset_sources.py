@@ -68,12 +68,13 @@ def test_mnist_errors(mnist, tmp_path):
     mnist.path.write_bytes(labels_path.read_bytes())
     assert_refused(convert(mnist.path, tmp_path / "out"), tmp_path, "is no idx file of bytes in 3 dimensions")
     write_idx(mnist.path, mnist.images[:, :20])
-    assert_refused(convert(mnist.path, tmp_path / "out"), tmp_path, "expected 28x28 images, got 28x20")
+    assert_refused(convert(mnist.path, tmp_path / "out"), tmp_path, "expected 28x28 images, found 28x20")
     write_idx(mnist.path, mnist.images[:4])
     assert_refused(convert(mnist.path, tmp_path / "out"), tmp_path, str(labels_path), "5 labels for 4 images")
     with gzip.open(mnist.path, "wb") as file:
         file.write(struct.pack(">BBBBIII", 0, 0, 8, 3, 5, 28, 28) + b"short")
-    assert_refused(convert(mnist.path, tmp_path / "out"), tmp_path, "expected 3936 bytes for shape [5, 28, 28], got 21")
+    message = "expected 3936 bytes for shape [5, 28, 28], found 21"
+    assert_refused(convert(mnist.path, tmp_path / "out"), tmp_path, message)
     labels_path.unlink()
     assert_refused(convert(mnist.path, tmp_path / "out"), tmp_path, "its labels file is missing", str(labels_path))
 

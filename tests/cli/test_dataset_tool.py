@@ -317,7 +317,7 @@ def test_bad_destination(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "dir.zip").mkdir()
     for dest, message in [
-        ("", "--dest: expected a folder or a name ending in .zip, got an empty name"),
+        ("", "--dest: expected a folder or a name ending in .zip, found an empty name"),
         (tmp_path / "d.tar", "unknown kind of archive, expected a folder or a name ending in .zip"),
         (tmp_path / "file", "file is a file, expected a folder or a name ending in .zip"),
         (full, f"--dest: folder {full} is not empty"),
@@ -352,13 +352,13 @@ def test_full_disk(tmp_path, dest, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "status", "message"),
     [
-        (["--transform=center-crop"], 1, "--transform=center-crop needs the output size, pass --resolution=WxH"),
-        (["--transform=center-crop-wide", "--width=8"], 1, "--transform=center-crop-wide needs the output size"),
-        (["--transform=center-crop-wide", "--resolution=4x8"], 1, "makes wide images, got 4x8. Use center-crop."),
-        (["--resolution=8x8", "--width=8"], 2, "--resolution: give it or --width and --height, not both"),
-        (["--resolution=8"], 2, "expected WxH, for example 256x256, got '8'"),
+        (["--transform=center-crop"], 1, "--transform: center-crop needs the output size, pass --resolution=WxH"),
+        (["--transform=center-crop-wide", "--width=8"], 1, "--transform: center-crop-wide needs the output size"),
+        (["--transform=center-crop-wide", "--resolution=4x8"], 1, "makes wide images, found 4x8; use center-crop"),
+        (["--resolution=8x8", "--width=8"], 2, "--resolution: pass it or --width and --height, not both"),
+        (["--resolution=8"], 2, "expected WxH, for example 256x256, found '8'"),
         (["--resolution=0x8"], 2, "expected WxH"),
-        (["--range=5"], 2, "expected FIRST:END, for example 0:8000, got '5'"),
+        (["--range=5"], 2, "expected FIRST:END, for example 0:8000, found '5'"),
         (["--range=-1:5"], 2, "expected FIRST:END"),
         (["--max-images=0"], 2, "Invalid value for '--max-images'"),
         (["--width=0"], 2, "Invalid value for '--width'"),

@@ -137,7 +137,7 @@ def test_options_that_do_not_fit(options, message, network, tmp_path):
     ("label", "message"),
     [
         (None, "--class: give the class of the images, 0 to 2"),
-        (3, "--class: this network has classes 0 to 2, got 3"),
+        (3, "--class: this network has classes 0 to 2, found 3"),
     ],
 )
 def test_classes_that_do_not_fit(label, message, conditional, tmp_path):

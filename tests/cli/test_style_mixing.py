@@ -117,7 +117,7 @@ def test_conditional_network_needs_a_class(tmp_path, conditional):
     assert result.exit_code == 1
     assert result.output == "Error: --class: give the class of the images, 0 to 2\n"
     result = run(network=conditional, outdir=tmp_path, **{"class": 3})
-    assert result.output == "Error: --class: this network has classes 0 to 2, got 3\n"
+    assert result.output == "Error: --class: this network has classes 0 to 2, found 3\n"
 
 
 @pytest.mark.parametrize("missing", ["--rows", "--cols", "--network", "--outdir"])

@@ -105,7 +105,7 @@ def test_damaged_file_is_made_again(dataset_kwargs, toy_detector, runs, cache_di
     path.write_bytes(damage)
     with caplog.at_level(logging.WARNING):
         second, _ = real_features(dataset_kwargs, toy_detector)
-    assert "is damaged and will be made again" in caplog.text
+    assert "is damaged and will be computed again" in caplog.text
     assert np.array_equal(first.get_all(), second.get_all())
     real_features(dataset_kwargs, toy_detector)
     assert len(runs) == 2

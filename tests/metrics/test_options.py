@@ -74,5 +74,5 @@ def test_no_data_set():
 
 def test_ranks_must_be_those_of_the_process_group():
     assert MetricOptions(num_gpus=1, rank=0).device == torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(ValueError, match=r"asked for rank 1 of 2, but torch_utils\.distributed runs rank 0 of 1"):
+    with pytest.raises(ValueError, match=r"expected rank 1 of 2, but torch_utils\.distributed runs rank 0 of 1"):
         MetricOptions(num_gpus=2, rank=1)

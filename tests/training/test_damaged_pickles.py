@@ -182,7 +182,7 @@ HUGE = 10**12
             "G",
             "synthesis.b8.conv1",
             {"_parameters": lambda p: {**p, "bias": p["noise_strength"]}},
-            "the same tensor stands in several places",
+            "the same tensor is used in several places",
         ),
         (
             "G",

@@ -339,7 +339,7 @@ def test_size_that_networks_do_not_take(make_dataset_path, size, message):
 def test_other_resolution_than_asked_for(make_dataset_path):
     path = make_dataset_path(random_images(1))
     assert ImageFolderDataset(path, resolution=8).resolution == 8
-    with pytest.raises(DatasetError, match=r"images are 8x8, expected resolution 16\. .*--resolution=16x16"):
+    with pytest.raises(DatasetError, match=r"images are 8x8, expected resolution 16\. .*to 16x16 with dataset_tool"):
         ImageFolderDataset(path, resolution=16)
 
 
@@ -395,8 +395,8 @@ def labels_json(*labels) -> str:
         ("{", "is not valid JSON"),
         ("[]", 'expected an object with the key "labels"'),
         ('{"label": []}', 'expected an object with the key "labels"'),
-        ('{"labels": {}}', 'expected "labels" to be null or a list, got dict'),
-        ('{"labels": [["0.png", 1, 2]]}', r'expected \[image name, label\] pairs in "labels", got \["0.png", 1, 2\]'),
+        ('{"labels": {}}', 'expected "labels" to be null or a list, found dict'),
+        ('{"labels": [["0.png", 1, 2]]}', r'expected \[name, label\] pairs in "labels", found \["0.png", 1, 2\]'),
         (labels_json(0), r"no label for 1\.png\. List every image"),
         (labels_json(), r"no label for 0\.png, 1\.png\. List every image"),
         (labels_json(0, None), r"no label for 1\.png\."),
@@ -447,7 +447,7 @@ def test_check_blames_the_odd_first_image(tmp_path):
     assert [finding.row() for finding in report.bad_files] == ["0.png\tRGB\t4x4\texpected RGB 8x8 as most images are"]
     asked = check_dataset(str(folder), resolution=4)
     assert [finding.name for finding in asked.bad_files] == ["1.png", "2.png", "3.png"]
-    assert asked.bad_files[0].reason == "expected RGB 4x4 as asked for"
+    assert asked.bad_files[0].reason == "expected RGB 4x4 as requested"
 
 
 def test_check_when_nothing_is_usable(tmp_path):

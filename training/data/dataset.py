@@ -18,7 +18,7 @@ from .pixels import check_same_shape, check_square_power_of_two, decode_image
 
 __all__ = ["Dataset", "DatasetError", "ImageFolderDataset"]
 
-_ADVICE = "Convert the images with dataset_tool.py; its command validate lists every bad one."
+_ADVICE = "Run dataset_tool.py to convert the images; `dataset_tool.py validate` lists every bad one."
 
 _T = TypeVar("_T")
 

@@ -70,7 +70,11 @@ def to_pil(pixels: np.ndarray) -> PIL.Image.Image:
 
 
 def check_square_power_of_two(pixels_shape: tuple[int, ...]) -> None:
-    """Raises BadFile unless [H, W, C] is square with a power of two as its side, the only sizes the networks take."""
+    """Checks that [H, W, C] is square with a power of two as its side, the only sizes the networks take.
+
+    Raises:
+        BadFile: it is not.
+    """
     height, width, num_channels = pixels_shape
     mode = MODE_OF_CHANNELS[num_channels]
     if height != width:
@@ -80,7 +84,11 @@ def check_square_power_of_two(pixels_shape: tuple[int, ...]) -> None:
 
 
 def check_same_shape(pixels_shape: tuple[int, ...], expected: tuple[int, ...], reference: str) -> None:
-    """Raises BadFile unless [H, W, C] equals the expected shape; `reference` says whose shape that is."""
+    """Checks that [H, W, C] equals the expected shape; `reference` says whose shape that is.
+
+    Raises:
+        BadFile: it does not.
+    """
     if tuple(pixels_shape) != tuple(expected):
         height, width, num_channels = expected
         expected_mode = MODE_OF_CHANNELS[num_channels]

@@ -8,9 +8,11 @@ import pytest
 
 import dnnlib.util
 from torch_utils import checkpoint, persistence
-from torch_utils.checkpoint import errors, machine, objects, reading, records, storage, torch_files
+from torch_utils.checkpoint import allowed_globals, errors, machine, reading, records, storage, torch_files
 
-_MODULES = [persistence, checkpoint, errors, machine, objects, reading, records, storage, torch_files, dnnlib.util]
+_MODULES = [
+    persistence, checkpoint, allowed_globals, errors, machine, reading, records, storage, torch_files, dnnlib.util,
+]  # fmt: skip
 
 
 def _contents(holder: Any) -> dict[str, Any]:
@@ -27,7 +29,7 @@ def _our_state() -> dict[Any, Any]:
                 state[module.__name__, key] = _contents(value)
             elif isinstance(value, dict) and not key.startswith("__"):
                 state[module.__name__, key] = {k: id(v) for k, v in value.items()}
-    state["GLOBALS"] = {key: _contents(value) for key, value in objects.GLOBALS.items()}
+    state["GLOBALS"] = {key: _contents(value) for key, value in allowed_globals.GLOBALS.items()}
     return state
 
 

@@ -55,7 +55,7 @@ def test_global_that_is_not_needed(module: str, attribute: str, operation: bytes
     marker = tmp_path / "executed"
     arguments = s.plain(f"touch {marker}")
     full_name = f"{module}.{attribute}".replace(".", r"\.")
-    match = f"refused: the file names {full_name}, which no network pickle needs.*--trust-pickle only if you trust"
+    match = f"refused: the file names {full_name}, which no network pickle needs.*`trust_pickle` only if you trust"
     refuse(s.stream(s.call(module, attribute, arguments, operation=operation)), match)
     by_stack = s.plain(module) + s.plain(attribute) + b"\x93" + s.tuple_of(arguments) + operation
     refuse(s.stream(by_stack, protocol=4), match)
@@ -84,7 +84,7 @@ def test_python_agrees_that_the_exploit_would_have_worked(tmp_path: Path) -> Non
         (s.plain("os\nimport sys") + s.plain("x") + b"\x93", r"names os\\nimport sys\.x,"),
         (s.plain("\x1b[31mos") + s.plain("x") + b"\x93", r"names \\x1b\[31mos\.x,"),
         (s.plain("\u202eso") + s.plain("x") + b"\x93", r"names \\u202eso\.x,"),
-        (s.plain("a" * 100_000) + s.plain("x") + b"\x93", r"names aaa.* \.\.\. .*--trust-pickle only if you trust"),
+        (s.plain("a" * 100_000) + s.plain("x") + b"\x93", r"names aaa.* \.\.\. .*`trust_pickle` only if you trust"),
         (b"cos system\n.\n", r"names os system\.\.,"),
         (b"cos\\u0000\nx\n", r"names os\\u0000\.x,"),
         (b"cos\nsystem", "EOFError: a line is not complete"),
