@@ -37,6 +37,7 @@ UNFINISHED: set[str] = {
     "torch_utils/ops/conv_gradients.py",
     "torch_utils/ops/cpu_kernels.py",
     "torch_utils/ops/epilogue.py",
+    "torch_utils/ops/filtered_lrelu.py",
     "torch_utils/ops/fma.py",
     "torch_utils/ops/grid_sample_gradfix.py",
     "torch_utils/ops/upfirdn2d.py",
