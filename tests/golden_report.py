@@ -17,11 +17,15 @@ import numpy as np
 import torch
 
 from tests.helpers import GOLDEN, golden
+from torch_utils import checkpoint
 from torch_utils.ops import bias_act, conv2d_resample, filtered_lrelu, upfirdn2d
+from training import networks_stylegan3
 from training.augment import AUGPIPE_PRESETS, AugmentPipe
 from training.biggan import checkpoints as biggan_checkpoints
 from training.checkpoints import pickles
+from training.checkpoints.rebuilding import rebuild
 from training.loss import StyleGAN2Loss
+from training.stylegan3 import records
 
 PHASES = ("Gmain", "Greg", "Dmain", "Dreg")
 BIAS_ACT_OPTIONS: list[dict[str, float]] = [{}, {"alpha": 0.3, "gain": 2, "clamp": 0.5}, {"alpha": 0.1, "gain": 0.7}]
@@ -198,6 +202,80 @@ def ops(file: str) -> Iterator[Row]:
     yield Row(file, "conv2d_resample", worst, 1e-5)
 
 
+def _stylegan3(file: str) -> Any:
+    """G_ema of a StyleGAN3 pickle."""
+    with open(GOLDEN / f"{file}.pkl", "rb") as f:
+        record = checkpoint.read(f)["G_ema"]
+    return rebuild(networks_stylegan3.Generator, records.generator_arguments(record), record.tensors())
+
+
+def _of_max(file: str, quantity: str, found: torch.Tensor, reference: np.ndarray, allowed: float) -> Row:
+    """The largest difference relative to the largest reference."""
+    return Row(file, quantity, _max(found, reference) / float(np.abs(reference).max()), allowed)
+
+
+def stylegan3(file: str) -> Iterator[Row]:
+    """A StyleGAN3 generator: latents and images, and gradients of both orders in float64."""
+    G, ref = _stylegan3(file), golden(file)
+    z, c = _tensors(ref, "z", "c")
+    scale = float(ref["img_const"].std())
+    with torch.no_grad():
+        ws = G.mapping(z, c)
+        yield _of_max(file, "ws, relative", ws, ref["ws"], 1e-6)
+        images = {"image": (G.synthesis(ws), "img_const"),
+                  "image, psi 0.5": (G(z[:2], c[:2], truncation_psi=0.5), "img_psi0.5")}
+        for i in "01":
+            G.synthesis.input.transform.copy_(torch.from_numpy(ref[f"transform{i}"]))
+            images[f"image, transform {i}"] = G.synthesis(ws[:2]), f"img_transform{i}"
+        G.synthesis.input.transform.copy_(torch.eye(3))
+    for quantity, (image, key) in images.items():
+        yield Row(file, quantity, _max(image, ref[key]), 2e-5 * scale)
+    G.double().requires_grad_(True)
+    latents, direction = (t.double() for t in _tensors(ref, "ws", "gy"))
+    latents = latents[:2].clone().requires_grad_()
+    losses = {"g1": (G.synthesis(latents) * direction).mean()}
+    total = (G.synthesis(latents) * direction).sum() / direction.shape[2:].numel() ** 0.5
+    (by_w,) = torch.autograd.grad(total, latents, create_graph=True)
+    losses["g2"] = (by_w.square().sum(dim=2).mean(dim=1).sqrt() - 0.1).square().mean()
+    for order, (group, loss) in enumerate(losses.items(), start=1):
+        G.zero_grad()
+        latents.grad = None
+        loss.backward()
+        worst = _max(latents.grad, ref[f"{group}/ws"]) / float(np.abs(ref[f"{group}/ws"]).max())
+        triples = {name: ref[f"{group}/{name}"] for name, _ in G.named_parameters() if f"{group}/{name}" in ref}
+        largest = max(triple[2] for triple in triples.values())
+        for name, p in G.named_parameters():
+            if name in triples and triples[name][2] > 1e-3 * largest:
+                worst = max(worst, _relative(p, triples[name]))
+        yield Row(file, f"gradients of order {order}, relative", worst, 1e-9)
+
+
+@torch.no_grad()
+def stylegan3_layers(file: str) -> Iterator[Row]:
+    """Filters and activations of the layers of a StyleGAN3 generator."""
+    name = file.removesuffix("_layers")
+    G, ref = _stylegan3(name), golden(file)
+    designed = networks_stylegan3.Generator(**ast.literal_eval(str(golden(name)["config"]))).synthesis
+    filters = [key for key in ref if key.startswith("filter/")]
+    yield Row(file, "filters, relative", max(
+        _max(designed.get_submodule(layer).get_buffer(f"{side}_filter"), ref[f"filter/{layer}/{side}"])
+        / float(np.abs(ref[f"filter/{layer}/{side}"]).max())
+        for layer, side in (key.split("/")[1:] for key in filters)
+    ), 1e-6)
+    found: dict[str, torch.Tensor] = {}
+    for layer, module in G.synthesis.named_children():
+        module.register_forward_hook(lambda module, x, y, layer=layer: found.update({layer: y[0]}))
+    G.synthesis(torch.from_numpy(golden(name)["ws"])[:1])
+    worst = {"act": 0.0, "actstat": 0.0}
+    for layer, y in found.items():
+        statistics = torch.stack([y.mean([1, 2]), y.square().mean([1, 2]).sqrt()], dim=1)
+        for kind, value in (("act", y[:2]), ("actstat", statistics)):
+            reference = ref.get(f"{kind}/{layer}")
+            if reference is not None:
+                worst[kind] = max(worst[kind], _max(value, reference) / float(np.abs(reference).max()))
+    yield Row(file, "activations, relative", max(worst.values()), 1e-5)
+
+
 def alias_free_ops(file: str) -> Iterator[Row]:
     """filtered_lrelu and its gradients of both orders, the worst of all cases, relative to max |reference|."""
     ref = golden(file)
@@ -224,6 +302,8 @@ REPORTS = {
     "augment": (augment,),
     "ops": (ops,),
     "sg3ops": (alias_free_ops,),
+    **{file: (stylegan3,) for file in ("sg3t64", "sg3r32", "sg3odd32")},
+    **{f"{file}_layers": (stylegan3_layers,) for file in ("sg3t64", "sg3r32", "sg3odd32")},
 }
 
 

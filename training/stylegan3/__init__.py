@@ -1,0 +1,1 @@
+"""StyleGAN3: its rules of reading files, its options, presets and loss."""
