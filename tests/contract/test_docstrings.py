@@ -55,7 +55,7 @@ UNFINISHED: set[str] = {
     "training/reporting.py",
 }
 # Their text is embedded in network pickles and stays free of what other code bases lack.
-EMBEDDED = {"training/networks.py", "training/networks_biggan.py"}
+EMBEDDED = {"training/networks.py", "training/networks_biggan.py", "training/networks_stylegan3.py"}
 # Errors for which a caller can do nothing: programming mistakes.
 INTERNAL = {"AssertionError", "NotImplementedError"}
 
