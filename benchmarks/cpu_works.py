@@ -91,7 +91,7 @@ def generating(nets: Any, size: Size, plain: bool) -> Callable[[], dict[str, flo
 
 def training(nets: Any, size: Size) -> Callable[[], dict[str, float]]:
     """The gradients of the four phases, without the optimizer; the result is the time of each."""
-    from training.loss import StyleGAN2Loss
+    from training.loss import Part, Step, StyleGAN2Loss
 
     G = _generator(nets, size).train()
     D = nets.Discriminator(c_dim=0, img_resolution=size.resolution, img_channels=size.img_channels, conv_clamp=256,
@@ -107,7 +107,7 @@ def training(nets: Any, size: Size) -> Callable[[], dict[str, float]]:
             module.requires_grad_(True).zero_grad(set_to_none=True)
             z = torch.randn(size.batch, size.w_dim)
             begin = clocks()
-            loss.accumulate_gradients(phase, real, c, z, c, 1, 0)
+            loss.accumulate_gradients(phase[0], Part(phase[1:]), Step(real, c, z, c, gain=1, cur_nimg=0))
             times[f"{phase} wall"], times[f"{phase} cpu"] = (now - then for now, then in zip(clocks(), begin))
             module.requires_grad_(False)
         return times

@@ -1,4 +1,4 @@
-"""What a student can be based on: for each preset, how its networks are trained and which options mean nothing to them.
+"""What a student can be based on: for each preset, how its networks are trained and which options do not apply to them.
 
 No torch here.
 """
@@ -18,20 +18,22 @@ class Base:
     """One kind of networks.
 
     Attributes:
+        family: name of the architecture.
         generator: class name of the teacher's generator.
         loss: class name of the student's loss.
         loss_is_signed: a generator's loss can be negative.
-        settled: options of train.py that the teacher settles.
+        from_teacher: options of train.py whose values the teacher determines.
         no_scores: scores of channels that do not apply.
         meaningless: options of this plugin that do not apply.
         config: (options, data) → arguments of the training loop, networks and loss still those without a teacher.
         check: called with these arguments and the discriminators of student and teachers; raises OptionError.
     """
 
+    family: str
     generator: str
     loss: str
     loss_is_signed: bool
-    settled: tuple[str, ...]
+    from_teacher: tuple[str, ...]
     meaningless: tuple[str, ...]
     no_scores: tuple[str, ...]
     config: Callable[[EasyDict, DataInfo], EasyDict]
@@ -80,21 +82,25 @@ def _biggan_config(opts: EasyDict, data: DataInfo) -> EasyDict:
 
 BASES: dict[str, Base] = {
     "dgl": Base(
+        family="stylegan2",
         generator="Generator",
         loss="dgl.loss.DGLLoss",
         loss_is_signed=False,
-        settled=("cbase", "cmax", "z_dim", "w_dim", "map_depth", "mbstd_group", "freezed", "resume", "fp32", "nhwc"),
+        from_teacher=(
+            "cbase", "cmax", "z_dim", "w_dim", "map_depth", "mbstd_group", "freezed", "resume", "fp32", "nhwc",
+        ),
         meaningless=(),
         no_scores=(),
         config=_stylegan2_config,
         check=_check_groups,
     ),
     "dgl-biggan": Base(
+        family="biggan",
         generator="BigGANGenerator",
         loss="dgl.loss.DGLHingeLoss",
         loss_is_signed=True,
-        settled=("ch", "attn", "z_dim", "resume"),
-        meaningless=("kd", "refine"),
+        from_teacher=("ch", "attn", "z_dim", "resume"),
+        meaningless=("refine",),
         no_scores=("diversity",),
         config=_biggan_config,
         check=lambda c, discriminators: None,

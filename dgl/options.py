@@ -30,14 +30,14 @@ class TeacherWeights(click.ParamType):
         try:
             weights = [float(item) for item in value.split(",")]
         except ValueError:
-            self.fail(f"expected 'dynamic' or numbers such as 2,1, got {value!r}", param, ctx)
+            self.fail(f"expected 'dynamic' or numbers such as 2,1, found {value!r}", param, ctx)
         if not (all(0 <= w < float("inf") for w in weights) and sum(weights) > 0):
-            self.fail(f"expected numbers of at least 0, not all 0, got {value!r}", param, ctx)
+            self.fail(f"expected numbers of at least 0, not all 0, found {value!r}", param, ctx)
         return weights
 
 
 class Distillation(click.ParamType):
-    """Option type: a term of `dgl.kd`, optionally with =WEIGHT (1 if not), as a pair."""
+    """Option type: a term of `dgl.kd.TERMS`, optionally with =WEIGHT (1 if not), as a pair."""
 
     name = "term"
 
@@ -45,14 +45,14 @@ class Distillation(click.ParamType):
         if isinstance(value, tuple):
             return value
         name, equals, weight = value.partition("=")
-        if name not in kd.NAMES:
-            self.fail(f"expected one of {', '.join(kd.NAMES)}, got {name!r}", param, ctx)
+        if name not in kd.TERMS:
+            self.fail(f"expected one of {', '.join(kd.TERMS)}, found {name!r}", param, ctx)
         try:
             number = float(weight) if equals else 1.0
         except ValueError:
             number = -1
         if not 0 <= number < float("inf"):
-            self.fail(f"expected a weight of at least 0, got {weight!r}", param, ctx)
+            self.fail(f"expected a weight of at least 0, found {weight!r}", param, ctx)
         return name, number
 
 
@@ -64,7 +64,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  "dgl-biggan]",
                  multiple=True, metavar="[PATH|URL]"),
     click.option("--width", help="Part of the teacher's generator channels the student has, e.g. 0.5 or 2/3; 1 trains "
-                 "the uncompressed network on.  [required likewise unless --init is a pickle]",
+                 "the uncompressed network further.  [required likewise unless --init is a pickle]",
                  type=Fraction01(), metavar="FRACTION"),
     click.option("--dgl-weight", help="Weight (lambda) of the teacher's term.  [default: 0.1]",
                  type=click.FloatRange(min=0), metavar="FLOAT"),
@@ -73,9 +73,8 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--teacher-weights", help="Weights of several teachers, e.g. 2,1, or 'dynamic', which favours the "
                  "teacher least convinced by the student.  [default: all alike]", type=TeacherWeights(),
                  metavar="[LIST|dynamic]"),
-    click.option("--kd", help="Add a distillation term: rgb (L1 to the teacher's image), feature (distance in the "
-                 "features of the teacher's D) or latent (relations of latent directions), each optionally =WEIGHT; "
-                 "repeatable.  [default: none]", multiple=True, type=Distillation(), metavar="TERM[=WEIGHT]"),
+    click.option("--kd", help=f"Add a distillation term: {kd.help_text()}, each optionally =WEIGHT; repeatable.  "
+                 "[default: none]", multiple=True, type=Distillation(), metavar="TERM[=WEIGHT]"),
     click.option("--init", help="Where the student starts: slice (of the teacher), scratch, or the pickle of a student."
                  "  [default: slice]", metavar="[slice|scratch|PKL]"),
     click.option("--score", help="Which channels a slice keeps.  [default: l1]", type=click.Choice(scores.NAMES)),
@@ -87,8 +86,8 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  type=Fraction01(), metavar="FRACTION"),
     click.option("--stage1-kimg", help="Train that long without the teacher first.  [default: 0, with --init=scratch "
                  "half of the run]", type=click.IntRange(min=0), metavar="INT"),
-    click.option("--teacher-update/--no-teacher-update", help="Go on training the teacher's discriminator on reals and "
-                 "the student's images.  [default: no]", default=None),
+    click.option("--teacher-update/--no-teacher-update", help="Train the teacher's discriminator further on reals "
+                 "and the student's images.  [default: no]", default=None),
     click.option("--teacher-aug/--no-teacher-aug", help="Show the teacher the augmented images.  [default: no]",
                  default=None),
 ]
@@ -124,7 +123,7 @@ def check(opts: EasyDict, given: set[str]) -> None:
             if name in given:
                 raise OptionError(_flag(name), f"can only be given together with --cfg={' or --cfg='.join(CFGS)}")
         return
-    for name in base.settled:
+    for name in base.from_teacher:
         if name in given and opts[name] != "noresume":
             hint = "; to start from a student's pickle pass --init=PKL" if name == "resume" else ""
             raise OptionError(_flag(name), f"cannot be given together with --cfg={opts.cfg}, which takes its networks "
@@ -133,10 +132,13 @@ def check(opts: EasyDict, given: set[str]) -> None:
         if opts[name] and opts[name] != "none":
             raise OptionError(_flag(name), f"cannot be given together with --cfg={opts.cfg}")
     if opts.dgl_weight is not None and not math.isfinite(opts.dgl_weight):
-        raise OptionError("--dgl-weight", f"expected a finite number of at least 0, got {opts.dgl_weight}")
+        raise OptionError("--dgl-weight", f"expected a finite number of at least 0, found {opts.dgl_weight}")
     terms = [name for name, _ in opts.kd or ()]
+    for name in terms:
+        if name not in kd.names(base.family):
+            raise OptionError("--kd", f"cannot be given together with --cfg={opts.cfg}")
     if len(set(terms)) < len(terms):
-        raise OptionError("--kd", f"every term can be given once, got {', '.join(terms)}")
+        raise OptionError("--kd", f"every term can be given once, found {', '.join(terms)}")
     if terms and opts.init == "scratch":
         raise OptionError("--kd", "compares images of the same w, but --init=scratch gives the student a w of its own; "
                                   "start from a slice, or from the pickle of a student that began as one")
@@ -174,9 +176,14 @@ def _start(opts: EasyDict) -> _Start:
             raise OptionError(_flag(name), "can only be given together with --init=slice")
     d_init = opts.d_init or {"slice": "teacher", "scratch": "scratch"}.get(
         init, "init" if opts.d_width is None else "teacher")
-    one = Fraction(1)
-    return _Start(init, opts.score or "l1", opts.refine or "none", d_init, one if opts.width is None else opts.width,
-                  one if opts.d_width is None else opts.d_width)
+    return _Start(
+        init=init,
+        score=opts.score or "l1",
+        refine=opts.refine or "none",
+        d_init=d_init,
+        width=Fraction(1) if opts.width is None else opts.width,
+        d_width=Fraction(1) if opts.d_width is None else opts.d_width,
+    )
 
 
 def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> EasyDict:
@@ -190,10 +197,10 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> EasyDict
 
     start, base = _start(opts), BASES[opts.cfg]
     loaded = [teachers.load(os.path.expanduser(url), opts.trust_pickle) for url in opts.teacher]
-    for one in loaded:
-        _check_kind(one, opts.cfg)
-        teachers.check_alike(loaded[0], one)
-        teachers.check_fits(one, data.resolution, data.num_channels, data.label_dim)
+    for teacher in loaded:
+        _check_kind(teacher, opts.cfg)
+        teachers.check_alike(loaded[0], teacher)
+        teachers.check_fits(teacher, data.resolution, data.num_channels, data.label_dim)
     c = base.config(opts, data)
     first = loaded[0]
     D = resized(first.D, start.d_width)
@@ -206,8 +213,8 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> EasyDict
         kwargs = {key: value for key, value in network.init_kwargs.items() if key not in sizes}
         c[name] = EasyDict(class_name=f"{type(network).__module__}.{type(network).__name__}", **kwargs)
     specs = []
-    for one in loaded:
-        spec = EasyDict(url=one.url, sha256=one.sha256)
+    for teacher in loaded:
+        spec = EasyDict(url=teacher.url, sha256=teacher.sha256)
         if opts.trust_pickle:
             spec.trust_pickle = True
         specs.append(spec)
@@ -223,7 +230,7 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> EasyDict
         d_width=str(start.d_width),
         seed=opts.seed,
     )
-    base.check(c, [D, *(one.D for one in loaded)])
+    base.check(c, [D, *(teacher.D for teacher in loaded)])
     return c
 
 
@@ -232,11 +239,11 @@ _DATA_ARGUMENTS = ("c_dim", "img_resolution", "img_channels")  # the training lo
 
 def _check_kind(teacher: Any, cfg: str) -> None:
     """The teacher must be of the kind that the preset trains."""
-    found = type(teacher.G_ema).__name__
-    if found != BASES[cfg].generator:
-        fitting = [f"--cfg={name}" for name, base in BASES.items() if base.generator == found]
-        raise OptionError("--teacher", f"--cfg={cfg} expects a {BASES[cfg].generator}, {teacher.url} holds a {found}; "
-                                       f"{'use ' + fitting[0] if fitting else 'it cannot be compressed'}")
+    generator = type(teacher.G_ema).__name__
+    if generator != BASES[cfg].generator:
+        fitting = [f"--cfg={name}" for name, base in BASES.items() if base.generator == generator]
+        raise OptionError("--teacher", f"--cfg={cfg} expects a {BASES[cfg].generator}, {teacher.url} holds a "
+                                       f"{generator}; {'use ' + fitting[0] if fitting else 'it cannot be compressed'}")
 
 
 def _student_of(start: _Start, opts: EasyDict, teacher: Any) -> tuple[Any, Any]:
@@ -281,8 +288,8 @@ def _loss_config(opts: EasyDict, c: EasyDict, start: _Start, specs: list[EasyDic
         loss.dgl_ramp_kimg = opts.dgl_ramp
     if opts.teacher_weights is not None:
         if opts.teacher_weights != "dynamic" and len(opts.teacher_weights) != len(specs):
-            raise OptionError("--teacher-weights", f"expected one weight for each of the {len(specs)} teacher(s), got "
-                                                   f"{len(opts.teacher_weights)}")
+            raise OptionError("--teacher-weights", f"expected one weight for each of the {len(specs)} teacher(s), "
+                                                   f"found {len(opts.teacher_weights)}")
         loss.teacher_weights = opts.teacher_weights
     if opts.teacher_aug and "augment_kwargs" not in c:
         raise OptionError("--teacher-aug", "nothing is augmented in this run; pass --aug=ada or --aug=fixed --p=P too")

@@ -1,22 +1,33 @@
-"""The trained network whose discriminator guides a student: loaded, checked against the data, frozen."""
+"""The trained networks that guide a student: opened once per process, checked against the data, frozen."""
+import copy
 import dataclasses
 import hashlib
 import os
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+import torch
 
 import dnnlib
 from dnnlib.util import UserError
-from training.biggan.checkpoints import network_files, split_suffix
-from training.checkpoints.pickles import open_networks
+from training.biggan.checkpoints import is_checkpoint, network_files, split_suffix
+from training.checkpoints.pickles import open_networks, read_networks
 
 
 class TeacherError(UserError):
     """A teacher that cannot guide this training."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Teacher:
-    """A teacher's networks, as its file holds them, and where they came from."""
+    """The networks in a teacher's file. They are shared by all who load it: copy one before training it.
+
+    Attributes:
+        url: path or URL of the file.
+        sha256: of the file.
+        G, G_ema, D: networks in eval mode, without gradients.
+        training_set_kwargs: what the file says about its data set; None if nothing.
+    """
 
     url: str
     sha256: str
@@ -26,35 +37,118 @@ class Teacher:
     training_set_kwargs: dict[str, Any] | None
 
 
+_loaded: dict[tuple[str, str], Teacher] = {}  # (url, sha256) → networks that this process has opened
+
+
 def load(url: str, trust_pickle: bool = False, sha256: str | None = None) -> Teacher:
     """Loads a teacher from a network pickle of any known kind.
 
+    Options, initial weights and the loss of a run all need it. So it is kept until `release_all`, and loading what is
+    kept, by path and sha256, does not open the file again. The files of a BigGAN folder are opened twice: for the
+    hash, and to be read.
+
     Args:
         url: path or URL.
-        sha256: what the file must hash to; None accepts any.
+        trust_pickle: execute what the file contains, for classes that are not known here.
+        sha256: expected hash of the file; None accepts any, and always opens it.
 
     Raises:
-        UserError: the file is missing, damaged, refused, or another one than `sha256` says.
+        UserError: the file is missing, damaged, refused, or has another sha256.
     """
-    found = file_sha256(url)
-    if sha256 is not None and found != sha256:
-        raise TeacherError(f"--teacher: {url} has changed: its sha256 is {found}, this run began with {sha256}")
-    nets = open_networks(url, trust_pickle=trust_pickle)
-    return Teacher(url, found, nets["G"], nets["G_ema"], nets["D"], nets["training_set_kwargs"])
-
-
-def file_sha256(url: str) -> str:
-    """The sha256 of a file, of what a URL delivers (kept in the download cache), or of a folder's networks."""
-    place = split_suffix(url)[0]
-    if not dnnlib.util.is_url(url) and not os.path.exists(place):
+    kept = None if sha256 is None else _loaded.get((url, sha256))
+    if kept is not None:
+        return kept
+    path = split_suffix(url)[0]
+    if not dnnlib.util.is_url(url) and not os.path.exists(path):
         hint = ", and no URL either: its host has no dot" if "://" in url else ""
-        raise TeacherError(f"--teacher: {url}: no such file{hint}")
-    digest = hashlib.sha256()
-    for path in network_files(url) if os.path.isdir(place) else [url]:
-        with dnnlib.util.open_url(str(path)) as f:
-            for block in iter(lambda: f.read(1 << 20), b""):
-                digest.update(block)
-    return digest.hexdigest()
+        raise TeacherError(f"{url}: no such file{hint}", field="teacher")
+    if is_checkpoint(url):
+        digest = hashlib.sha256()
+        for file in network_files(url):
+            with open(file, "rb") as f:
+                _update(digest, f)
+        _check_sha256(url, digest.hexdigest(), sha256)
+        nets = open_networks(url, trust_pickle=trust_pickle)
+    else:
+        with dnnlib.util.open_url(url) as f:
+            digest = hashlib.sha256()
+            _update(digest, f)
+            _check_sha256(url, digest.hexdigest(), sha256)
+            f.seek(0)
+            nets = read_networks(f, url, trust_pickle=trust_pickle)
+    teacher = Teacher(url, digest.hexdigest(), nets["G"], nets["G_ema"], nets["D"], nets["training_set_kwargs"])
+    _loaded[url, teacher.sha256] = teacher
+    return teacher
+
+
+def release_all() -> None:
+    """Lets go of all teachers that this process keeps; whoever still holds one may use it on."""
+    _loaded.clear()
+
+
+def _update(digest: Any, f: IO[bytes]) -> None:
+    for block in iter(lambda: f.read(1 << 20), b""):
+        digest.update(block)
+
+
+def _check_sha256(url: str, found: str, expected: str | None) -> None:
+    if expected is not None and found != expected:
+        raise TeacherError(f"{url} has changed: its sha256 is {found}, this run began with {expected}", field="teacher")
+
+
+class TeacherSet:
+    """The teachers of one run on its device.
+
+    Attributes:
+        discriminators: one of each teacher; frozen, or copies in training mode that may be trained.
+        first: the first teacher, frozen, which distillation compares with; None if it is not needed.
+
+    Args:
+        teachers: at least one.
+        device: where to compute.
+        update: train copies of the discriminators.
+        with_generator: keep the first teacher's networks, on the device too.
+    """
+
+    def __init__(
+        self, teachers: Sequence[Teacher], device: torch.device, update: bool = False, with_generator: bool = False
+    ) -> None:
+        self._update = update
+        self.first = teachers[0] if with_generator else None
+        self.discriminators: list[torch.nn.Module] = []
+        for teacher in teachers:
+            D = copy.deepcopy(teacher.D).train() if update else teacher.D
+            self.discriminators.append(D.requires_grad_(False).to(device))
+        if self.first is not None:
+            for network in (self.first.G_ema, self.first.D):
+                network.to(device)
+
+    @classmethod
+    def open(
+        cls, specs: Sequence[Mapping[str, Any]], device: torch.device, update: bool = False,
+        with_generator: bool = False,
+    ) -> "TeacherSet":
+        """The teachers of these arguments of `load`; other teachers that the process keeps are released.
+
+        Raises:
+            UserError: a teacher cannot be loaded.
+        """
+        teachers = [load(**spec) for spec in specs]
+        release_all()
+        return cls(teachers, device, update, with_generator)
+
+    def logits(self, img: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        """What all discriminators say of images [N, C, H, W] with labels [N, c_dim]: [N, teachers]."""
+        return torch.cat([D(img, c) for D in self.discriminators], dim=1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What training has changed: nothing, or the discriminators' tensors."""
+        return {"teachers": [D.state_dict() for D in self.discriminators]} if self._update else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores `state_dict()`."""
+        for D, tensors in zip(self.discriminators, state.get("teachers", [])):
+            D.load_state_dict(tensors)
 
 
 def check_alike(first: Teacher, other: Teacher) -> None:
@@ -63,11 +157,12 @@ def check_alike(first: Teacher, other: Teacher) -> None:
     Raises:
         TeacherError: it is not.
     """
-    found = [(one.D.img_resolution, one.D.img_channels, one.D.c_dim) for one in (first, other)]
-    if found[0] != found[1]:
-        texts = [f"{one.url} is for {side}x{side} images of {channels} channel(s) and labels of size {labels}"
-                 for one, (side, channels, labels) in zip((first, other), found)]
-        raise TeacherError(f"--teacher: all teachers must be for the same images and labels, but {' and '.join(texts)}")
+    sizes = [(teacher.D.img_resolution, teacher.D.img_channels, teacher.D.c_dim) for teacher in (first, other)]
+    if sizes[0] != sizes[1]:
+        texts = [f"{teacher.url} is for {side}x{side} images of {channels} channel(s) and labels of size {labels}"
+                 for teacher, (side, channels, labels) in zip((first, other), sizes)]
+        raise TeacherError(f"all teachers must be for the same images and labels, but {' and '.join(texts)}",
+                           field="teacher")
 
 
 def check_fits(teacher: Teacher, resolution: int, num_channels: int, label_dim: int) -> None:
@@ -77,16 +172,17 @@ def check_fits(teacher: Teacher, resolution: int, num_channels: int, label_dim: 
         TeacherError: names what differs and what to do.
     """
     for role, network in (("G_ema", teacher.G_ema), ("D", teacher.D)):
-        theirs = (network.img_resolution, network.img_channels, network.c_dim)
-        what = f"--teacher: {role} of {os.path.basename(teacher.url)}"
-        if theirs[0] != resolution:
-            raise TeacherError(f"{what} is for {theirs[0]}x{theirs[0]} images, the data set's are "
-                               f"{resolution}x{resolution}; convert the data with dataset_tool.py "
-                               f"--resolution={theirs[0]}x{theirs[0]}, or pass another teacher")
-        if theirs[1] != num_channels:
-            raise TeacherError(f"{what} has {theirs[1]} image channel(s), the data set {num_channels}; convert the "
-                               f"data with dataset_tool.py --force-channels={theirs[1]}, or pass another teacher")
-        if theirs[2] != label_dim:
-            hint = "fix dataset.json" if theirs[2] and label_dim else f"pass --cond={str(theirs[2] > 0).lower()}"
-            raise TeacherError(f"{what} takes labels of size {theirs[2]}, the data set gives {label_dim}; {hint}, or "
-                               "pass another teacher")
+        side, channels, labels = network.img_resolution, network.img_channels, network.c_dim
+        name = f"{role} of {os.path.basename(teacher.url)}"
+        problem = None
+        if side != resolution:
+            problem = (f"{name} is for {side}x{side} images, the data set's are {resolution}x{resolution}; convert the "
+                       f"data to {side}x{side} with dataset_tool.py")
+        elif channels != num_channels:
+            problem = (f"{name} has {channels} image channel(s), the data set {num_channels}; convert the data to "
+                       f"{channels} channel(s) with dataset_tool.py")
+        elif labels != label_dim:
+            hint = "fix dataset.json" if labels and label_dim else f"pass `cond={str(labels > 0).lower()}`"
+            problem = f"{name} takes labels of size {labels}, the data set gives {label_dim}; {hint}"
+        if problem is not None:
+            raise TeacherError(f"{problem}, or pass another teacher", field="teacher")

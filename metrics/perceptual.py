@@ -38,17 +38,46 @@ class DetectorFeatures:
         return self._detector(images, resize_images=False, return_lpips=True)
 
 
-class DiscriminatorFeatures:
-    """What a discriminator sees on its way down: the activations after each of its blocks, at every scale.
+def block_features(D: Any, img: torch.Tensor, force_fp32: bool = False) -> list[torch.Tensor]:
+    """The activations of a StyleGAN2 discriminator after each of its blocks, from high to low resolution.
 
-    As in LPIPS (arXiv:1801.03924, equation 1, without learnt weights), the channels of every pixel are scaled to unit
-    length; the squared differences are averaged over the pixels of a block and over the blocks, so that distances lie
-    between 0 and 4 whatever the network. This needs no other file than the network pickle, works for any number of
-    channels, and knows just what this generator was trained to imitate; distances of two networks cannot be compared.
+    The channel vector of every pixel is scaled to unit length, as perceptual distances do (LPIPS, Zhang et al. 2018,
+    arXiv:1801.03924, equation 1).
+
+    Args:
+        D: discriminator with `block_resolutions` and a block b<resolution> for each.
+        img: [N, img_channels, H, W], nominally in [-1, 1].
+        force_fp32: compute blocks of half precision in single precision.
+
+    Returns:
+        [N, C, h, w] float32 of each block.
+    """
+    x, features = None, []
+    for res in D.block_resolutions:
+        x, img = getattr(D, f"b{res}")(x, img, force_fp32=force_fp32)
+        maps = x.to(torch.float32)
+        features.append(maps * (maps.square().sum(dim=1, keepdim=True) + 1e-8).rsqrt())
+    return features
+
+
+def block_distance(a: list[torch.Tensor], b: list[torch.Tensor]) -> torch.Tensor:
+    """Distance between two lists of `block_features`, [N], from 0 to 4.
+
+    It is the squared distance of the channel vectors, averaged over pixels and then over blocks.
+    """
+    return torch.stack([(x - y).square().sum(dim=1).mean(dim=[1, 2]) for x, y in zip(a, b)]).mean(dim=0)
+
+
+class DiscriminatorFeatures:
+    """The `block_features` of a discriminator as one vector, whose squared distances are `block_distance`.
+
+    They lie between 0 and 4 whatever the network. This needs no other file than the network pickle, works for any
+    number of channels, and judges by what this generator was trained against; distances of two networks cannot be
+    compared.
 
     Args:
         D: discriminator with `block_resolutions` and a block b<resolution> for each, as StyleGAN2's; neither its label
-            nor the minibatch's other images have a part in these blocks.
+            nor the other images of the minibatch affect these blocks.
 
     Raises:
         PerceptualError: D is built otherwise.
@@ -59,13 +88,9 @@ class DiscriminatorFeatures:
         if not resolutions or not all(hasattr(D, f"b{res}") for res in resolutions):
             raise PerceptualError(f"the pickle's own discriminator, a {type(D).__name__}, has no blocks like "
                                   "StyleGAN2's to take features from; pass a TorchScript file", "detector")
-        self._blocks = [getattr(D, f"b{res}") for res in resolutions]
+        self._D = D
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        x, img = None, images / 127.5 - 1
-        features = []
-        for block in self._blocks:
-            x, img = block(x, img, force_fp32=True)
-            unit = F.normalize(x, dim=1, eps=1e-6)  # [N, C, H, W]
-            features.append(unit.flatten(1) / (x.shape[2] * x.shape[3] * len(self._blocks)) ** 0.5)
-        return torch.cat(features, dim=1)
+        """Features [N, F] of images [N, C, H, W], 0..255."""
+        blocks = block_features(self._D, images / 127.5 - 1, force_fp32=True)
+        return torch.cat([x.flatten(1) / (x.shape[2:].numel() * len(blocks)) ** 0.5 for x in blocks], dim=1)

@@ -24,7 +24,7 @@ from training.augment import AUGPIPE_PRESETS, AugmentPipe
 from training.biggan import checkpoints as biggan_checkpoints
 from training.checkpoints import pickles
 from training.checkpoints.rebuilding import rebuild
-from training.loss import StyleGAN2Loss
+from training.loss import Part, Step, StyleGAN2Loss
 from training.stylegan3 import records
 
 PHASES = ("Gmain", "Greg", "Dmain", "Dreg")
@@ -109,7 +109,8 @@ def gradients(file: str) -> Iterator[Row]:
         module = G if phase[0] == "G" else D
         module.requires_grad_(True).zero_grad(set_to_none=True)
         with unittest.mock.patch.object(torch, "randn_like", reference_noise):
-            loss.accumulate_gradients(phase, *_tensors(ref, "real", "c", "z", "c"), gain=1, cur_nimg=0)
+            step = Step(*_tensors(ref, "real", "c", "z", "c"), gain=1, cur_nimg=0)
+            loss.accumulate_gradients(phase[0], Part(phase[1:]), step)
         module.requires_grad_(False)
         worst = 0.0
         for name, parameter in module.named_parameters():

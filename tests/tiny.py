@@ -10,7 +10,7 @@ import torch
 from tests.helpers import random_images, write_images, zip_folder
 from training import networks
 from training.checkpoints import pickles
-from training.loss import GenBatch
+from training.loss import GenBatch, Part, Step
 
 WIDTHS = {"channel_base": 128, "channel_max": 16}  # 16 channels up to 8 px, 8 at 16 px
 DATA_KWARGS = {"class_name": "training.dataset.ImageFolderDataset"}
@@ -120,14 +120,24 @@ def double_precision() -> Iterator[None]:
         networks.torch = torch  # type: ignore[attr-defined]
 
 
+def split_phase(name: str) -> tuple[str, Part]:
+    """The network and the part of a phase: "Gmain" is the main part of G."""
+    (part,) = [part for part in Part if name.endswith(part.value)]
+    return name.removesuffix(part.value), part
+
+
 def gradients(loss: Any, phase: str, module: torch.nn.Module, seed: int = 0, **kwargs: Any) -> dict[str, torch.Tensor]:
-    """Gradients that one phase of a loss gives a module, with all randomness seeded; `random_state` is what it left."""
+    """Gradients that a phase ("Gmain", ...) gives a module, with all randomness seeded; `random_state` is what it left.
+
+    `kwargs` are fields of the step.
+    """
     module.requires_grad_(True)
     module.zero_grad(set_to_none=True)
-    z, c = latents(c_dim=getattr(loss.G, "c_dim", 0))
+    G = getattr(loss, "base", loss).G
+    z, c = latents(c_dim=getattr(G, "c_dim", 0))
     torch.manual_seed(seed)
     batch = {"real_img": images(), "real_c": c, "gen_z": z, "gen_c": c, "gain": 1, "cur_nimg": 0, **kwargs}
-    loss.accumulate_gradients(phase, **batch)
+    loss.accumulate_gradients(*split_phase(phase), Step(**batch))
     module.requires_grad_(False)
     found = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
     module.zero_grad(set_to_none=True)

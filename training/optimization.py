@@ -9,13 +9,13 @@ import torch
 import dnnlib
 from torch_utils import distributed, misc
 
-from .loss import Phase
+from .loss import Part, Phase
 
 GRADIENT_LIMIT = 1e5  # what an infinite gradient is replaced by
 
 
 def make_phases(
-    name: str,
+    network: str,
     module: torch.nn.Module,
     opt_kwargs: Mapping[str, Any],
     reg_interval: int | None,
@@ -27,15 +27,15 @@ def make_phases(
     that are taken where k would be (arXiv:1912.04958, appendix B). None makes a single phase.
 
     Args:
-        name: 'G' or 'D'; phases are called <name>main and <name>reg, or <name>both.
+        network: whose phases they are, 'G', 'D' or another one's.
         opt_kwargs: class_name and arguments of the optimizer; betas may be any numbers.
         reg_interval: iterations between regularisation steps.
         steps: of a phase in one iteration.
     """
     share = 1.0 if reg_interval is None else reg_interval / (reg_interval + 1)
     opt = dnnlib.util.construct_class_by_name(params=list(module.parameters()), **_for_share(opt_kwargs, share))
-    intervals = {"both": 1} if reg_interval is None else {"main": 1, "reg": reg_interval}
-    return [Phase(name + part, module, opt, interval, steps) for part, interval in intervals.items()]
+    intervals = {Part.BOTH: 1} if reg_interval is None else {Part.MAIN: 1, Part.REG: reg_interval}
+    return [Phase(network, part, module, opt, interval, steps) for part, interval in intervals.items()]
 
 
 def _for_share(opt_kwargs: Mapping[str, Any], share: float) -> dict[str, Any]:

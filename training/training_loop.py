@@ -20,7 +20,7 @@ from . import optimization, run_state
 from .ada import AdaController
 from .data import image_grid
 from .data.feed import DataFeed
-from .loss import Loss, Phase
+from .loss import Loss, Phase, Step
 from .maintenance import Maintenance, Schedule, say
 from .reporting import Stopwatch
 from .run import Run
@@ -253,7 +253,8 @@ def _step(run: Run, phase: Phase, real_img: torch.Tensor, real_c: torch.Tensor, 
     with _trainable(phase.module):
         phase.opt.zero_grad(set_to_none=True)
         for real, real_label, z, label in chunks:
-            run.loss.accumulate_gradients(phase.name, real, real_label, z, label, phase.interval, run.cur_nimg)
+            step = Step(real, real_label, z, label, phase.interval, run.cur_nimg)
+            run.loss.accumulate_gradients(phase.network, phase.part, step)
     optimization.step(phase, run.guard)
 
 

@@ -70,7 +70,7 @@ def runs() -> list[Run]:
         table.append(Run(f"half-l1-fresh-d-lambda{weight}", "exploratory",
                          f"width 1/2, slice (l1), λ {weight}, student's D from scratch", short,
                          _train(weight, "l1", "0.5", 0, "--d-init=scratch")))
-    for term in kd.NAMES:
+    for term in kd.TERMS:
         table.append(Run(f"half-l1-kd-{term}", "exploratory", f"width 1/2, slice (l1), λ 0.1, distillation ({term})",
                          short, _train("0.1", "l1", "0.5", 0, f"--kd={term}"),
                          seeds=SEEDS if term == "feature" else SEEDS[:1]))  # the best by one seed

@@ -1,7 +1,47 @@
-"""Distillation terms: small optional addends of the generator's loss beside the teacher's discriminator, one file each.
+"""The registry of distillation terms: small optional terms of the generator's loss, one file each.
 
-A term is a class of keyword arguments `weight`, `teacher` (dgl.teacher.Teacher), `G` (the student) and `device`, on the
-seam of training.loss.LossTerm. No torch here: command lines list the names.
+A term is a class with the keyword arguments `weight`, `teacher` (dgl.teacher.Teacher), `G` (the student) and `device`
+that implements `training.loss.LossTerm`. No torch here: command lines list the names.
 """
+import dataclasses
+import importlib
+from collections.abc import Callable
+from typing import Any
 
-NAMES = ("rgb", "feature", "latent")
+
+@dataclasses.dataclass(frozen=True)
+class TermInfo:
+    """One distillation term.
+
+    Attributes:
+        class_path: module and class below `dgl.kd`, "module.Class".
+        help: what it compares, for the help text of the option.
+        families: names of the architectures that it works for.
+    """
+
+    class_path: str
+    help: str
+    families: tuple[str, ...]
+
+    def load(self) -> Callable[..., Any]:
+        """The class of the term."""
+        module, _, name = self.class_path.partition(".")
+        return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+
+
+TERMS: dict[str, TermInfo] = {
+    "rgb": TermInfo("rgb.RGBTerm", "L1 to the teacher's image", ("stylegan2",)),
+    "feature": TermInfo("feature.FeatureTerm", "distance in the features of the teacher's D", ("stylegan2",)),
+    "latent": TermInfo("latent.LatentDirectionTerm", "relations of latent directions", ("stylegan2",)),
+}
+
+
+def names(family: str | None = None) -> tuple[str, ...]:
+    """The names of all terms, or of those that work for an architecture."""
+    return tuple(name for name, info in TERMS.items() if family is None or family in info.families)
+
+
+def help_text() -> str:
+    """All terms and what they compare, as a phrase."""
+    texts = [f"{name} ({info.help})" for name, info in TERMS.items()]
+    return f"{', '.join(texts[:-1])} or {texts[-1]}"

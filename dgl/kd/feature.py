@@ -3,9 +3,9 @@ from typing import Any
 
 import torch
 
+from metrics.perceptual import block_distance, block_features
 from training.loss import GenBatch
 
-from ..features import block_features, distance
 from ..teacher import Teacher
 
 
@@ -16,21 +16,22 @@ class FeatureTerm:
 
     Args:
         weight: of the term; 0 adds nothing.
-        teacher: whose G_ema is imitated and whose D looks.
+        teacher: whose G_ema is imitated and whose D gives the features, frozen on the device.
         G: unused.
-        device: where to compute.
+        device: unused.
     """
 
     name = "kd_feature"
 
     def __init__(self, weight: float, teacher: Teacher, G: Any, device: torch.device) -> None:
         self.weight = weight
-        self.synthesis = teacher.G_ema.synthesis.eval().requires_grad_(False).to(device)
-        self.D = teacher.D.eval().requires_grad_(False).to(device)
+        self.synthesis = teacher.G_ema.synthesis
+        self.D = teacher.D
 
     def __call__(self, batch: GenBatch) -> torch.Tensor | None:
+        """Loss per sample [N]; None if the weight is 0."""
         if self.weight == 0:
             return None
         with torch.no_grad():
             target = block_features(self.D, self.synthesis(batch.ws, noise_mode="const"))
-        return distance(block_features(self.D, batch.img), target) * self.weight
+        return block_distance(block_features(self.D, batch.img), target) * self.weight

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from metrics.perceptual import block_features
 from training.loss import GenBatch
 
-from ..features import block_features
 from ..scores.diversity import principal_directions
 from ..teacher import Teacher
 
@@ -26,9 +26,9 @@ class LatentDirectionTerm:
 
     Args:
         weight: of the term; 0 adds nothing.
-        teacher: whose relations are imitated and whose D looks.
+        teacher: whose relations are imitated and whose D gives the features, frozen on the device.
         G: the student; its moved images need a pass of their own.
-        device: where to compute.
+        device: unused.
     """
 
     name = "kd_latent"
@@ -36,11 +36,12 @@ class LatentDirectionTerm:
     def __init__(self, weight: float, teacher: Teacher, G: Any, device: torch.device) -> None:
         self.weight = weight
         self.G = G
-        self.teacher = teacher.G_ema.eval().requires_grad_(False).to(device)
-        self.D = teacher.D.eval().requires_grad_(False).to(device)
+        self.teacher = teacher.G_ema
+        self.D = teacher.D
         self.directions = principal_directions(self.teacher, torch.Generator().manual_seed(0))
 
     def __call__(self, batch: GenBatch) -> torch.Tensor | None:
+        """Loss per sample [N]; None if the weight is 0."""
         if self.weight == 0:
             return None
         drawn = np.random.SeedSequence(batch.cur_nimg).generate_state(1)[0]
@@ -52,7 +53,7 @@ class LatentDirectionTerm:
         return (self._relations(plain, moved) - target).abs().mean(dim=1) * self.weight
 
     def _relations(self, plain: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
-        """Cosines between the changes of all pairs of samples, [N, N]."""
+        """Cosines between the changes of all pairs of samples, [N, N], from images [N, C, H, W]."""
         change = (block_features(self.D, moved)[-1] - block_features(self.D, plain)[-1]).flatten(1)
         unit = F.normalize(change, dim=1)
         return unit @ unit.t()

@@ -16,18 +16,19 @@ class RGBTerm:
 
     Args:
         weight: of the term; 0 adds nothing.
-        teacher: whose G_ema is imitated.
+        teacher: whose G_ema is imitated, frozen on the device.
         G: unused.
-        device: where to compute.
+        device: unused.
     """
 
     name = "kd_rgb"
 
     def __init__(self, weight: float, teacher: Teacher, G: Any, device: torch.device) -> None:
         self.weight = weight
-        self.synthesis = teacher.G_ema.synthesis.eval().requires_grad_(False).to(device)
+        self.synthesis = teacher.G_ema.synthesis
 
     def __call__(self, batch: GenBatch) -> torch.Tensor | None:
+        """Loss per sample [N]; None if the weight is 0."""
         if self.weight == 0:
             return None
         with torch.no_grad():

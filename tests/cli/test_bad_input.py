@@ -172,10 +172,10 @@ def test_trusting_a_file_executes_it(files, tmp_path):
 @pytest.mark.parametrize(
     ("teacher", "message"),
     [
-        ({"resolution": 32}, "is for 32x32 images, the data set's are 16x16; convert the data with dataset_tool.py"
-                             " --resolution=32x32, or pass another teacher"),
-        ({"channels": 1}, "has 1 image channel(s), the data set 3; convert the data with dataset_tool.py"
-                          " --force-channels=1, or pass another teacher"),
+        ({"resolution": 32}, "is for 32x32 images, the data set's are 16x16; convert the data to 32x32 with "
+                             "dataset_tool.py, or pass another teacher"),
+        ({"channels": 1}, "has 1 image channel(s), the data set 3; convert the data to 1 channel(s) with "
+                          "dataset_tool.py, or pass another teacher"),
         ({"c_dim": 3}, "takes labels of size 3, the data set gives 0; pass --cond=true, or pass another teacher"),
     ],
 )  # fmt: skip

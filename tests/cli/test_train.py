@@ -246,7 +246,7 @@ def error_of(folder, *args):
         ("--cfg=dgl --teacher=TEACHER --width=0.5 --init=TEACHER", "--width: .* is not 1/2 of the teacher's width"),
         ("--cfg=dgl --teacher=TEACHER --width=1 --dgl-weight=nan", "--dgl-weight: expected a finite number"),
         ("--cfg=dgl --teacher=TEACHER --width=1 --dgl-weight=inf", "--dgl-weight: expected a finite number"),
-        ("--cfg=dgl --teacher=TEACHER --width=1 --kd=rgb --kd=rgb=2", "--kd: every term can be given once, got rgb, "),
+        ("--cfg=dgl --teacher=TEACHER --width=1 --kd=rgb --kd=rgb=2", "--kd: every term can be given once, found rgb"),
         ("--cfg=dgl --teacher=TEACHER --width=1 --kd=rgb --init=scratch", "--kd: compares images of the same w, but"),
         ("--cfg=dgl --teacher=TEACHER --width=1 --cond=0 --stage1-kimg=9 --kimg=9", "--stage1-kimg: the run ends at 9"),
         ("--cfg=dgl --teacher=TEACHER --width=1 --teacher-weights=1,2", "--teacher-weights: expected one weight for"),

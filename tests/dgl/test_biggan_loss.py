@@ -16,6 +16,7 @@ from tests import tiny, tiny_biggan
 from tests.metrics import toys
 from training.biggan.loss import HingeLoss
 from training.checkpoints.pickles import open_networks
+from training.loss import Part, Step
 from training.networks_biggan import load_generator
 
 DEVICE = torch.device("cpu")
@@ -31,13 +32,15 @@ def networks() -> tuple[Any, Any]:
 
 
 def gradients(loss: Any, phase: str, cur_nimg: int = 0) -> dict[str, torch.Tensor]:
-    network = loss.G if phase[0] == "G" else loss.D
-    z, c = tiny_biggan.inputs(loss.G)
-    img, _ = tiny_biggan.inputs(loss.D)
+    base = getattr(loss, "base", loss)
+    network = base.G if phase[0] == "G" else base.D
+    z, c = tiny_biggan.inputs(base.G)
+    img, _ = tiny_biggan.inputs(base.D)
     labels = torch.nn.functional.one_hot(c, 3).float()
     network.requires_grad_(True)
     network.zero_grad(set_to_none=True)
-    loss.accumulate_gradients(phase, img, labels, z, labels, 1, cur_nimg)
+    step = Step(img, labels, z, labels, gain=1, cur_nimg=cur_nimg)
+    loss.accumulate_gradients(*tiny.split_phase(phase), step)
     network.requires_grad_(False)
     return {name: p.grad for name, p in network.named_parameters()}
 
@@ -72,12 +75,13 @@ def test_the_discriminator_has_no_teacher(teacher: str) -> None:
 
 def test_the_teacher_stays_as_it_is(teacher: str) -> None:
     loss = guided(teacher)
-    before = copy.deepcopy(loss.teachers[0].state_dict())
+    (D,) = loss.teachers.discriminators
+    before = copy.deepcopy(D.state_dict())
     gradients(loss, "Gboth")
     gradients(loss, "Dboth")
-    assert not loss.teachers[0].training
-    assert all(torch.equal(tensor, before[name]) for name, tensor in loss.teachers[0].state_dict().items())
-    assert all(p.grad is None for p in loss.teachers[0].parameters())
+    assert not D.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in D.state_dict().items())
+    assert all(p.grad is None for p in D.parameters())
 
 
 def test_stage_one_has_no_teacher(teacher: str) -> None:
@@ -92,16 +96,17 @@ def test_stage_one_has_no_teacher(teacher: str) -> None:
 def test_an_updated_teacher_trains_with_the_hinge(teacher: str) -> None:
     options = {"class_name": "torch.optim.Adam", "lr": 1e-3, "betas": [0, 0.999]}
     loss = guided(teacher, teacher_update=True, teacher_opt_kwargs=options)
-    D = loss.teachers[0]
+    D = loss.teachers.discriminators[0]
     assert D.training, "its singular vectors must follow its weights"
     assert [phase.name for phase in loss.extra_phases()] == ["T0main", "T0reg"]
-    z, c = tiny_biggan.inputs(loss.G)
+    z, c = tiny_biggan.inputs(loss.base.G)
     img, _ = tiny_biggan.inputs(D)
     labels = torch.nn.functional.one_hot(c, 3).float()
     D.requires_grad_(True)
-    loss.accumulate_gradients("T0reg", img, labels, z, labels, 1, 0)
+    step = Step(img, labels, z, labels, gain=1, cur_nimg=0)
+    loss.accumulate_gradients("T0", Part.REG, step)
     assert all(p.grad is None for p in D.parameters()), "there is nothing to regularise"
-    loss.accumulate_gradients("T0main", img, labels, z, labels, 1, 0)
+    loss.accumulate_gradients("T0", Part.MAIN, step)
     assert all(p.grad is not None for p in D.parameters())
 
 

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from dgl import features, teacher
-from dgl.kd import NAMES, feature, latent, rgb
+from dgl import kd, teacher
+from dgl.kd import feature, latent, rgb
 from dgl.loss import DGLLoss
+from metrics import perceptual
 from tests import tiny
 from torch_utils import training_stats
 from training.loss import GenBatch
@@ -34,16 +35,19 @@ def make(name: str, trained: Any, G: Any, weight: float = 1.0) -> Any:
 
 
 def test_the_terms_are_those_of_the_command_line() -> None:
-    assert tuple(TERMS) == NAMES
+    assert {name: info.load() for name, info in kd.TERMS.items()} == TERMS
+    assert kd.names() == tuple(TERMS)
+    assert kd.help_text().startswith("rgb (L1 to the teacher's image), ")
+    assert all(info.families for info in kd.TERMS.values())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TERMS)
 def test_a_student_equal_to_its_teacher_has_nothing_to_learn(name: str, trained: Any) -> None:
     term = make(name, trained, trained.G_ema)
     torch.testing.assert_close(term(batch_of(trained.G_ema)), torch.zeros(4), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TERMS)
 def test_a_different_student_has(name: str, trained: Any) -> None:
     G = tiny.tiny_generator(seed=3)
     once, twice = (make(name, trained, G, weight)(batch_of(G)) for weight in (1, 2))
@@ -52,13 +56,13 @@ def test_a_different_student_has(name: str, trained: Any) -> None:
     torch.testing.assert_close(twice, 2 * once)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TERMS)
 def test_without_weight_there_is_no_term(name: str, trained: Any) -> None:
     G = tiny.tiny_generator(seed=3)
     assert make(name, trained, G, weight=0)(batch_of(G)) is None
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TERMS)
 def test_terms_draw_no_random_numbers_and_train_only_the_student(name: str, trained: Any) -> None:
     G = tiny.tiny_generator(seed=3).requires_grad_(True)
     term = make(name, trained, G)
@@ -78,11 +82,11 @@ def test_rgb_is_the_mean_absolute_difference(trained: Any) -> None:
 
 
 def test_features_have_unit_length_and_their_distance_is_bounded(trained: Any) -> None:
-    a, b = (features.block_features(trained.D, tiny.images(seed=seed)) for seed in (0, 1))
+    a, b = (perceptual.block_features(trained.D, tiny.images(seed=seed)) for seed in (0, 1))
     assert [tuple(x.shape) for x in a] == [(4, 16, 8, 8), (4, 16, 4, 4)]
     for x in a:
         torch.testing.assert_close(x.square().sum(dim=1), torch.ones(4, *x.shape[2:]), atol=1e-4, rtol=0)
-    found = features.distance(a, b)
+    found = perceptual.block_distance(a, b)
     expected = torch.stack([(2 - 2 * (x * y).sum(dim=1)).mean(dim=[1, 2]) for x, y in zip(a, b)]).mean(dim=0)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     assert (found <= 4).all()
@@ -154,7 +158,7 @@ def test_the_feature_term_is_the_mean_distance_of_unit_features(trained: Any) ->
     with torch.no_grad():
         target = trained.G_ema.synthesis(example.ws, noise_mode="const")
         expected = torch.zeros(4)
-        maps = [features.block_features(trained.D, img) for img in (example.img, target)]
+        maps = [perceptual.block_features(trained.D, img) for img in (example.img, target)]
         for ours, theirs in zip(*maps):
             unit = [x / x.square().sum(dim=1, keepdim=True).sqrt() for x in (ours, theirs)]
             expected += (unit[0] - unit[1]).square().sum(dim=1).mean(dim=[1, 2]) / len(maps[0])
@@ -165,7 +169,7 @@ def test_terms_wait_for_the_second_stage(tmp_path: Path) -> None:
     url = tiny.write_teacher(tmp_path / "teacher.pkl")
     G, D = tiny.tiny_generator(seed=7).train(), tiny.tiny_discriminator(seed=8).train()
     loss = DGLLoss(DEVICE, G, D, teachers=[{"url": url}], kd={"rgb": 1.0}, stage1_kimg=1)
-    term = loss.g_terms[-1]
+    term = loss.base.g_terms[-1]
     assert term.name == "kd_rgb"
     assert term(batch_of(G, cur_nimg=999)) is None
     assert term(batch_of(G, cur_nimg=1000)) is not None
@@ -176,9 +180,9 @@ def test_an_updated_teacher_is_not_the_measure(tmp_path: Path) -> None:
     G, D = tiny.tiny_generator(seed=7).train(), tiny.tiny_discriminator(seed=8).train()
     loss = DGLLoss(DEVICE, G, D, teachers=[{"url": url}], kd={"feature": 1.0, "latent": 1.0}, teacher_update=True,
                    teacher_opt_kwargs={"class_name": "torch.optim.Adam", "lr": 0.01, "betas": [0.0, 0.99]})
-    assert loss.teachers[0].training
-    for term in loss.g_terms[1:]:
-        assert term.term.D is not loss.teachers[0]
+    assert loss.teachers.discriminators[0].training
+    for term in loss.base.g_terms[1:]:
+        assert term.term.D is not loss.teachers.discriminators[0]
         assert not term.term.D.training
 
 
@@ -186,7 +190,7 @@ def test_terms_join_the_loss_by_name(tmp_path: Path) -> None:
     url = tiny.write_teacher(tmp_path / "teacher.pkl")
     G, D = tiny.tiny_generator(seed=7).train(), tiny.tiny_discriminator(seed=8).train()
     loss = DGLLoss(DEVICE, G, D, teachers=[{"url": url}], kd={"rgb": 1.0, "latent": 0.5}, style_mixing_prob=0)
-    assert [term.name for term in loss.g_terms] == ["dgl", "kd_rgb", "kd_latent"]
+    assert [term.name for term in loss.base.g_terms] == ["dgl", "kd_rgb", "kd_latent"]
     collector = training_stats.Collector()
     tiny.gradients(loss, "Gmain", G)
     collector.update()

@@ -14,7 +14,7 @@ from tests.tiny import gradients
 from torch_utils import training_stats
 from training import optimization
 from training.checkpoints.pickles import open_networks
-from training.loss import GenBatch, StyleGAN2Loss
+from training.loss import GenBatch, Step, StyleGAN2Loss
 
 CPU = torch.device("cpu")
 ADAM = {"class_name": "torch.optim.Adam", "lr": 0.01, "betas": [0.0, 0.99]}
@@ -123,7 +123,8 @@ def test_without_a_weight_it_is_the_plain_loss_to_the_bit(
     teachers: list[dict[str, str]],
 ) -> None:
     plain, guided = StyleGAN2Loss(CPU, *student()), make(teachers, **options)
-    found = [gradients(loss, phase, loss.G if phase[0] == "G" else loss.D) for loss in (plain, guided)]
+    found = [gradients(loss, phase, base.G if phase[0] == "G" else base.D)
+             for loss, base in ((plain, plain), (guided, guided.base))]
     assert same(*found)
 
 
@@ -131,7 +132,7 @@ def test_the_gradient_is_linear_in_the_weight(teachers: list[dict[str, str]]) ->
     found = []
     for weight in (0, 0.5, 1):
         loss = make(teachers[:1], dgl_weight=weight)
-        found.append(gradients(loss, "Gmain", loss.G))
+        found.append(gradients(loss, "Gmain", loss.base.G))
     plain, half, whole = found
     assert torch.equal(plain["random_state"], whole["random_state"])
     for name in plain.keys() - {"random_state"}:
@@ -141,27 +142,27 @@ def test_the_gradient_is_linear_in_the_weight(teachers: list[dict[str, str]]) ->
 
 def test_a_teacher_equal_to_the_students_discriminator_doubles_the_gradient(teachers: list[dict[str, str]]) -> None:
     loss = make(teachers[:1], dgl_weight=0)
-    plain = gradients(loss, "Gmain", loss.G)
+    plain = gradients(loss, "Gmain", loss.base.G)
     loss = make(teachers[:1], dgl_weight=1)
-    loss.teachers[0].load_state_dict(loss.D.state_dict())
-    twice = gradients(loss, "Gmain", loss.G)
+    loss.teachers.discriminators[0].load_state_dict(loss.base.D.state_dict())
+    twice = gradients(loss, "Gmain", loss.base.G)
     for name in plain.keys() - {"random_state"}:
         assert torch.allclose(twice[name], 2 * plain[name], rtol=1e-4, atol=1e-6), name
 
 
 def test_two_equal_teachers_are_one(teachers: list[dict[str, str]]) -> None:
     one, two = make(teachers[:1]), make([teachers[0], teachers[0]])
-    a, b = (gradients(loss, "Gmain", loss.G) for loss in (one, two))
+    a, b = (gradients(loss, "Gmain", loss.base.G) for loss in (one, two))
     for name in a:
         assert torch.allclose(a[name], b[name], rtol=1e-4, atol=1e-6), name
 
 
 def test_teachers_are_frozen_and_stay_what_they_are(teachers: list[dict[str, str]]) -> None:
     loss = make(teachers)
-    before = copy.deepcopy([teacher.state_dict() for teacher in loss.teachers])
+    before = copy.deepcopy([teacher.state_dict() for teacher in loss.teachers.discriminators])
     for phase in ("Gmain", "Greg", "Dmain", "Dreg"):
-        gradients(loss, phase, loss.G if phase[0] == "G" else loss.D)
-    for teacher, state, spec in zip(loss.teachers, before, teachers, strict=True):
+        gradients(loss, phase, loss.base.G if phase[0] == "G" else loss.base.D)
+    for teacher, state, spec in zip(loss.teachers.discriminators, before, teachers, strict=True):
         assert not teacher.training
         assert all(not p.requires_grad and p.grad is None for p in teacher.parameters())
         assert all(torch.equal(tensor, state[name]) for name, tensor in teacher.state_dict().items())
@@ -173,7 +174,7 @@ def test_teachers_are_frozen_and_stay_what_they_are(teachers: list[dict[str, str
 def test_the_teacher_is_not_in_the_loss_of_the_discriminator(teachers: list[dict[str, str]]) -> None:
     plain, guided = StyleGAN2Loss(CPU, *student()), make(teachers, dgl_weight=5)
     for phase in ("Dmain", "Dreg"):
-        assert same(gradients(plain, phase, plain.D), gradients(guided, phase, guided.D))
+        assert same(gradients(plain, phase, plain.D), gradients(guided, phase, guided.base.D))
 
 
 def test_other_losses_compose_with_the_teacher(teachers: list[dict[str, str]]) -> None:
@@ -190,7 +191,7 @@ def test_other_losses_compose_with_the_teacher(teachers: list[dict[str, str]]) -
 
     def run(dgl_weight: float, *terms: Any) -> dict[str, torch.Tensor]:
         loss = make(teachers, dgl_weight=dgl_weight, g_terms=list(terms))
-        return gradients(loss, "Gmain", loss.G)
+        return gradients(loss, "Gmain", loss.base.G)
 
     plain, both, first, second = run(0), run(1, Distance()), run(1), run(0, Distance())
     for name in plain.keys() - {"random_state"}:
@@ -204,9 +205,9 @@ def test_the_frozen_teacher_is_watched_on_real_images_too(
 ) -> None:
     loss = make(teachers)
     img = tiny.images()
-    expected = torch.cat([teacher(img, None) for teacher in loss.teachers], dim=1)
+    expected = torch.cat([teacher(img, None) for teacher in loss.teachers.discriminators], dim=1)
     for phase in ("Gmain", "Dmain", "Dreg"):
-        gradients(loss, phase, loss.G if phase[0] == "G" else loss.D, real_img=img)
+        gradients(loss, phase, loss.base.G if phase[0] == "G" else loss.base.D, real_img=img)
     statistics.update()
     assert statistics.num("Loss/teacher/scores/real") == 8
     assert statistics.mean("Loss/teacher/scores/real") == pytest.approx(float(expected.mean()), rel=1e-5)
@@ -221,12 +222,12 @@ def test_stages(teachers: list[dict[str, str]]) -> None:
     loss = make(teachers, stage1_kimg=2)
     assert [loss.stage(n) for n in (0, 1999, 2000, 10**6)] == [0, 0, 1, 1]
     assert [make(teachers).stage(n) for n in (0, 10**6)] == [0, 0]
-    early = gradients(loss, "Gmain", loss.G, cur_nimg=1999)
-    late = gradients(loss, "Gmain", loss.G, cur_nimg=2000)
+    early = gradients(loss, "Gmain", loss.base.G, cur_nimg=1999)
+    late = gradients(loss, "Gmain", loss.base.G, cur_nimg=2000)
     assert not torch.allclose(early["synthesis.b4.const"], late["synthesis.b4.const"])
-    loss.pl_mean.fill_(3)
+    loss.base.pl_mean.fill_(3)
     loss.begin_stage()
-    assert float(loss.pl_mean) == 0
+    assert float(loss.base.pl_mean) == 0
 
 
 # The updated teacher.
@@ -241,7 +242,8 @@ def test_phases_of_updated_teachers(teachers: list[dict[str, str]]) -> None:
     phases = loss.extra_phases()
     assert [(phase.name, phase.interval) for phase in phases] == [("T0main", 1), ("T0reg", 8), ("T1main", 1),
                                                                   ("T1reg", 8)]
-    assert [phase.module for phase in phases] == [loss.teachers[0]] * 2 + [loss.teachers[1]] * 2
+    first, second = loss.teachers.discriminators
+    assert [phase.module for phase in phases] == [first, first, second, second]
     assert len(optimization.optimizers(phases)) == 2
     for opt in optimization.optimizers(phases):
         assert (opt.defaults["lr"], opt.defaults["betas"]) == (0.01, (0.0, 0.99))  # as they are, no lazy correction
@@ -250,9 +252,9 @@ def test_phases_of_updated_teachers(teachers: list[dict[str, str]]) -> None:
 
 def test_a_teachers_phases_are_those_of_a_discriminator(teachers: list[dict[str, str]]) -> None:
     loss = updated(teachers[:1], r1_gamma=3)
-    plain = StyleGAN2Loss(CPU, student()[0], loss.teachers[0], r1_gamma=3)
+    plain = StyleGAN2Loss(CPU, student()[0], loss.teachers.discriminators[0], r1_gamma=3)
     for part in ("main", "reg"):
-        a = gradients(loss, f"T0{part}", loss.teachers[0], gain=2)
+        a = gradients(loss, f"T0{part}", loss.teachers.discriminators[0], gain=2)
         b = gradients(plain, f"D{part}", plain.D, gain=2)
         assert len(a) > 1
         assert same(a, b)
@@ -267,14 +269,14 @@ def test_teachers_learn_from_the_images_that_they_are_shown(
         return img + 100
 
     loss = make(teachers[:1], teacher_update=update, teacher_opt_kwargs=ADAM, teacher_aug=teacher_aug)
-    loss.augment_pipe = brighter  # type: ignore[assignment]
+    loss.base.augment_pipe = brighter  # type: ignore[assignment]
     brightest: list[float] = []
-    loss.teachers[0].register_forward_pre_hook(lambda _, args: brightest.append(float(args[0].detach().max())))
+    (teacher,) = loss.teachers.discriminators
+    teacher.register_forward_pre_hook(lambda _, args: brightest.append(float(args[0].detach().max())))
     for phase in ("Gmain", "T0main", "T0reg") if update else ("Gmain", "Dreg"):
-        gradients(loss, phase, {"T": loss.teachers[0], "G": loss.G, "D": loss.D}[phase[0]])
+        gradients(loss, phase, {"T": teacher, "G": loss.base.G, "D": loss.base.D}[phase[0]])
     assert len(brightest) == (4 if update else 2)
     assert all((value > 50) == teacher_aug for value in brightest), brightest
-    assert loss.augment_pipe is brighter, "the student's discriminator is shown what it was"
 
 
 def test_r1_of_a_teacher(teachers: list[dict[str, str]], statistics: training_stats.Collector) -> None:
@@ -288,7 +290,7 @@ def test_r1_of_a_teacher(teachers: list[dict[str, str]], statistics: training_st
 
     loss = updated(teachers[:1], r1_gamma=2)
     linear = Linear()
-    loss._teacher_phases["T0reg"] = (linear, "reg")
+    loss._trained["T0"] = linear
     assert torch.allclose(gradients(loss, "T0reg", linear)["a"], torch.full([3, 16, 16], 2 * 0.5))
     statistics.update()
     assert statistics.mean("Loss/teacher/r1_penalty") == pytest.approx(3 * 16 * 16 * 0.25)
@@ -298,27 +300,27 @@ def test_r1_of_a_teacher(teachers: list[dict[str, str]], statistics: training_st
 @pytest.mark.parametrize("part", ["main", "reg"])
 def test_a_teachers_step_moves_that_teacher_alone(part: str, teachers: list[dict[str, str]]) -> None:
     loss = updated(teachers)
-    others = [loss.G, loss.D, loss.teachers[0]]
-    before = copy.deepcopy([dict(module.named_parameters()) for module in [*others, loss.teachers[1]]])
+    others = [loss.base.G, loss.base.D, loss.teachers.discriminators[0]]
+    before = copy.deepcopy([dict(module.named_parameters()) for module in [*others, loss.teachers.discriminators[1]]])
     (phase,) = [phase for phase in loss.extra_phases() if phase.name == f"T1{part}"]
     phase.opt.zero_grad(set_to_none=True)
     phase.module.requires_grad_(True)
     z, c = tiny.latents()
-    loss.accumulate_gradients(phase.name, tiny.images(), c, z, c, gain=1, cur_nimg=0)
+    loss.accumulate_gradients(phase.network, phase.part, Step(tiny.images(), c, z, c, gain=1, cur_nimg=0))
     phase.module.requires_grad_(False)
     optimization.step(phase, optimization.GradientGuard(CPU))
     for module, old in zip(others, before):
         assert all(torch.equal(p, old[name]) for name, p in module.named_parameters())
         assert all(p.grad is None for p in module.parameters())
-    assert any(not torch.equal(p, before[-1][name]) for name, p in loss.teachers[1].named_parameters())
+    assert any(not torch.equal(p, before[-1][name]) for name, p in loss.teachers.discriminators[1].named_parameters())
 
 
 def test_teachers_are_not_updated_before_they_teach(teachers: list[dict[str, str]]) -> None:
     loss = updated(teachers, stage1_kimg=2)
     for part in ("main", "reg"):
-        early = gradients(loss, f"T0{part}", loss.teachers[0], cur_nimg=1999)
+        early = gradients(loss, f"T0{part}", loss.teachers.discriminators[0], cur_nimg=1999)
         assert list(early) == ["random_state"]
-        assert len(gradients(loss, f"T0{part}", loss.teachers[0], cur_nimg=2000)) > 1
+        assert len(gradients(loss, f"T0{part}", loss.teachers.discriminators[0], cur_nimg=2000)) > 1
 
 
 def test_statistics_of_an_updated_teacher(
@@ -327,7 +329,7 @@ def test_statistics_of_an_updated_teacher(
 ) -> None:
     loss = updated(teachers[:1])
     for phase in ("Dreg", "T0main", "T0reg"):
-        gradients(loss, phase, loss.D if phase == "Dreg" else loss.teachers[0])
+        gradients(loss, phase, loss.base.D if phase == "Dreg" else loss.teachers.discriminators[0])
     statistics.update()
     numbers = {name: statistics.num(name) for name in statistics.names() if "teacher" in name}
     assert numbers == {
@@ -350,21 +352,22 @@ def test_the_state_of_a_frozen_teacher_is_its_file(teachers: list[dict[str, str]
 
 def test_state_round_trip(teachers: list[dict[str, str]], tmp_path: Path) -> None:
     loss = updated(teachers)
-    loss.pl_mean.fill_(3)
+    loss.base.pl_mean.fill_(3)
     with torch.no_grad():
-        for teacher in loss.teachers:
+        for teacher in loss.teachers.discriminators:
             next(teacher.parameters()).add_(1)
     torch.save(loss.state_dict(), tmp_path / "state.pt")
     again = updated(teachers)
-    assert not torch.equal(next(again.teachers[1].parameters()), next(loss.teachers[1].parameters()))
+    weights = [next(one.teachers.discriminators[1].parameters()) for one in (loss, again)]
+    assert not torch.equal(*weights)
     again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert float(again.pl_mean) == 3
-    for a, b in zip(again.teachers, loss.teachers, strict=True):
+    assert float(again.base.pl_mean) == 3
+    for a, b in zip(again.teachers.discriminators, loss.teachers.discriminators, strict=True):
         assert same(a.state_dict(), b.state_dict())
-    assert same(gradients(again, "Gmain", again.G), gradients(loss, "Gmain", loss.G))
+    assert same(gradients(again, "Gmain", again.base.G), gradients(loss, "Gmain", loss.base.G))
 
 
-@pytest.mark.parametrize("phase", ["T0main", "T2main", "Tmain", "Gmian"])
+@pytest.mark.parametrize("phase", ["T0main", "T2main", "Tmain", "gboth"])
 def test_unknown_phases_are_named(phase: str, teachers: list[dict[str, str]]) -> None:
     with pytest.raises(ValueError, match=f"^unknown training phase '{phase}'$"):
         gradients(make(teachers), phase, torch.nn.Identity())

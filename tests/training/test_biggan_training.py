@@ -212,9 +212,10 @@ def test_steps_of_the_discriminator_use_images_of_their_own(files: dict[str, str
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, int]] = []
     from training.biggan.loss import HingeLoss
+    from training.loss import Part, Step, phase_name
 
-    def note(self: Any, phase: str, real_img: torch.Tensor, *args: Any) -> None:
-        seen.append((phase, hash(real_img.numpy().tobytes())))
+    def note(self: Any, network: str, part: Part, step: Step) -> None:
+        seen.append((phase_name(network, part), hash(step.real_img.numpy().tobytes())))
 
     monkeypatch.setattr(HingeLoss, "accumulate_gradients", note)
     config = configuration("plain", files)

@@ -70,7 +70,8 @@ def test_gradients_of_the_four_phases(name: str, monkeypatch: pytest.MonkeyPatch
         module = G if phase[0] == "G" else D
         module.requires_grad_(True)
         module.zero_grad(set_to_none=True)
-        loss.accumulate_gradients(phase, *batch, gain=1, cur_nimg=0)
+        step = losses.Step(*batch, gain=1, cur_nimg=0)
+        loss.accumulate_gradients(phase[0], losses.Part(phase[1:]), step)
         module.requires_grad_(False)
         for parameter_name, parameter in module.named_parameters():
             key = f"grad/{phase}/{parameter_name}"

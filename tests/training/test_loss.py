@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from tests import tiny
 from tests.tiny import gradients
 from torch_utils import training_stats
-from training.loss import GenBatch, Loss, StyleGAN2Loss
+from training.loss import GenBatch, Loss, Part, Step, StyleGAN2Loss
 
 CPU = torch.device("cpu")
 
@@ -171,7 +171,7 @@ def test_a_regulariser_of_weight_zero_does_nothing(phase: str, option: str) -> N
     assert torch.equal(found["random_state"], torch.random.get_rng_state())
 
 
-@pytest.mark.parametrize("phase", ["Gmian", "main", "", "Tmain", "G"])
+@pytest.mark.parametrize("phase", ["main", "Tmain", "GDreg", "gboth"])
 def test_unknown_phases_are_named(phase: str) -> None:
     with pytest.raises(ValueError, match=f"^unknown training phase '{phase}'$"):
         gradients(make(), phase, torch.nn.Identity())
@@ -280,7 +280,7 @@ def test_what_a_term_is_given() -> None:
 @pytest.mark.parametrize("shape", [(), (4, 1), (1,), (3,)])
 def test_a_term_of_the_wrong_shape_is_named(shape: tuple[int, ...]) -> None:
     loss = make(g_terms=[Term(lambda batch: torch.zeros(shape))])
-    with pytest.raises(ValueError, match=r"^loss term 'extra': expected a per-sample loss of shape \(4,\), got \("):
+    with pytest.raises(ValueError, match=r"^loss term 'extra': expected a per-sample loss of shape \(4,\), found \("):
         gradients(loss, "Gmain", loss.G)
 
 
@@ -298,7 +298,7 @@ def test_the_base_class_is_what_the_loop_may_rely_on() -> None:
     loss.load_state_dict({})
     loss.begin_stage()
     with pytest.raises(NotImplementedError):
-        loss.accumulate_gradients("Gmain", *[torch.zeros(1)] * 4, gain=1, cur_nimg=0)
+        loss.accumulate_gradients("G", Part.MAIN, Step(*[torch.zeros(1)] * 4, gain=1, cur_nimg=0))
 
 
 def test_state_is_the_mean_path_length() -> None:
@@ -328,7 +328,7 @@ def test_style_mixing_draws_an_integer_a_number_and_latents() -> None:
         mixed += cutoff < 6
         other = loss.G.mapping(torch.randn_like(z), c, skip_w_avg_update=True)[:, 0]
         torch.manual_seed(seed)
-        _, ws = loss.run_G(z, c)
+        _, ws = loss.generate(z, c)
         for index in range(6):
             assert torch.equal(ws[:, index], w if index < cutoff else other)
     assert 0 < mixed < 30
@@ -346,7 +346,7 @@ def test_each_pass_of_the_generator_moves_w_avg_once(prob: float, phase: str, co
 
 
 def test_without_style_mixing_one_latent_makes_all_styles() -> None:
-    _, ws = make(style_mixing_prob=0).run_G(*tiny.latents())
+    _, ws = make(style_mixing_prob=0).generate(*tiny.latents())
     assert (ws == ws[:, :1]).all()
 
 

@@ -1,12 +1,14 @@
 """The hinge loss: its numbers, whom they move, and how it joins the training loop."""
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
 
 from tests import tiny_biggan
+from tests.tiny import split_phase
 from training.biggan.loss import HingeLoss
-from training.loss import Loss
+from training.loss import Loss, Part, Step
 
 DEVICE = torch.device("cpu")
 
@@ -35,13 +37,14 @@ class Score(torch.nn.Module):
         return self.weight * img[:, :, 0, 0] + c
 
 
-def batch(**changes: Any) -> dict[str, Any]:
+def batch(**changes: Any) -> Step:
     """Fakes 0.5 and -3, reals 0.25 and 4, labels 0 but for one."""
     def column(*values: float) -> torch.Tensor:
         return torch.tensor(values)[:, None]
 
-    return {"real_img": column(0.25, 4.0)[:, :, None, None], "real_c": column(0.0, 0.0), "gen_z": column(0.5, -3.0),
-            "gen_c": column(0.0, 0.125), "gain": 1, "cur_nimg": 0, **changes}
+    step = Step(real_img=column(0.25, 4.0)[:, :, None, None], real_c=column(0.0, 0.0), gen_z=column(0.5, -3.0),
+                gen_c=column(0.0, 0.125), gain=1, cur_nimg=0)
+    return dataclasses.replace(step, **changes)
 
 
 def nets() -> tuple[Any, Any]:
@@ -51,7 +54,7 @@ def nets() -> tuple[Any, Any]:
 def gradient(loss: Loss, phase: str, network: Any, **changes: Any) -> float:
     network.requires_grad_(True)
     network.weight.grad = None
-    loss.accumulate_gradients(phase, **batch(**changes))
+    loss.accumulate_gradients(*split_phase(phase), batch(**changes))
     network.requires_grad_(False)
     return network.weight.grad.item()
 
@@ -80,7 +83,7 @@ def test_the_generator_minimises_the_negative_score() -> None:
 def test_augmentation_is_for_all_that_the_discriminator_sees() -> None:
     G, D = nets()
     loss = HingeLoss(DEVICE, G, D, augment_pipe=lambda img: img + 10)  # type: ignore[arg-type]
-    loss.accumulate_gradients("Gboth", **batch(gen_z=torch.ones([2, 1], requires_grad=True)))
+    loss.accumulate_gradients("G", Part.BOTH, batch(gen_z=torch.ones([2, 1], requires_grad=True)))
     gradient(loss, "Dboth", D)
     assert D.calls[0].flatten().tolist() == [11, 11]
     assert D.calls[1].flatten().tolist() == [10.5, 7, 10.25, 14]
@@ -99,13 +102,13 @@ def test_terms_are_added_per_sample() -> None:
     constant = {"class_name": "tests.tiny.ConstantTerm", "value": 7.0}
     assert gradient(HingeLoss(DEVICE, G, D, g_terms=[constant]), "Gboth", G) == 1.25
     Double.__call__ = lambda self, batch: batch.img  # type: ignore[method-assign]
-    with pytest.raises(ValueError, match=r"loss term 'double': expected a per-sample loss of shape \(2,\), got"):
+    with pytest.raises(ValueError, match=r"loss term 'double': expected a per-sample loss of shape \(2,\), found"):
         gradient(HingeLoss(DEVICE, G, D, g_terms=[Double()]), "Gboth", G)
 
 
 def test_unknown_phases_are_named() -> None:
     with pytest.raises(ValueError, match="unknown training phase 'Greg'"):
-        HingeLoss(DEVICE, *nets()).accumulate_gradients("Greg", **batch())
+        HingeLoss(DEVICE, *nets()).accumulate_gradients("G", Part.REG, batch())
 
 
 def test_estimates_move_in_both_phases() -> None:
@@ -119,7 +122,7 @@ def test_estimates_move_in_both_phases() -> None:
         before = {**G.state_dict(prefix="G."), **D.state_dict(prefix="D.")}
         before = {name: tensor.clone() for name, tensor in before.items()}
         trained.requires_grad_(True)
-        loss.accumulate_gradients(phase, img, labels, z, labels, 1, 0)
+        loss.accumulate_gradients(*split_phase(phase), Step(img, labels, z, labels, gain=1, cur_nimg=0))
         trained.requires_grad_(False)
         now = {**G.state_dict(prefix="G."), **D.state_dict(prefix="D.")}
         moved = {name for name in now if not torch.equal(now[name], before[name])}

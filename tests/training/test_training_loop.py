@@ -19,7 +19,7 @@ from tests import tiny
 from tests.training import tiny_runs
 from training import maintenance
 from training.checkpoints import pickles
-from training.loss import StyleGAN2Loss
+from training.loss import Part, Step, StyleGAN2Loss, phase_name
 from training.networks import Discriminator
 
 DETECTOR = Path(detector.__file__).parent / "detectors" / "clothing32.pt"
@@ -143,9 +143,9 @@ def test_accumulated_passes_sum_up(data: dict[str, str], tmp_path: Path, monkeyp
     seen: list[tuple[str, int]] = []
     original = StyleGAN2Loss.accumulate_gradients
 
-    def note(self: Any, phase: str, real_img: torch.Tensor, *args: Any, **kwargs: Any) -> None:
-        seen.append((phase, len(real_img)))
-        original(self, phase, real_img, *args, **kwargs)
+    def note(self: Any, network: str, part: Part, step: Step) -> None:
+        seen.append((phase_name(network, part), len(step.real_img)))
+        original(self, network, part, step)
 
     monkeypatch.setattr(StyleGAN2Loss, "accumulate_gradients", note)
     config = tiny_runs.options(data["plain"], *tiny_runs.STYLEGAN2, "--batch-gpu=2")
@@ -308,8 +308,8 @@ def test_a_metric_whose_detector_cannot_be_had_is_left_out_once(
 class Broken(StyleGAN2Loss):
     """Gives the discriminator gradients of NaN."""
 
-    def d_real(self, D: Any, *args: Any, **kwargs: Any) -> None:
-        super().d_real(D, *args, **kwargs)
+    def d_step(self, D: Any, *args: Any, **kwargs: Any) -> None:
+        super().d_step(D, *args, **kwargs)
         next(D.parameters()).grad.fill_(math.nan)
 
 

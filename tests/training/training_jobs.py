@@ -73,7 +73,7 @@ def compute_gradients(group_size: int) -> dict[str, Any]:
             network.zero_grad(set_to_none=True)
             network.requires_grad_(True)
             local = {name: own_samples(whole) for name, whole in batch.items()}
-            losses.accumulate_gradients(phase, **local, gain=4, cur_nimg=0)
+            losses.accumulate_gradients(*tiny.split_phase(phase), loss.Step(**local, gain=4, cur_nimg=0))
             network.requires_grad_(False)
             gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
             distributed.mean_(list(gradients.values()))

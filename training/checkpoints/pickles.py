@@ -37,11 +37,22 @@ def open_networks(path_or_url: str, force_fp16: bool = False, trust_pickle: bool
     except UserError as error:
         raise CheckpointError(str(error)) from None
     with f:
-        try:
-            return load_networks(f, force_fp16=force_fp16, trust_pickle=trust_pickle)
-        except CheckpointError as error:
-            named = str(path_or_url) in str(error)  # a URL is not: the file is a copy in the cache
-            raise CheckpointError(f"{'' if named else f'{path_or_url}: '}{error}") from error.__cause__
+        return read_networks(f, path_or_url, force_fp16, trust_pickle)
+
+
+def read_networks(
+    f: BinaryIO, path_or_url: str, force_fp16: bool = False, trust_pickle: bool = False
+) -> dict[str, Any]:
+    """`load_networks` of an open file.
+
+    Raises:
+        CheckpointError: the file is not what it should be; the message names it by `path_or_url`.
+    """
+    try:
+        return load_networks(f, force_fp16=force_fp16, trust_pickle=trust_pickle)
+    except CheckpointError as error:
+        named = str(path_or_url) in str(error)  # a URL is not: the file is a copy in the cache
+        raise CheckpointError(f"{'' if named else f'{path_or_url}: '}{error}") from error.__cause__
 
 
 def load_networks(f: BinaryIO, force_fp16: bool = False, trust_pickle: bool = False) -> dict[str, Any]:

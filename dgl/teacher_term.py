@@ -1,4 +1,4 @@
-"""The teacher's term of the generator's loss, and what it tells about itself.
+"""The teacher's term of the generator's loss, and the statistics it reports.
 
 λ · f(-D_T(G(z))), f that of the student's own loss (DGL-GAN, arXiv:2112.06502, equation 5 and section 4); several
 teachers are averaged, with fixed weights or with weights that follow the batch.
@@ -11,8 +11,8 @@ import torch
 from torch_utils import distributed, training_stats
 from training.loss import GenBatch, StyleGAN2Loss, report_logits
 
-SURE_SIGN = 0.95  # mean sign of a teacher's logits on fakes from which it hardly tells one fake from another
-SURE_CALLS = 200  # passes that this must last before it is worth a warning
+SURE_SIGN = 0.95  # mean sign of a teacher's logits on fakes from which it hardly distinguishes them
+SURE_CALLS = 200  # passes for which that must last before a warning
 _log = logging.getLogger(__name__)
 
 
@@ -20,15 +20,18 @@ class TeacherDiscriminatorTerm:
     """λ · Σ_k w_k f(-D_k(img)) over the teachers' discriminators D_k, Σ w_k = 1.
 
     Args:
-        discriminators: D_k; frozen by whoever passes them.
+        discriminators: D_k; frozen by the caller.
         weight: λ; 0 adds nothing.
         augmented: show the teachers the augmented images that D sees, instead of the plain ones.
-        start_nimg: before that many images there is no teacher (stage one).
+        start_nimg: the teachers' weight is 0 before that many images (stage one).
         ramp_nimg: λ grows linearly from 0 over that many images after the start; 0 is at once.
         teacher_weights: w_k before they are scaled to sum to 1; None weights all alike; 'dynamic' gives each teacher
             the share of its own loss in that of all, so that the one least convinced by the student counts most; for
             losses that are not negative.
         g_loss: logits → f(-logits).
+
+    Raises:
+        ValueError: the weights do not fit the teachers.
     """
 
     name = "dgl"
@@ -53,7 +56,7 @@ class TeacherDiscriminatorTerm:
         fixed = [1.0] * len(self.discriminators) if teacher_weights is None or self.dynamic else teacher_weights
         if len(fixed) != len(self.discriminators) or min(map(float, fixed)) < 0 or sum(map(float, fixed)) == 0:
             raise ValueError(f"teacher_weights: expected one weight for each of {len(self.discriminators)} teachers, "
-                             f"not negative and not all 0, got {teacher_weights!r}")
+                             f"not negative and not all 0, found {teacher_weights!r}")
         self._fixed = torch.tensor([float(w) for w in fixed]) / sum(map(float, fixed))
         self._confidence = _Confidence()
 
@@ -66,11 +69,12 @@ class TeacherDiscriminatorTerm:
         return self.weight
 
     def __call__(self, batch: GenBatch) -> torch.Tensor | None:
+        """Loss per sample [N]; None while the weight is 0."""
         weight = self.current_weight(batch.cur_nimg)
         if weight == 0:
             return None
         shown = batch.img_aug if self.augmented else batch.img
-        img = shown.view_as(shown)  # a node of its own, where the teachers' part of the gradient can be seen
+        img = shown.view_as(shown)  # a node of its own, at which the teachers' part of the gradient can be read
         _report_gradient_share(shown, img)
         logits = torch.cat([D(img, batch.c) for D in self.discriminators], dim=1)  # [N, teachers]
         report_logits("fake", logits, prefix="teacher/")
@@ -81,7 +85,7 @@ class TeacherDiscriminatorTerm:
         return (losses * self._teacher_weights(losses)).sum(dim=1) * weight
 
     def _teacher_weights(self, losses: torch.Tensor) -> torch.Tensor:
-        """w_k, [teachers]; those that follow the batch are the same on all ranks and carry no gradient."""
+        """w_k, [teachers], for losses [N, teachers]; dynamic ones are the same on all ranks and carry no gradient."""
         if not self.dynamic:
             return self._fixed.to(losses)
         means = losses.detach().mean(dim=0).clamp_min(1e-30)  # not all 0, however convinced the teachers are
@@ -102,15 +106,15 @@ def _report_gradient_share(shown: torch.Tensor, view: torch.Tensor) -> None:
 
     def note_whole(gradient: torch.Tensor) -> None:
         if part:
-            theirs, rest = part[0].norm(), (gradient.detach() - part[0]).norm()
-            training_stats.report("Loss/teacher/gradient_share", theirs / (theirs + rest).clamp_min(1e-30))
+            of_teachers, rest = part[0].norm(), (gradient.detach() - part[0]).norm()
+            training_stats.report("Loss/teacher/gradient_share", of_teachers / (of_teachers + rest).clamp_min(1e-30))
 
     view.register_hook(note_part)
     shown.register_hook(note_whole)
 
 
 class _Confidence:
-    """Warns once when a frozen teacher has gone on calling nearly every fake real, or nearly every fake fake."""
+    """Warns once when a frozen teacher has kept calling nearly every fake real, or nearly every fake fake."""
 
     def __init__(self) -> None:
         self._calls = 0
@@ -118,6 +122,7 @@ class _Confidence:
         self._warned = False
 
     def watch(self, logits: torch.Tensor) -> None:
+        """Takes the logits [N, teachers] of one pass into account."""
         signs = logits.detach().sign().mean(dim=0)  # [teachers]
         self._signs = signs if self._signs is None else self._signs.lerp(signs, 1 / 50)
         self._calls += 1
@@ -127,9 +132,9 @@ class _Confidence:
         if abs(mean) >= SURE_SIGN:
             self._warned = True
             verdict = "real" if mean > 0 else "fake"
-            advice = ("its term teaches nothing any more; end the run, or go on with --teacher-update"
+            advice = ("its term no longer teaches anything; end the run, or start one with `teacher_update=true`"
                       if mean > 0 else
-                      "the student may be too far from it, or its logits over-confident; try --teacher-update, a "
-                      "smaller --dgl-weight, or --stage1-kimg")
+                      "the student may be too far from it, or its logits over-confident; try `teacher_update=true`, a "
+                      "smaller `dgl_weight`, or `stage1_kimg`")
             _log.warning("a teacher's discriminator calls %.0f %% of the student's images %s: %s",
                          50 * (1 + abs(mean)), verdict, advice)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from dgl.guidance import SURE_CALLS, TeacherDiscriminatorTerm
+from dgl.teacher_term import SURE_CALLS, TeacherDiscriminatorTerm
 from tests import tiny
 from torch_utils import training_stats
 from training.loss import GenBatch

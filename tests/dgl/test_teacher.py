@@ -1,0 +1,97 @@
+"""Teachers: opened once per process, shared while they are frozen, copied where they are trained."""
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from dgl import teacher as teachers
+from tests import tiny
+
+CPU = torch.device("cpu")
+
+COUNTER = """
+import os, sys
+def note(event, args):
+    if event == "open" and str(args[0]).endswith("counted.pkl"):
+        with open(os.environ["OPENS_LOG"], "a") as f:
+            f.write(f"{os.getpid()}\\n")
+sys.addaudithook(note)
+"""
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny.write_teacher(tmp_path_factory.mktemp("teacher") / "counted.pkl")
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept() -> None:
+    teachers.release_all()
+
+
+def test_a_teacher_that_is_kept_is_not_opened_again(tmp_path: Path) -> None:
+    path = tiny.write_teacher(tmp_path / "teacher.pkl")
+    first = teachers.load(path)
+    os.unlink(path)
+    assert teachers.load(path, sha256=first.sha256) is first
+    with pytest.raises(teachers.TeacherError, match="no such file"):
+        teachers.load(path)
+    teachers.release_all()
+    with pytest.raises(teachers.TeacherError, match="no such file") as caught:
+        teachers.load(path, sha256=first.sha256)
+    assert caught.value.field == "teacher"
+
+
+def test_a_changed_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.pkl"
+    path.write_bytes(b"no pickle")
+    with pytest.raises(teachers.TeacherError, match=r"has changed: its sha256 is [0-9a-f]{64}, this run began with 00"):
+        teachers.load(str(path), trust_pickle=True, sha256="00")
+
+
+def test_frozen_teachers_are_shared_and_trained_ones_are_copies(path: str) -> None:
+    loaded = teachers.load(path)
+    frozen = teachers.TeacherSet([loaded, loaded], CPU, with_generator=True)
+    assert frozen.first is loaded
+    assert frozen.discriminators == [loaded.D, loaded.D]
+    assert frozen.state_dict() == {}
+    trained = teachers.TeacherSet([loaded, loaded], CPU, update=True)
+    assert trained.first is None
+    copies = trained.discriminators
+    assert len({id(D) for D in (*copies, loaded.D)}) == 3
+    assert all(D.training for D in copies)
+    with torch.no_grad():
+        next(copies[0].parameters()).add_(1)
+    assert not loaded.D.training
+    assert torch.equal(next(copies[1].parameters()), next(loaded.D.parameters()))
+    again = teachers.TeacherSet([loaded, loaded], CPU, update=True)
+    again.load_state_dict(trained.state_dict())
+    assert torch.equal(next(again.discriminators[0].parameters()), next(copies[0].parameters()))
+
+
+def test_opening_the_set_releases_what_was_kept(path: str) -> None:
+    loaded = teachers.load(path)
+    opened = teachers.TeacherSet.open([{"url": path, "sha256": loaded.sha256}], CPU, with_generator=True)
+    assert opened.first is loaded
+    assert teachers.load(path, sha256=loaded.sha256) is not loaded
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_a_run_opens_its_teacher_once_per_process(gpus: int, path: str, tmp_path: Path) -> None:
+    """With several ranks the launcher, which checks the options, is one more process."""
+    (tmp_path / "sitecustomize.py").write_text(COUNTER)
+    data = tiny.write_data(tmp_path / "data")
+    log = tmp_path / "opens.txt"
+    command = [sys.executable, "train.py", "--cfg=dgl", f"--teacher={path}", "--width=0.5", f"--data={data}",
+               f"--outdir={tmp_path}/runs", "--kd=feature", "--kimg=1", "--batch=500", "--batch-gpu=250",
+               "--metrics=none", "--workers=0", "--device=cpu", f"--gpus={gpus}"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OPENS_LOG": str(log), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    opens = Counter(log.read_text().split())
+    assert sorted(opens.values()) == [1] * (1 if gpus == 1 else 1 + gpus)
