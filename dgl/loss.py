@@ -111,15 +111,19 @@ class GuidedLoss(Loss):
             self._extra_phases.append(Phase(network, part, D, both.opt, interval))
 
     def extra_phases(self) -> list[Phase]:
+        """The phases of the teachers that are trained further."""
         return self._extra_phases
 
     def stage(self, cur_nimg: int) -> int:
+        """0 before the teachers join, then 1; 0 if they are there from the start."""
         return int(0 < self.guidance.start_nimg <= cur_nimg)
 
     def begin_stage(self) -> None:
+        """As of the base loss."""
         self.base.begin_stage()
 
     def accumulate_gradients(self, network: str, part: Part, step: Step) -> None:
+        """The base loss with the teachers' terms, or the loss of a teacher that is trained further."""
         has_joined = step.cur_nimg >= self.guidance.start_nimg
         if network in self._trained:
             if has_joined:
@@ -145,10 +149,12 @@ class GuidedLoss(Loss):
         report_logits("real", self.teachers.logits(img, c), prefix="teacher/")
 
     def state_dict(self) -> dict[str, Any]:
+        """The state of the base loss and of teachers that are trained further, and the passes of D."""
         passes = {"num_passes": self._num_passes} if self._num_passes else {}
         return {**self.base.state_dict(), **passes, **self.teachers.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores `state_dict()`."""
         self.base.load_state_dict(state)
         self._num_passes = state.get("num_passes", 0)
         self.teachers.load_state_dict(state)

@@ -25,6 +25,7 @@ class TeacherWeights(click.ParamType):
     name = "list"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | list[float]:
+        """The weights as numbers, or 'dynamic'."""
         if isinstance(value, list) or value == "dynamic":
             return value
         try:
@@ -42,6 +43,7 @@ class Distillation(click.ParamType):
     name = "term"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        """The term's name and its weight."""
         if isinstance(value, tuple):
             return value
         name, equals, weight = value.partition("=")

@@ -54,7 +54,7 @@ def macs_in(network: torch.nn.Module) -> int:
 def keep_lists(
     network: torch.nn.Module, cut: Cut, device: torch.device | str | None = None
 ) -> dict[str, torch.Tensor]:
-    """Channel set → kept channels of a network, which is scored on the device; None is where it is."""
+    """Channel set → kept channels [C'] (ascending int64) of a network, scored on the device; None is where it is."""
     plan = plan_of(network)
     home = next(network.parameters()).device
     try:

@@ -225,15 +225,23 @@ class StyleGAN2Loss(AdversarialLoss):
         self.pl_mean = torch.zeros([], device=device)  # running mean of path lengths
 
     def begin_stage(self) -> None:
+        """Resets the mean path length."""
         self.pl_mean.zero_()
 
     def state_dict(self) -> dict[str, Any]:
+        """The mean path length."""
         return {"pl_mean": self.pl_mean.clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores `state_dict()`."""
         self.pl_mean.copy_(state["pl_mean"])
 
     def accumulate_gradients(self, network: str, part: Part, step: Step) -> None:
+        """As in the base class; the phases are those of G and D, with any part.
+
+        Raises:
+            ValueError: another network.
+        """
         if network == "G":
             if part.has_main:
                 self.g_main(step)
@@ -247,7 +255,7 @@ class StyleGAN2Loss(AdversarialLoss):
     # Passes through the networks.
 
     def generate(self, z: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As in the base class, with style mixing (arXiv:1812.04948, section 3.1)."""
+        """Images [N, C, H, W] and ws [N, num_ws, w_dim], with style mixing (arXiv:1812.04948, section 3.1)."""
         ws = self.G.mapping(z, c)
         if self.style_mixing_prob > 0:
             from_other = self._mixing_mask(ws.shape[1], ws.device)
@@ -342,7 +350,7 @@ def weigh_penalty(name: str, network: str, penalty: torch.Tensor, weight: float,
 
 
 def accumulate(loss: torch.Tensor, gain: float) -> None:
-    """Adds the gradients of `gain` times the mean of a loss (any shape) to the parameters that require them."""
+    """Adds the gradients of `gain` times the mean of a loss [N, ...] to the parameters that require them."""
     (gain * loss.mean()).backward()
 
 
@@ -373,6 +381,6 @@ def add_terms(loss: torch.Tensor, terms: Sequence[LossTerm], batch: GenBatch) ->
 
 
 def report_logits(kind: str, logits: torch.Tensor, prefix: str = "") -> None:
-    """Reports logits of any shape as Loss/scores/<kind>, and their signs as Loss/signs/<kind>."""
+    """Reports logits [N, any] as Loss/scores/<kind>, and their signs as Loss/signs/<kind>."""
     training_stats.report(f"Loss/{prefix}scores/{kind}", logits)
     training_stats.report(f"Loss/{prefix}signs/{kind}", logits.sign())

@@ -64,7 +64,7 @@ class GradientGuard:
         self._rows: dict[str, torch.Tensor] = {}  # phase → such steps in a row up to now
 
     def clean_(self, gradient: torch.Tensor, phase: str) -> None:
-        """Replaces NaN by 0 and infinities by ±GRADIENT_LIMIT, in place."""
+        """Replaces NaN by 0 and infinities by ±GRADIENT_LIMIT in a gradient [P], in place."""
         bad = (~gradient.isfinite()).any()
         self.steps += bad
         row = self._rows.setdefault(phase, torch.zeros_like(self.steps))
@@ -79,10 +79,12 @@ class GradientGuard:
         return longest
 
     def state_dict(self) -> dict[str, Any]:
+        """What an exact resume must restore."""
         rows = {phase: row.clone() for phase, row in self._rows.items()}
         return {"steps": self.steps.clone(), "longest": self._longest.clone(), "rows": rows}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores `state_dict()`."""
         self.steps.copy_(state["steps"])
         self._longest.copy_(state["longest"])
         self._rows = {phase: row.to(self.steps.device, copy=True) for phase, row in state["rows"].items()}

@@ -23,6 +23,11 @@ class HingeLoss(AdversarialLoss):
     """
 
     def accumulate_gradients(self, network: str, part: Part, step: Step) -> None:
+        """As in the base class; the phases are those of G and D with both parts.
+
+        Raises:
+            ValueError: another phase.
+        """
         if network not in ("G", "D") or part is not Part.BOTH:
             raise ValueError(f"unknown training phase {phase_name(network, part)!r}")
         if network == "G":
@@ -31,7 +36,7 @@ class HingeLoss(AdversarialLoss):
             self.d_step(self.D, part, step, self.augment)
 
     def generate(self, z: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As in the base class; there are no styles, so the ws are empty, [N, 0, 0]."""
+        """Images [N, C, H, W]; there are no styles, so the ws are empty, [N, 0, 0]."""
         return self.G(z, c), z.new_empty([len(z), 0, 0])
 
     @staticmethod
