@@ -9,7 +9,8 @@ import click
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from torch_utils.ops import backend, bias_act, upfirdn2d
+from torch_utils.ops import bias_act, upfirdn2d
+from torch_utils.ops.backend import choice
 
 _CALLS = 20  # between two time stamps
 _REPEATS = 9  # of which the median counts
@@ -71,7 +72,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise click.ClickException("this machine has no CUDA device; there is nothing to measure")
     device = torch.device("cuda", torch.cuda.current_device())
-    kernels = backend.kernels_for(device)
+    kernels = choice.kernels_for(device)
     copy = bandwidth()
     click.echo(f"{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}, CUDA {torch.version.cuda}, "
                f"kernels: {'none' if kernels is None else kernels.name}, copy: {copy:.0f} GB/s\n")

@@ -20,11 +20,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.torch_utils.ops import host_kernels
 from tests.torch_utils.ops.host_kernels import HostLibrary
-from torch_utils.ops import backend
 from torch_utils.ops import bias_act as bias_act_op
-from torch_utils.ops import upfirdn2d as upfirdn2d_op
-from torch_utils.ops.backend import plan
-from torch_utils.ops.backend.plan import Launch
+from torch_utils.ops import registry, resampling
+from torch_utils.ops.backend import launch_config
+from torch_utils.ops.backend.launch_config import Launch
 from training import networks
 
 SECTOR_BYTES = 32
@@ -64,7 +63,7 @@ class _Recorder(TorchDispatchMode):
         if func.namespace == "sg2":
             x, *rest = args
             kept = tuple(True if isinstance(a, torch.Tensor) else tuple(a) if isinstance(a, list) else a for a in rest)
-            channels_last = x.ndim == 4 and plan.is_channels_last(x)
+            channels_last = x.ndim == 4 and launch_config.is_channels_last(x)
             layer = Layer(func.name().removeprefix("sg2::"), tuple(x.shape), x.dtype, channels_last, kept)
             self.layers[layer] = None
         return func(*args, **(kwargs or {}))
@@ -92,7 +91,7 @@ def record(
 
     recorder = _Recorder()
     with (
-        mock.patch.object(backend, "serves", return_value=True),
+        mock.patch.object(registry, "uses_dispatcher", return_value=True),
         mock.patch.object(networks, "_compute_format", format_on_gpu),
         recorder,
     ):
@@ -120,17 +119,17 @@ def _upfirdn2d(layer: Layer) -> tuple[Launch, list[torch.Tensor]]:
     _, up, down, padding, flip, gain = layer.arguments
     n, channels, h, w = layer.shape
 
-    def planned(n: int, channels: int, device: str) -> tuple[Launch, list[torch.Tensor]]:
+    def configured(n: int, channels: int, device: str) -> tuple[Launch, list[torch.Tensor]]:
         x = _images([n, channels, h, w], layer.dtype, layer.channels_last, device)
         f = torch.ones([4, 4], device=device)
-        size = upfirdn2d_op._output_size(x, f, up, down, padding)
+        size = resampling.output_size(x, f, up, down, padding)
         y = _images([n, channels, *size], layer.dtype, layer.channels_last, device)
-        launch = plan.upfirdn2d(x, f, y, up, down, (padding[0], padding[2]), flip, gain)
+        launch = launch_config.upfirdn2d(x, f, y, up, down, (padding[0], padding[2]), flip, gain)
         assert launch is not None
         return launch, [x, y]
 
-    whole, _ = planned(n, channels, "meta")
-    some, images = planned(1, min(channels, 16 if layer.channels_last else 2), "cpu")
+    whole, _ = configured(n, channels, "meta")
+    some, images = configured(1, min(channels, 16 if layer.channels_last else 2), "cpu")
     assert some.kernel == whole.kernel
     some.params.rows_per_block = whole.params.rows_per_block
     return some._replace(grid=(some.grid[0], whole.grid[1], 1)), images
@@ -147,7 +146,7 @@ def _bias_act(layer: Layer) -> tuple[Launch, list[torch.Tensor]]:
     scalars = (alpha, gain, -1.0 if clamp is None else clamp)
     number = bias_act_op.activation_funcs[act].cuda_idx
     given = [ref, out, *([dy] if order else []), *([b] if b is not None else [])]
-    return plan.bias_act(order, ref, b, dy if order else None, None, out, dim, number, scalars), given
+    return launch_config.bias_act(order, ref, b, dy if order else None, None, out, dim, number, scalars), given
 
 
 def build() -> HostLibrary:

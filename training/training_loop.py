@@ -14,7 +14,7 @@ import dnnlib
 from dnnlib.progress import Progress
 from torch_utils import distributed, misc, training_stats
 from torch_utils.devices import resolve_device
-from torch_utils.ops import backend
+from torch_utils.ops.backend import choice as cuda_kernels
 
 from . import optimization, run_state
 from .ada import AdaController
@@ -79,7 +79,7 @@ def training_loop(
     torch.backends.cudnn.benchmark = cudnn_benchmark
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
     training_stats.init_multiprocessing(distributed.rank(), target if distributed.world_size() > 1 else None)
-    backend.prepare(target)
+    cuda_kernels.prepare(target)
     _seed(random_seed, 0)
     state = run_state.load_common(run_dir) if resume_state else None
     if resume_state:

@@ -22,11 +22,10 @@ def main(build: bool, wanted: tuple[str, ...]) -> None:
     faster one."""
     if wanted and not build:
         raise click.UsageError("--arch says what to build for: give --build too.")
-    from torch_utils.ops import backend
-    from torch_utils.ops.backend import doctor
+    from torch_utils.ops.backend import build_ahead, doctor
 
     if build:
-        for path in backend.build_ahead(list(wanted)):
+        for path in build_ahead.build_ahead(list(wanted)):
             click.echo(f"built {path}")
         return
     for line in doctor.report():

@@ -3,47 +3,14 @@
 y = clip(gain * act(x + b), -clamp, clamp), every step optional. This is the epilogue of nearly every
 StyleGAN2 layer (Karras et al. 2020, arXiv:1912.04958, section 2.2; the clamp is from arXiv:2006.06676, appendix D.1).
 """
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
-import torch.nn.functional as F
 
-from . import backend
-from .backend import plan
-from .epilogue import along, epilogue, slope_of, sum_along
+from . import registry
+from .activations import Activation, activation_funcs, bias_act_ref, slope_of
+from .bias_act_derivatives import sign_is_kept
+from .epilogue import epilogue
 
-
-@dataclass(frozen=True)
-class Activation:
-    """One row of `activation_funcs`; attribute names are an interface that other code bases read.
-
-    `ref` says which tensor a hand-written backward needs: '' none, 'x' the biased input, 'y' the output.
-    """
-
-    func: Callable[..., torch.Tensor]
-    def_alpha: float
-    def_gain: float
-    cuda_idx: int
-    ref: str
-    has_2nd_grad: bool
-
-
-_SQRT2 = math.sqrt(2)
-_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
-
-activation_funcs: dict[str, Activation] = {
-    "linear": Activation(lambda x, alpha=0.0: x, 0, 1, 1, "", False),
-    "relu": Activation(lambda x, alpha=0.0: F.relu(x), 0, _SQRT2, 2, "y", False),
-    "lrelu": Activation(lambda x, alpha=0.2: F.leaky_relu(x, alpha), 0.2, _SQRT2, 3, "y", False),
-    "tanh": Activation(lambda x, alpha=0.0: torch.tanh(x), 0, 1, 4, "y", True),
-    "sigmoid": Activation(lambda x, alpha=0.0: torch.sigmoid(x), 0, 1, 5, "y", True),
-    "elu": Activation(lambda x, alpha=0.0: F.elu(x), 0, 1, 6, "y", True),
-    "selu": Activation(lambda x, alpha=0.0: F.selu(x), 0, 1, 7, "y", True),
-    "softplus": Activation(lambda x, alpha=0.0: F.softplus(x), 0, 1, 8, "y", True),
-    "swish": Activation(lambda x, alpha=0.0: F.silu(x), 0, _SQRT2, 9, "x", True),
-}
+__all__ = ["Activation", "activation_funcs", "bias_act", "scale_bias_act"]
 
 
 def bias_act(
@@ -76,22 +43,22 @@ def bias_act(
     """
     spec = activation_funcs.get(act)
     if spec is None:
-        raise ValueError(f"bias_act: unknown activation {act!r}; known: {', '.join(activation_funcs)}")
+        raise ValueError(f"bias_act: expected an activation of {', '.join(activation_funcs)}, found {act!r}")
     if impl not in ("cuda", "ref"):
-        raise ValueError(f"bias_act: impl is 'cuda' or 'ref', got {impl!r}")
+        raise ValueError(f"bias_act: expected impl 'cuda' or 'ref', found {impl!r}")
     if clamp is not None and clamp < 0:
-        raise ValueError(f"bias_act: clamp must not be negative, got {clamp}")
+        raise ValueError(f"bias_act: expected clamp ≥ 0, found {clamp}")
     if b is not None and (b.ndim != 1 or not 0 <= dim < x.ndim or b.shape[0] != x.shape[dim]):
         raise ValueError(f"bias_act: bias {tuple(b.shape)} does not fit axis {dim} of x {tuple(x.shape)}")
     alpha = float(spec.def_alpha if alpha is None else alpha)
     gain = float(spec.def_gain if gain is None else gain)
-    if impl == "cuda" and backend.serves(x, b) and _slope_shows(act, alpha, gain):
+    if impl == "cuda" and registry.uses_dispatcher(x, b) and sign_is_kept(act, alpha, gain):
         if b is None and clamp is None and act == "linear" and gain == 1:
             return x
         return torch.ops.sg2.bias_act(x, b, dim, act, alpha, gain, clamp)
     slope = slope_of(act, alpha, gain)
     if impl == "ref" or slope is None:
-        return _bias_act_ref(x, b, dim, spec, alpha, gain, clamp)
+        return bias_act_ref(x, b, dim, act, alpha, gain, clamp)
     return epilogue(x, None, None, b, slope, gain, clamp, dim)
 
 
@@ -117,6 +84,9 @@ def scale_bias_act(
 
     Returns:
         A tensor of x's shape, differentiable to any order.
+
+    Raises:
+        KeyError: unknown activation.
     """
     spec = activation_funcs[act]
     slope = slope_of(act, spec.def_alpha, gain)
@@ -124,185 +94,4 @@ def scale_bias_act(
         return epilogue(x, scale, noise, b, slope, gain, clamp, overwrite=overwrite)
     scale = scale[:, :, None, None]
     x = x * scale if noise is None else torch.addcmul(noise, x, scale)
-    return _bias_act_ref(x, b, 1, spec, spec.def_alpha, gain, clamp)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# In plain torch
-
-
-def _bias_act_ref(
-    x: torch.Tensor,
-    b: torch.Tensor | None,
-    dim: int,
-    spec: Activation,
-    alpha: float,
-    gain: float,
-    clamp: float | None,
-) -> torch.Tensor:
-    y = x
-    if b is not None:
-        y = y + along(b, dim, x.ndim)
-    y = spec.func(y, alpha=alpha)
-    if gain != 1:
-        y = y * gain
-    return y if clamp is None else y.clamp(-clamp, clamp)
-
-
-def _slope_ref(act: str, v: torch.Tensor, u: torch.Tensor, alpha: float) -> torch.Tensor:
-    """f'(v), where u = f(v); `swish` looks at v only, the others at u only."""
-    match act:
-        case "relu":
-            return (u > 0).to(u.dtype)
-        case "lrelu":
-            return torch.where(u > 0, 1.0, alpha).to(u.dtype)
-        case "tanh":
-            return 1 - u * u
-        case "sigmoid":
-            return u * (1 - u)
-        case "elu":
-            return torch.where(u > 0, 1.0, u + 1)
-        case "selu":
-            return torch.where(u > 0, _SELU_SCALE, u + _SELU_SCALE * _SELU_ALPHA)
-        case "softplus":
-            return -torch.expm1(-u)
-        case "swish":
-            s = torch.sigmoid(v)
-            return s * (1 + v * (1 - s))
-    return torch.ones_like(u)
-
-
-def _bend_ref(act: str, v: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-    """The derivative of `_slope_ref` by u, but of swish by v."""
-    match act:
-        case "tanh":
-            return -2 * u
-        case "sigmoid":
-            return 1 - 2 * u
-        case "elu" | "selu":
-            return (u <= 0).to(u.dtype)
-        case "softplus":
-            return torch.exp(-u)
-        case "swish":
-            s = torch.sigmoid(v)
-            return s * (1 - s) * (2 + v * (1 - 2 * s))
-    return torch.zeros_like(u)
-
-
-def _derivative_ref(order, ref, b, dy, ddx, dim, act, alpha, gain, clamp):
-    """Order 1 or 2 as csrc/bias_act.cuh defines them."""
-    swish = act == "swish"
-    v = ref if b is None else ref + along(b, dim, ref.ndim)
-    y = F.silu(v) * gain if swish else ref
-    u = y / gain
-    if order == 1:
-        out = dy * gain * _slope_ref(act, v, u, alpha)
-    else:
-        out = ddx * dy * (gain if swish else 1) * _bend_ref(act, v, u)
-    if clamp is None:
-        return out
-    return torch.where(y.abs() > clamp if swish else y.abs() >= clamp, 0, out)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# As registered operations: compiled kernels, and what graph capture needs to know
-#
-# The derivative is an operation of its own, with a derivative. Order 1 depends on the output y that the forward pass
-# has saved (swish: on x and b), so the second derivative reaches x through y's own history.
-
-
-def _slope_shows(act: str, alpha: float, gain: float) -> bool:
-    """Whether the sign of y tells on which side of zero x + b was, which the derivatives rely on."""
-    return gain != 0 and (act != "lrelu" or alpha >= 0)
-
-
-_SCALARS = "int dim, str act, float alpha, float gain, float? clamp"
-backend.LIBRARY.define(f"bias_act(Tensor x, Tensor? b, {_SCALARS}) -> Tensor")
-backend.LIBRARY.define(f"bias_act_grad(Tensor dy, Tensor ref, Tensor? b, {_SCALARS}) -> Tensor")
-backend.LIBRARY.define(f"bias_act_grad2(Tensor ddx, Tensor dy, Tensor ref, Tensor? b, {_SCALARS}) -> Tensor")
-
-
-def _layout(x: torch.Tensor) -> torch.memory_format:
-    return torch.channels_last if x.ndim == 4 and plan.is_channels_last(x) else torch.contiguous_format
-
-
-def _empty(first, *_):
-    return torch.empty(first.shape, dtype=first.dtype, device=first.device, memory_format=_layout(first))
-
-
-def _compute(order, ref, b, dy, ddx, dim, act, alpha, gain, clamp):
-    """Any of the three operations; the first of its tensors decides about the layout."""
-    out = _empty(ref if order == 0 else dy if order == 1 else ddx)
-    if out.numel() == 0:
-        return out
-    kernels = backend.kernels_for(out.device)
-    if kernels is None:
-        spec = activation_funcs[act]
-        if order == 0:
-            return out.copy_(_bias_act_ref(ref, b, dim, spec, alpha, gain, clamp))
-        return out.copy_(_derivative_ref(order, ref, b, dy, ddx, dim, act, alpha, gain, clamp))
-    ref, dy, ddx = (None if t is None else t.contiguous(memory_format=_layout(out)) for t in (ref, dy, ddx))
-    scalars = (alpha, gain, -1.0 if clamp is None else clamp)
-    b = None if b is None else b.contiguous()
-    launch = plan.bias_act(order, ref, b, dy, ddx, out, dim, activation_funcs[act].cuda_idx, scalars)
-    backend.run(kernels, launch, out.device)
-    return out
-
-
-def _forward_now(x, b, *scalars):
-    return _compute(0, x, b, None, None, *scalars)
-
-
-def _grad_now(dy, ref, b, *scalars):
-    return _compute(1, ref, b, dy, None, *scalars)
-
-
-def _grad2_now(ddx, dy, ref, b, *scalars):
-    return _compute(2, ref, b, dy, ddx, *scalars)
-
-
-def _forward_remember(ctx, inputs, output):
-    x, b, *ctx.scalars = inputs
-    _, act, _, _, clamp = ctx.scalars
-    if act == "swish":
-        ctx.save_for_backward(x, b)
-    elif act != "linear" or clamp is not None:
-        ctx.save_for_backward(output, None)
-
-
-def _forward_backward(ctx, dy):
-    dim, _, _, gain, _ = ctx.scalars
-    if ctx.saved_tensors:
-        dx = torch.ops.sg2.bias_act_grad(dy, *ctx.saved_tensors, *ctx.scalars)
-    else:
-        dx = dy * gain
-    return dx, sum_along(dx, dim) if ctx.needs_input_grad[1] else None, *[None] * 5
-
-
-def _grad_remember(ctx, inputs, output):
-    dy, ref, b, *ctx.scalars = inputs
-    ctx.save_for_backward(dy, ref, b)
-
-
-def _grad_backward(ctx, ddx):
-    dy, ref, b = ctx.saved_tensors
-    dim, act = ctx.scalars[:2]
-    d_ref = None
-    if activation_funcs[act].has_2nd_grad:
-        d_ref = torch.ops.sg2.bias_act_grad2(ddx, dy, ref, b, *ctx.scalars)
-    d_dy = torch.ops.sg2.bias_act_grad(ddx, ref, b, *ctx.scalars) if ctx.needs_input_grad[0] else None
-    d_b = sum_along(d_ref, dim) if d_ref is not None and ctx.needs_input_grad[2] else None
-    return d_dy, d_ref, d_b, *[None] * 5
-
-
-def _grad2_backward(ctx, grad):
-    raise NotImplementedError("bias_act: the kernels have no third derivative; pass impl='ref'")
-
-
-for _name, _now in (("bias_act", _forward_now), ("bias_act_grad", _grad_now), ("bias_act_grad2", _grad2_now)):
-    backend.LIBRARY.impl(_name, _now, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"sg2::{_name}", _empty, lib=backend.LIBRARY)
-_register = torch.library.register_autograd
-_register("sg2::bias_act", _forward_backward, setup_context=_forward_remember, lib=backend.LIBRARY)
-_register("sg2::bias_act_grad", _grad_backward, setup_context=_grad_remember, lib=backend.LIBRARY)
-_register("sg2::bias_act_grad2", _grad2_backward, lib=backend.LIBRARY)
+    return bias_act_ref(x, b, 1, act, spec.def_alpha, gain, clamp)

@@ -26,7 +26,14 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: int = 1,
 ) -> torch.Tensor:
-    """torch.nn.functional.conv_transpose2d, callable with the keyword names of its Python signature."""
+    """torch.nn.functional.conv_transpose2d, callable with the keyword names of its Python signature.
+
+    Args:
+        input: [N, C, H, W]. weight: [C, O // groups, kh, kw]. bias: [O]. The others: as in torch.
+
+    Returns:
+        [N, O, H', W'].
+    """
     return F.conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
@@ -36,12 +43,10 @@ def no_weight_gradients(disable: bool = True) -> Iterator[None]:
 
     The flag is restored even after an exception.
     """
-    with contextlib.ExitStack() as afterwards:
-        afterwards.callback(_set_disabled, weight_gradients_disabled)
-        _set_disabled(disable or weight_gradients_disabled)
-        yield
-
-
-def _set_disabled(value: bool) -> None:
     global weight_gradients_disabled
-    weight_gradients_disabled = value
+    before = weight_gradients_disabled
+    weight_gradients_disabled = disable or before
+    try:
+        yield
+    finally:
+        weight_gradients_disabled = before

@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from .conv_gradients import Geometry, convolution
-from .upfirdn2d import Padding, Sides, _centred, _parse_padding, trimmed, upfirdn2d
+from .resampling import Sides, padding_of_transposed
+from .upfirdn2d import Padding, _centred, _parse_padding, upfirdn2d
 
 
 def conv2d_resample(
@@ -31,12 +32,15 @@ def conv2d_resample(
 
     Returns:
         [N, O, (H*up + pad - kh) // down + 1, ...], x's dtype. Differentiable in x and w to any order.
+
+    Raises:
+        ValueError: ranks, dtypes or factors are not as above.
     """
     if x.ndim != 4 or w.ndim != 4 or w.dtype != x.dtype:
         raise ValueError(f"conv2d_resample: expected x [N, C, H, W] and w [O, I, kh, kw] of one dtype, "
-                         f"got {tuple(x.shape)} {x.dtype} and {tuple(w.shape)} {w.dtype}")
+                         f"found {tuple(x.shape)} {x.dtype} and {tuple(w.shape)} {w.dtype}")
     if up < 1 or down < 1:
-        raise ValueError(f"conv2d_resample: up and down are integers ≥ 1, got {up} and {down}")
+        raise ValueError(f"conv2d_resample: expected up and down ≥ 1, found {up} and {down}")
     kh, kw = int(w.shape[2]), int(w.shape[3])
     px0, px1, py0, py1 = _resampled_padding(f, up, down, padding)
     pad = (px0, px1, py0, py1)
@@ -95,7 +99,8 @@ def _transposed(
 ) -> torch.Tensor:
     """Zero-stuffing and convolution as one transposed convolution, then the filter."""
     kh, kw = w.shape[2:]
-    (cut_x, rest_x), (cut_y, rest_y) = trimmed(kw, up, *pad[:2]), trimmed(kh, up, *pad[2:])
+    cut_x, rest_x = padding_of_transposed(kw, up, *pad[:2])
+    cut_y, rest_y = padding_of_transposed(kh, up, *pad[2:])
     w = w.flip([2, 3]) if flip_weight else w
     w = w.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)  # [O, C / groups, ...] → [C, O / groups, ...]
     if _own_gradients(x):

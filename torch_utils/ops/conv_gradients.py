@@ -25,7 +25,14 @@ class Geometry(NamedTuple):
 
 
 def convolution(x: torch.Tensor, w: torch.Tensor, geometry: Geometry) -> torch.Tensor:
-    """torch.convolution without bias, differentiable to any order."""
+    """torch.convolution without bias, differentiable to any order.
+
+    Args:
+        x: [N, C, H, W]. w: [O, C // groups, kh, kw], transposed [C, O // groups, kh, kw].
+
+    Returns:
+        [N, O, H', W'].
+    """
     if torch.is_grad_enabled() and (x.requires_grad or w.requires_grad):
         return _Output.apply(x, w, geometry)
     return _output(x, w, geometry)

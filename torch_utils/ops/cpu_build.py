@@ -51,9 +51,9 @@ def load() -> tuple[ctypes.CDLL | None, str]:
 def _find_compiler() -> Path:
     wanted = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++"]
     for name in wanted:
-        found = shutil.which(name)
-        if found:
-            return Path(found)
+        path = shutil.which(name)
+        if path:
+            return Path(path)
     raise BackendError(f"no host compiler: {', '.join(wanted)} not found on the PATH")
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from . import backend, cpu_build
-from .backend.plan import is_channels_last
+from . import cpu_build, settings
+from .backend.launch_config import is_channels_last
 
 _TYPES = {torch.float32: ("f32", ctypes.c_float), torch.float64: ("f64", ctypes.c_double)}
 _MAX_TAPS = 64  # csrc/cpu_kernels.cpp
@@ -22,31 +22,31 @@ enabled = True  # False: plain torch, as with SG_OPS=ref
 @functools.cache
 def library() -> tuple[ctypes.CDLL | None, str]:
     """The kernels, and a line about them; built at the first call."""
-    found, line = cpu_build.load()
-    if found is not None:
-        i64, real, pointer, whole = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p, ctypes.c_int
+    kernels, description = cpu_build.load()
+    if kernels is not None:
+        i64, real, pointer, integer = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p, ctypes.c_int
         for name, _ in _TYPES.values():
-            getattr(found, f"epilogue_{name}").argtypes = (
-                [pointer] * 2 + [i64] * 3 + [whole] + [pointer] * 2 + [i64, pointer] + [real] * 3 + [whole]
+            getattr(kernels, f"epilogue_{name}").argtypes = (
+                [pointer] * 2 + [i64] * 3 + [integer] + [pointer] * 2 + [i64, pointer] + [real] * 3 + [integer]
             )
-            getattr(found, f"gradients_{name}").argtypes = (
-                [pointer] * 8 + [i64] * 4 + [whole] + [real] * 3 + [whole]
+            getattr(kernels, f"gradients_{name}").argtypes = (
+                [pointer] * 8 + [i64] * 4 + [integer] + [real] * 3 + [integer]
             )
-            getattr(found, f"upfirdn2d_{name}").argtypes = [pointer] * 3 + [whole, real] + [i64] * 14 + [whole]
-    return found, line
+            getattr(kernels, f"upfirdn2d_{name}").argtypes = [pointer] * 3 + [integer, real] + [i64] * 14 + [integer]
+    return kernels, description
 
 
 def describe() -> str:
     """What CPU operations use, and why nothing faster."""
-    if backend.mode == "ref":
+    if settings.mode == "ref":
         return "plain torch, as SG_OPS=ref asks for"
-    found, line = library()
-    return f"native kernels ({line})" if found is not None else f"plain torch ({line})"
+    kernels, description = library()
+    return f"native kernels ({description})" if kernels is not None else f"plain torch ({description})"
 
 
 def serve(x: torch.Tensor, *others: torch.Tensor | None) -> bool:
-    """Whether the kernels take these tensors: dense, of one type, in memory of their own, not being captured."""
-    if not enabled or backend.mode == "ref" or x.device.type != "cpu" or x.dtype not in _TYPES or x.numel() == 0:
+    """Whether the kernels take these tensors of any shapes [...]: dense, of one type, not being captured."""
+    if not enabled or settings.mode == "ref" or x.device.type != "cpu" or x.dtype not in _TYPES or x.numel() == 0:
         return False
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) not in _PLAIN or not is_dense(x):
         return False
@@ -59,12 +59,8 @@ _PLAIN = (torch.Tensor, torch.nn.Parameter)  # not a stand-in without data
 
 
 def is_dense(x: torch.Tensor) -> bool:
-    """Contiguous, or images that are channels_last."""
+    """Whether x is contiguous, or images [N, C, H, W] that are channels_last."""
     return x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last))
-
-
-def layout_of(x: torch.Tensor) -> torch.memory_format:
-    return torch.channels_last if x.ndim == 4 and is_channels_last(x) else torch.contiguous_format
 
 
 def _function(name: str, x: torch.Tensor) -> Callable[..., Any]:
@@ -101,7 +97,10 @@ def epilogue(
 ) -> torch.Tensor:
     """clip(gain * act(x * scale + noise + b)) → out, which has x's layout and may be x.
 
-    scale is [N, C], noise [1 or N, H*W], b [C], each dense.
+    Args:
+        x, out: any shape, [N, C, H, W] if there is scale or noise.
+        scale: [N, C]. noise: [1 or N, H*W]. b: [C]. Each dense, or None.
+        The others: as in `epilogue.epilogue`.
     """
     n, c, pixels, last = _shape(x, dim)
     step = 0 if noise is None or noise.shape[0] == 1 else pixels
@@ -126,7 +125,8 @@ def gradients(
     """Gradients of x, scale [N, C], noise [N, H*W] and b [C], those that are wanted.
 
     Args:
-        dy, y, x: of one layout. y may be None if act is the identity and there is no clamp, x if scale's is not wanted.
+        dy, y, x: of one shape and layout. y may be None if act is the identity and there is no clamp, x if scale's is
+            not wanted.
     """
     n, c, pixels, last = _shape(dy, dim)
     parts = max(pixels // _PART, 1) if last else 1
@@ -152,7 +152,10 @@ def upfirdn2d(
     flip: bool,
     gain: float,
 ) -> torch.Tensor:
-    """One pass with a filter f [fh, fw], float32; up, down and pad (what is before the image) are x and y."""
+    """One pass over images x [N, C, H, W] with a filter f [fh, fw], float32 → [N, C, *out_size].
+
+    up, down and pad (what is before the image) are x and y.
+    """
     (n, c, h, w), (fh, fw) = x.shape, f.shape
     last = is_channels_last(x)
     y = torch.empty((n, c, *out_size), dtype=x.dtype, memory_format=torch.channels_last if last else _CONTIGUOUS)
@@ -168,4 +171,5 @@ _CONTIGUOUS = torch.contiguous_format
 
 
 def takes_filter(f: torch.Tensor) -> bool:
+    """Whether upfirdn2d takes a filter [fh, fw]."""
     return f.dtype == torch.float32 and max(f.shape) <= _MAX_TAPS

@@ -7,28 +7,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from . import cpu_kernels
+from . import cpu_kernels, registry
+from .activations import broadcast_bias, sum_to_bias
 
-_SLOPES = {"linear": 1.0, "relu": 0.0}
-
-
-def slope_of(act: str, alpha: float, gain: float) -> float | None:
-    """The slope below zero of an activation that is the identity above, and whose output shows on which side its input
-    was; None for the others."""
-    slope = alpha if act == "lrelu" else _SLOPES.get(act)
-    return slope if slope is not None and slope >= 0 and gain > 0 else None
-
-
-def along(b: torch.Tensor, dim: int, ndim: int) -> torch.Tensor:
-    """A bias as a tensor of so many axes that broadcasts along the others than `dim`."""
-    return b.reshape(*[1] * dim, -1, *[1] * (ndim - 1 - dim))
-
-
-def sum_along(x: torch.Tensor, dim: int) -> torch.Tensor:
-    """The sum over all axes but `dim`: what the bias gets of a gradient."""
-    others = (*range(dim), *range(dim + 1, x.ndim))
-    return x.sum(others) if others else x  # torch takes no axes for all of them
-
+_Tensor = torch.Tensor
+_Optional = torch.Tensor | None
 
 def epilogue(
     x: torch.Tensor,
@@ -60,17 +43,32 @@ def epilogue(
     if scale is None and noise is None and b is None and slope == 1 and gain == 1 and clamp is None:
         return x
     graph = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, scale, noise, b))
-    if cpu_kernels.serve(x, scale, noise, b) and (dim == 1 or x.is_contiguous()):
-        if graph:
-            return _Epilogue.apply(x, scale, noise, b, dim, slope, gain, clamp)
-        return _forward(x, scale, noise, b, dim, slope, gain, clamp, x if overwrite else torch.empty_like(x))
+    if not graph:
+        return EPILOGUE(x, scale, noise, b, dim, slope, gain, clamp, overwrite)
+    if EPILOGUE.compiled(x, scale, noise, b, dim) is not None:
+        return _Epilogue.apply(x, scale, noise, b, dim, slope, gain, clamp)
+    return _plain(x, scale, noise, b, dim, slope, gain, clamp, overwrite, graph)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The implementations
+
+
+def _plain(
+    x: _Tensor,
+    scale: _Optional,
+    noise: _Optional,
+    b: _Optional,
+    dim: int,
+    slope: float,
+    gain: float,
+    clamp: float | None,
+    overwrite: bool,
+    graph: bool = False,
+) -> _Tensor:
+    """In torch's operations, few passes over x, each with a gradient of one pass."""
     scale = None if scale is None else scale[:, :, None, None]
-    b = None if b is None else along(b, dim, x.ndim)
-    return _plain(x, scale, noise, b, slope, gain, clamp, overwrite, graph)
-
-
-def _plain(x, scale, noise, b, slope, gain, clamp, overwrite, graph):
-    """In torch's operations, few passes over x, each with a gradient of one pass; scale and b broadcast to x."""
+    b = None if b is None else broadcast_bias(b, dim, x.ndim)
     # A compiler reuses memory by itself, and cannot follow `out` where the layout is channels_last.
     out = x if overwrite and not graph and not torch.compiler.is_compiling() else None
     first, second = [t if t is None or gain == 1 else t * gain for t in ((b, None) if noise is None else (noise, b))]
@@ -89,34 +87,60 @@ def _plain(x, scale, noise, b, slope, gain, clamp, overwrite, graph):
     return y
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# With the native kernels
-
-
-def _forward(x, scale, noise, b, dim, slope, gain, clamp, out):
+def _by_cpu_kernels(
+    x: _Tensor,
+    scale: _Optional,
+    noise: _Optional,
+    b: _Optional,
+    dim: int,
+    slope: float,
+    gain: float,
+    clamp: float | None,
+    overwrite: bool,
+) -> _Tensor:
     scale, b = (None if t is None else t.contiguous() for t in (scale, b))
     noise = None if noise is None else noise.reshape(-1, x.shape[2] * x.shape[3]).contiguous()
-    return cpu_kernels.epilogue(x, scale, noise, b, dim, slope, gain, clamp, out)
+    return cpu_kernels.epilogue(x, scale, noise, b, dim, slope, gain, clamp, x if overwrite else torch.empty_like(x))
+
+
+def _cpu_kernels_take(x: _Tensor, scale: _Optional, noise: _Optional, b: _Optional, dim: int, *_: object) -> bool:
+    return dim == 1 or x.is_contiguous()
+
+
+EPILOGUE = registry.register(registry.Op("epilogue", 4, _plain, _by_cpu_kernels, cpu_takes=_cpu_kernels_take))
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Its derivatives with the native kernels
 
 
 def _like(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return t.contiguous(memory_format=cpu_kernels.layout_of(x))
+    return t.contiguous(memory_format=registry.layout_of(x))
 
 
 class _Epilogue(torch.autograd.Function):
     """Remembers the result, which shows where act and clamp were, and x if the scale needs a gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x, scale, noise, b, dim, slope, gain, clamp):
-        y = _forward(x, scale, noise, b, dim, slope, gain, clamp, torch.empty_like(x))
-        bent = slope != 1 or clamp is not None
-        ctx.save_for_backward(y if bent else None, x if ctx.needs_input_grad[1] else None, scale)
+    def forward(
+        ctx: Any,
+        x: _Tensor,
+        scale: _Optional,
+        noise: _Optional,
+        b: _Optional,
+        dim: int,
+        slope: float,
+        gain: float,
+        clamp: float | None,
+    ) -> _Tensor:
+        y = _by_cpu_kernels(x, scale, noise, b, dim, slope, gain, clamp, overwrite=False)
+        is_linear = slope == 1 and clamp is None
+        ctx.save_for_backward(None if is_linear else y, x if ctx.needs_input_grad[1] else None, scale)
         ctx.noise_shape = None if noise is None else noise.shape
         ctx.args = dim, slope, gain, clamp
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> Any:
+    def backward(ctx: Any, dy: _Tensor) -> tuple[_Optional, ...]:
         y, x, scale = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:4]
         make: Any = _gradients_with_graph if torch.is_grad_enabled() else _gradients
@@ -127,58 +151,80 @@ class _Epilogue(torch.autograd.Function):
         return dx, dscale, dnoise, db, None, None, None, None
 
 
-def _gradients(dy, y, x, scale, dim, slope, gain, clamp, wanted):
-    dy = _like(dy, dy if y is None and x is None else x if y is None else y)
+def _gradients(
+    dy: _Tensor,
+    y: _Optional,
+    x: _Optional,
+    scale: _Optional,
+    dim: int,
+    slope: float,
+    gain: float,
+    clamp: float | None,
+    wanted: tuple[bool, bool, bool, bool],
+) -> tuple[_Optional, _Optional, _Optional, _Optional]:
+    dy = _like(dy, next(t for t in (y, x, dy) if t is not None))
     x = None if x is None else _like(x, dy)
     scale = None if scale is None else scale.contiguous()
     return cpu_kernels.gradients(dy, y, x, scale, dim, slope, gain, clamp, wanted)
 
 
-def _gradients_with_graph(dy, y, x, scale, dim, slope, gain, clamp, wanted):
+def _gradients_with_graph(
+    dy: _Tensor,
+    y: _Optional,
+    x: _Optional,
+    scale: _Optional,
+    dim: int,
+    slope: float,
+    gain: float,
+    clamp: float | None,
+    wanted: tuple[bool, bool, bool, bool],
+) -> tuple[_Optional, _Optional, _Optional, _Optional]:
     """The same of operations that can be differentiated themselves."""
     if y is not None:
-        d = _Bend.apply(dy, y.detach(), dim, slope, gain, clamp)
+        d = _DActivation.apply(dy, y.detach(), dim, slope, gain, clamp)
     else:
         d = dy if gain == 1 else dy * gain
     dx = dscale = dnoise = db = None
     if wanted[0]:
         dx = d if scale is None else epilogue(d, scale, None, None, 1.0, 1.0, None)
     if wanted[1]:
-        dscale = _Dot.apply(d, x)
+        dscale = _Dot.apply(d, x)  # [N, C]
     if wanted[2]:
         dnoise = d.sum(dim=1).flatten(1)
     if wanted[3]:
-        db = sum_along(d, dim)
+        db = sum_to_bias(d, dim)
     return dx, dscale, dnoise, db
 
 
-class _Bend(torch.autograd.Function):
-    """dy times the slope that act, gain and clamp had; linear in dy, and locally constant in y."""
+class _DActivation(torch.autograd.Function):
+    """dy times the first derivative of act, gain and clamp; linear in dy, and locally constant in y."""
 
     @staticmethod
-    def forward(ctx: Any, dy, y, dim, slope, gain, clamp):
+    def forward(
+        ctx: Any, dy: _Tensor, y: _Tensor, dim: int, slope: float, gain: float, clamp: float | None
+    ) -> _Optional:
         ctx.save_for_backward(y)
         ctx.args = dim, slope, gain, clamp
         only_x = (True, False, False, False)
         return cpu_kernels.gradients(_like(dy, y), y, None, None, dim, slope, gain, clamp, only_x)[0]
 
     @staticmethod
-    def backward(ctx: Any, ddx: torch.Tensor) -> Any:
+    def backward(ctx: Any, ddx: _Tensor) -> tuple[_Optional, ...]:
         (y,) = ctx.saved_tensors
-        return _Bend.apply(ddx, y, *ctx.args), None, None, None, None, None
+        return _DActivation.apply(ddx, y, *ctx.args), None, None, None, None, None
 
 
 class _Dot(torch.autograd.Function):
     """The sum over all pixels of a * b, [N, C]."""
 
     @staticmethod
-    def forward(ctx: Any, a, b):
+    def forward(ctx: Any, a: _Tensor, b: _Tensor) -> _Optional:
         ctx.save_for_backward(a, b)
         b = _like(b, b)
         return cpu_kernels.gradients(_like(a, b), None, b, None, 1, 1.0, 1.0, None, (False, True, False, False))[1]
 
     @staticmethod
-    def backward(ctx: Any, d: torch.Tensor) -> Any:
+    def backward(ctx: Any, d: _Tensor) -> tuple[_Optional, ...]:
         a, b = ctx.saved_tensors
         return tuple(
             epilogue(other, d, None, None, 1.0, 1.0, None) if needed else None

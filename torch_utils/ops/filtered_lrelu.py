@@ -8,6 +8,7 @@ per upsampled position. Channels are processed in groups, so that the upsampled 
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -70,15 +71,15 @@ def filtered_lrelu(
         raise ValueError(f"filtered_lrelu: up and down are integers of at least 1, found {up} and {down}")
     before = _Resampling.of(tuple(x.shape[2:]), fu, up, 1, _four(padding), flip_filter, float(up**2), impl)
     after = _Resampling.of(before.out_size, fd, 1, down, (0, 0, 0, 0), flip_filter, 1.0, impl)
-    bend = _LeakyReLU(float(gain), float(slope), None if clamp is None else float(clamp), impl)
+    act = _LeakyReLU(float(gain), float(slope), None if clamp is None else float(clamp), impl)
     needs_graph = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
     if impl == "ref":
         x = x if b is None else x + b[:, None, None]
-        return after(bend(before(x)))
+        return after(act(before(x)))
     if needs_graph:
-        y: torch.Tensor = _FilteredLeakyReLU.apply(x, b, before, bend, after)
+        y: torch.Tensor = _FilteredLeakyReLU.apply(x, b, before, act, after)
         return y
-    return _forward(x, b, before, bend, after, None)
+    return _forward(x, b, before, act, after, None)
 
 
 def _four(padding: Padding) -> tuple[int, int, int, int]:
@@ -196,7 +197,7 @@ def _forward(
     x: torch.Tensor,
     b: torch.Tensor | None,
     before: _Resampling,
-    bend: _LeakyReLU,
+    act: _LeakyReLU,
     after: _Resampling,
     codes: list[torch.Tensor] | None,
 ) -> torch.Tensor:
@@ -209,8 +210,8 @@ def _forward(
         part = flat[:, group] if shift is None else flat[:, group] + shift[group]
         part = before(part)
         if codes is not None:
-            codes.append(bend.codes(part))
-        parts.append(after(bend(part)))
+            codes.append(act.codes(part))
+        parts.append(after(act(part)))
     return _joined(parts, x, after)
 
 
@@ -226,17 +227,24 @@ class _FilteredLeakyReLU(torch.autograd.Function):
     """The operation with its first derivative, which keeps the slope codes and nothing else."""
 
     @staticmethod
-    def forward(ctx, x, b, before, bend, after):
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        b: torch.Tensor | None,
+        before: _Resampling,
+        act: _LeakyReLU,
+        after: _Resampling,
+    ) -> torch.Tensor:
         codes: list[torch.Tensor] = []
-        y = _forward(x, b, before, bend, after, None if bend.is_linear else codes)
+        y = _forward(x, b, before, act, after, None if act.is_linear else codes)
         ctx.save_for_backward(*codes)
-        ctx.args = before, bend, after
+        ctx.args = before, act, after
         return y
 
     @staticmethod
-    def backward(ctx, dy):
-        before, bend, after = ctx.args
-        dx = _Linear.apply(dy, after.adjoint(), bend, before.adjoint(), *ctx.saved_tensors)
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        before, act, after = ctx.args
+        dx = _Linear.apply(dy, after.adjoint(), act, before.adjoint(), *ctx.saved_tensors)
         db = dx.sum([0, 2, 3]) if ctx.needs_input_grad[1] else None
         return dx if ctx.needs_input_grad[0] else None, db, None, None, None
 
@@ -245,12 +253,14 @@ class _Linear(torch.autograd.Function):
     """The operation without bias and with given slopes: a linear map, whose adjoint is of the same kind."""
 
     @staticmethod
-    def forward(ctx, x, before, bend, after, *codes):
+    def forward(
+        ctx: Any, x: torch.Tensor, before: _Resampling, act: _LeakyReLU, after: _Resampling, *codes: torch.Tensor
+    ) -> torch.Tensor:
         ctx.save_for_backward(*codes)
-        ctx.args = before, bend, after
+        ctx.args = before, act, after
         n, channels, height, width = x.shape
         flat = x.reshape(1, n * channels, height, width)
-        table = bend.derivatives(x.dtype, x.device)
+        table = act.derivatives(x.dtype, x.device)
         parts = []
         start = 0
         for packed in codes:
@@ -260,11 +270,11 @@ class _Linear(torch.autograd.Function):
             parts.append(after(part.mul_(slopes)))
         if not codes:
             for group in _groups(n * channels, before.out_size, x):
-                parts.append(after(before(flat[:, group]).mul_(bend.gain)))
+                parts.append(after(before(flat[:, group]).mul_(act.gain)))
         return _joined(parts, x, after)
 
     @staticmethod
-    def backward(ctx, dy):
-        before, bend, after = ctx.args
-        dx = _Linear.apply(dy, after.adjoint(), bend, before.adjoint(), *ctx.saved_tensors)
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        before, act, after = ctx.args
+        dx = _Linear.apply(dy, after.adjoint(), act, before.adjoint(), *ctx.saved_tensors)
         return (dx, None, None, None, *[None] * len(ctx.saved_tensors))

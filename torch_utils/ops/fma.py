@@ -3,5 +3,5 @@ import torch
 
 
 def fma(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """Returns a * b + c; the three shapes are broadcast against each other. Differentiable to any order."""
+    """Returns a * b + c for tensors of any shapes [...] that broadcast. Differentiable to any order."""
     return torch.addcmul(c, a, b)

@@ -2,10 +2,10 @@
 
 R1 through geometric augmentation needs the second derivative of `grid_sample`. PyTorch has it only since 2.12
 (earlier: "derivative for aten::grid_sampler_2d_backward is not implemented"). Which of the two implementations is
-used is found out by trying once per kind of device, never from a version number.
+used is decided by trying once per kind of device, never from a version number.
 """
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -61,13 +61,13 @@ class _Sample(torch.autograd.Function):
     """Sampling, a linear map of the image; its derivative is the adjoint below."""
 
     @staticmethod
-    def forward(ctx, x, grid):
+    def forward(ctx: Any, x: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(grid)
         ctx.shape = x.shape
         return _sample(x, grid)
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, None]:
         (grid,) = ctx.saved_tensors
         return _Splat.apply(dy, grid, ctx.shape), None
 
@@ -76,7 +76,7 @@ class _Splat(torch.autograd.Function):
     """The adjoint: spreads values over the four pixels they were sampled from. Its own derivative is sampling."""
 
     @staticmethod
-    def forward(ctx, dy, grid, shape):
+    def forward(ctx: Any, dy: torch.Tensor, grid: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         ctx.save_for_backward(grid)
         # A linear map has the same adjoint everywhere, so torch's first derivative at a blank image gives it.
         with torch.enable_grad():
@@ -84,6 +84,6 @@ class _Splat(torch.autograd.Function):
             return torch.autograd.grad(_sample(blank, grid.detach()), blank, dy)[0]
 
     @staticmethod
-    def backward(ctx, ddx):
+    def backward(ctx: Any, ddx: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (grid,) = ctx.saved_tensors
         return _Sample.apply(ddx, grid), None, None

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from . import backend, cpu_kernels
-from .backend import plan
+from .resampling import Sides, resample, resample_ref
 
 Scaling = int | Sequence[int]
 Padding = int | Sequence[int]
@@ -36,18 +34,21 @@ def setup_filter(
 
     Returns:
         float32 tensor, [fh, fw] or, separable, [taps].
+
+    Raises:
+        ValueError: no taps, more than two axes, or two axes although `separable`.
     """
     taps = torch.as_tensor(1 if f is None else f, dtype=torch.float32, device=device)
     if taps.ndim > 2 or taps.numel() == 0:
-        raise ValueError(f"setup_filter: expected taps of rank 0, 1 or 2, got shape {tuple(taps.shape)}")
+        raise ValueError(f"setup_filter: expected taps of rank 0, 1 or 2, found shape {tuple(taps.shape)}")
     if taps.ndim == 0:
         taps = taps.reshape(1)
     if taps.ndim == 1 and not (taps.numel() >= 8 if separable is None else separable):
         taps = torch.outer(taps, taps)
     elif separable and taps.ndim == 2:
-        raise ValueError("setup_filter: a two-dimensional filter cannot be kept separable")
-    whole = taps.sum() if normalize else 1.0
-    taps = taps / whole * gain ** (taps.ndim / 2)
+        raise ValueError("setup_filter: expected taps of rank 1 for a separable filter, found rank 2")
+    total = taps.sum() if normalize else 1.0
+    taps = taps / total * gain ** (taps.ndim / 2)
     return taps.flip(tuple(range(taps.ndim))) if flip_filter else taps
 
 
@@ -55,7 +56,7 @@ def _parse_scaling(scaling: Scaling) -> tuple[int, int]:
     """int or (x, y) → (x, y), each at least 1."""
     sx, sy = (scaling, scaling) if isinstance(scaling, int) else scaling
     if sx < 1 or sy < 1:
-        raise ValueError(f"upfirdn2d: scaling factors are integers ≥ 1, got {scaling}")
+        raise ValueError(f"upfirdn2d: expected scaling factors ≥ 1, found {scaling}")
     return int(sx), int(sy)
 
 
@@ -67,7 +68,7 @@ def _parse_padding(padding: Padding) -> tuple[int, int, int, int]:
     elif len(values) == 2:
         values = [values[0], values[0], values[1], values[1]]
     if len(values) != 4:
-        raise ValueError(f"upfirdn2d: padding has 1, 2 or 4 values, got {padding}")
+        raise ValueError(f"upfirdn2d: expected padding of 1, 2 or 4 values, found {padding}")
     return values[0], values[1], values[2], values[3]
 
 
@@ -112,197 +113,21 @@ def upfirdn2d(
         ValueError: the filter does not fit into the padded image, or an argument is out of its range.
     """
     if impl not in ("cuda", "ref"):
-        raise ValueError(f"upfirdn2d: impl is 'cuda' or 'ref', got {impl!r}")
+        raise ValueError(f"upfirdn2d: expected impl 'cuda' or 'ref', found {impl!r}")
     if x.ndim != 4:
-        raise ValueError(f"upfirdn2d: expected images [N, C, H, W], got shape {tuple(x.shape)}")
+        raise ValueError(f"upfirdn2d: expected images [N, C, H, W], found shape {tuple(x.shape)}")
     upx, upy = _parse_scaling(up)
     downx, downy = _parse_scaling(down)
     px0, px1, py0, py1 = _parse_padding(padding)
     f = _identity(x.device) if f is None else f
     if f.device != x.device:
         raise ValueError(f"upfirdn2d: the filter is on {f.device}, the images are on {x.device}")
-    resample = _resample_ref if impl == "ref" else _resample if backend.serves(x) else _resample_torch
+    one_pass = resample_ref if impl == "ref" else resample
     if f.ndim == 1:  # one pass per axis, each with its share of the gain
-        x = resample(x, f[None, :], (upx, 1), (downx, 1), (px0, px1, 0, 0), flip_filter, gain**0.5)
-        return resample(x, f[:, None], (1, upy), (1, downy), (0, 0, py0, py1), flip_filter, gain**0.5)
-    return resample(x, f, (upx, upy), (downx, downy), (px0, px1, py0, py1), flip_filter, gain)
+        x = one_pass(x, f[None, :], (upx, 1), (downx, 1), (px0, px1, 0, 0), flip_filter, gain**0.5)
+        return one_pass(x, f[:, None], (1, upy), (1, downy), (0, 0, py0, py1), flip_filter, gain**0.5)
+    return one_pass(x, f, (upx, upy), (downx, downy), (px0, px1, py0, py1), flip_filter, gain)
 
-
-Pair = tuple[int, int]
-Sides = tuple[int, int, int, int]
-
-
-def _output_size(x: torch.Tensor, f: torch.Tensor, up: Pair, down: Pair, padding: Sides) -> tuple[int, int]:
-    """Height and width of the result of one pass."""
-    (fh, fw), (px0, px1, py0, py1) = f.shape, padding
-    span_x, span_y = x.shape[3] * up[0] + px0 + px1, x.shape[2] * up[1] + py0 + py1
-    if span_x < fw or span_y < fh:
-        raise ValueError(f"upfirdn2d: a {fw}x{fh} filter does not fit into an image of {span_x}x{span_y} after padding")
-    return (span_y - fh) // down[1] + 1, (span_x - fw) // down[0] + 1
-
-
-def _adjoint(x: torch.Size, y: torch.Size, f: torch.Size, up: Pair, down: Pair, padding: Sides) -> Sides:
-    """The padding of the pass that leads from gradients of y back to those of x, with up and down swapped."""
-    sides: list[int] = []
-    for axis, taps in ((0, f[1]), (1, f[0])):
-        size, reached = x[3 - axis], y[3 - axis]
-        before = taps - 1 - padding[2 * axis]
-        after = (size - 1) * up[axis] + taps - reached * down[axis] - before  # as much as makes `size` samples
-        sides += [before, after]
-    return sides[0], sides[1], sides[2], sides[3]
-
-
-def trimmed(taps: int, up: int, before: int, after: int) -> tuple[int, Pair]:
-    """How one axis is padded after a transposed convolution with stride `up`.
-
-    It yields every partial overlap of kernel and image, so its rim holds taps - 1 samples before and taps - up after
-    those that zero-stuffing gives without padding.
-
-    Returns:
-        What the transposed convolution itself is to leave out on both sides, and the padding that remains before and
-        after; negative values crop.
-    """
-    rim = taps - 1 - before, taps - up - after
-    cut = max(min(rim), 0)
-    return cut, (cut - rim[0], cut - rim[1])
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# In plain torch
-
-
-def _resample_torch(
-    x: torch.Tensor, f: torch.Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float
-) -> torch.Tensor:
-    """One pass with a 2-D filter."""
-    _output_size(x, f, up, down, padding)
-    if torch.is_grad_enabled() and x.requires_grad:
-        return _Resample.apply(x, f, up, down, padding, flip, gain)
-    return _resample_plain(x, f, up, down, padding, flip, gain)
-
-
-def _resample_plain(
-    x: torch.Tensor, f: torch.Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float
-) -> torch.Tensor:
-    """One pass without a graph, by the CPU kernels where they can."""
-    if x.device.type == "cpu" and not cpu_kernels.is_dense(x):
-        x = x.contiguous()
-    if cpu_kernels.serve(x) and cpu_kernels.takes_filter(f):
-        size = _output_size(x, f, up, down, padding)
-        return cpu_kernels.upfirdn2d(x, f, size, up, down, (padding[0], padding[2]), flip, gain)
-    return _resample_ref(x, f, up, down, padding, flip, gain)
-
-
-class _Resample(torch.autograd.Function):
-    """A linear map whose adjoint is of the same family, so gradients of every order are this very function."""
-
-    @staticmethod
-    def forward(ctx, x, f, up, down, padding, flip, gain):
-        y = _resample_plain(x, f, up, down, padding, flip, gain)
-        ctx.save_for_backward(f)
-        ctx.args = (x.shape, y.shape, up, down, padding, flip, gain)
-        return y
-
-    @staticmethod
-    def backward(ctx, dy):
-        (f,) = ctx.saved_tensors
-        x_shape, y_shape, up, down, padding, flip, gain = ctx.args
-        back = _adjoint(x_shape, y_shape, f.shape, up, down, padding)
-        return _resample_torch(dy, f, down, up, back, not flip, gain), None, None, None, None, None, None
-
-
-def _resample_ref(
-    x: torch.Tensor, f: torch.Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float
-) -> torch.Tensor:
-    """A depthwise convolution, transposed where samples are inserted."""
-    _output_size(x, f, up, down, padding)
-    channels = x.shape[1]
-    fh, fw = f.shape
-    px0, px1, py0, py1 = padding
-    if up == (1, 1):
-        if fh == fw == 1 and down == (1, 1):
-            return _pad(x, padding) * _kernel(f, gain, x)[0]
-        kernel = _kernel(f if flip else f.flip([0, 1]), gain, x)
-        if px0 == px1 >= 0 and py0 == py1 >= 0:
-            return F.conv2d(x, kernel, stride=(down[1], down[0]), padding=(py0, px0), groups=channels)
-        return F.conv2d(_pad(x, padding), kernel, stride=(down[1], down[0]), groups=channels)
-    kernel = _kernel(f.flip([0, 1]) if flip else f, gain, x)
-    (cut_x, rest_x), (cut_y, rest_y) = trimmed(fw, up[0], px0, px1), trimmed(fh, up[1], py0, py1)
-    y = F.conv_transpose2d(x, kernel, stride=(up[1], up[0]), padding=(cut_y, cut_x), groups=channels)
-    y = _pad(y, (*rest_x, *rest_y))
-    return y if down == (1, 1) else y[:, :, :: down[1], :: down[0]].clone()
-
-
-def _kernel(f: torch.Tensor, gain: float, x: torch.Tensor) -> torch.Tensor:
-    """The taps times the gain as depthwise weights [C, 1, fh, fw] of x's dtype, multiplied at the higher precision."""
-    taps = f.to(torch.promote_types(f.dtype, x.dtype)) * gain
-    return taps.to(x.dtype).expand(x.shape[1], 1, *f.shape)
-
-
-def _pad(x: torch.Tensor, padding: tuple[int, int, int, int]) -> torch.Tensor:
-    """Zero padding first, cropping second: one side may crop into what the other has added."""
-    grow = [max(p, 0) for p in padding]
-    if any(grow):
-        x = F.pad(x, grow)
-    left, right, top, bottom = crop = [max(-p, 0) for p in padding]
-    if any(crop):  # a copy, so that callers may add to the result in place
-        x = x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right].clone()
-    return x
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# As one registered operation: compiled kernels, and what graph capture needs to know
-
-
-def _resample(
-    x: torch.Tensor, f: torch.Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float
-) -> torch.Tensor:
-    """One pass with a 2-D filter."""
-    _output_size(x, f, up, down, padding)
-    return torch.ops.sg2.upfirdn2d(x, f.float(), up, down, padding, flip, gain)
-
-
-backend.LIBRARY.define(
-    "upfirdn2d(Tensor x, Tensor f, int[] up, int[] down, SymInt[] padding, bool flip, float gain) -> Tensor"
-)
-
-
-def _resample_empty(x, f, up, down, padding, flip, gain):
-    height, width = _output_size(x, f, up, down, padding)
-    layout = torch.channels_last if plan.is_channels_last(x) else torch.contiguous_format
-    shape = (x.shape[0], x.shape[1], height, width)
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
-
-
-def _resample_now(x, f, up, down, padding, flip, gain):
-    y = _resample_empty(x, f, up, down, padding, flip, gain)
-    if y.numel() == 0:
-        return y
-    kernels = backend.kernels_for(x.device)
-    args = (tuple(up), tuple(down), (padding[0], padding[2]), flip, gain)
-    launch = None if kernels is None else plan.upfirdn2d(x, f, y, *args)
-    if kernels is None or launch is None:
-        return y.copy_(_resample_ref(x, f, tuple(up), tuple(down), tuple(padding), flip, gain))
-    backend.run(kernels, launch, x.device)
-    return y
-
-
-def _remember(ctx, inputs, output):
-    x, f, *args = inputs
-    ctx.save_for_backward(f)
-    ctx.args = (x.shape, output.shape, *args)
-
-
-def _backward(ctx, dy):
-    (f,) = ctx.saved_tensors
-    x_shape, y_shape, up, down, padding, flip, gain = ctx.args
-    back = _adjoint(x_shape, y_shape, f.shape, up, down, padding)
-    return torch.ops.sg2.upfirdn2d(dy, f, down, up, back, not flip, gain), None, None, None, None, None, None
-
-
-backend.LIBRARY.impl("upfirdn2d", _resample_now, "CompositeExplicitAutograd")
-torch.library.register_fake("sg2::upfirdn2d", _resample_empty, lib=backend.LIBRARY)
-torch.library.register_autograd("sg2::upfirdn2d", _backward, setup_context=_remember, lib=backend.LIBRARY)
 
 # ----------------------------------------------------------------------------------------------------------------------
 # The three uses
@@ -327,7 +152,11 @@ def filter2d(
     gain: float = 1,
     impl: str = "cuda",
 ) -> torch.Tensor:
-    """Filters images [N, C, H, W] at the same size; `padding` enlarges the output."""
+    """Filters images [N, C, H, W] at the same size; `padding` enlarges the output.
+
+    Raises:
+        ValueError: as `upfirdn2d`.
+    """
     return upfirdn2d(x, f, 1, 1, _centred(f, padding), flip_filter, gain, impl)
 
 
@@ -340,7 +169,11 @@ def upsample2d(
     gain: float = 1,
     impl: str = "cuda",
 ) -> torch.Tensor:
-    """Enlarges images [N, C, H, W] to [N, C, H*up, W*up] at the same brightness; `padding` refers to the output."""
+    """Enlarges images [N, C, H, W] to [N, C, H*up, W*up] at the same brightness; `padding` refers to the output.
+
+    Raises:
+        ValueError: as `upfirdn2d`.
+    """
     gain = math.prod(_parse_scaling(up), start=gain)
     return upfirdn2d(x, f, up, 1, _centred(f, padding, up=up), flip_filter, gain, impl)
 
@@ -354,5 +187,9 @@ def downsample2d(
     gain: float = 1,
     impl: str = "cuda",
 ) -> torch.Tensor:
-    """Shrinks images [N, C, H, W] to [N, C, H/down, W/down]; `padding` refers to the input."""
+    """Shrinks images [N, C, H, W] to [N, C, H/down, W/down]; `padding` refers to the input.
+
+    Raises:
+        ValueError: as `upfirdn2d`.
+    """
     return upfirdn2d(x, f, 1, down, _centred(f, padding, down=down), flip_filter, gain, impl)

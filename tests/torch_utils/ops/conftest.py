@@ -9,7 +9,7 @@ import torch
 
 from tests.torch_utils.ops import host_kernels
 from tests.torch_utils.ops.host_kernels import HostLibrary
-from torch_utils.ops import backend
+from torch_utils.ops.backend import choice
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def host_library(tmp_path_factory: pytest.TempPathFactory) -> HostLibrary:
 @pytest.fixture
 def on_host(host_library: HostLibrary, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostLibrary]:
     """Makes the registered operations use the kernels for tensors on the CPU."""
-    monkeypatch.setitem(backend._chosen, torch.device("cpu"), host_library)
+    monkeypatch.setitem(choice._chosen, torch.device("cpu"), host_library)
     host_library.launches.clear()
     host_library.seed(0)
     yield host_library

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from torch_utils.ops.backend import cache
+from torch_utils.ops.backend.launch_config import Launch
 from torch_utils.ops.backend.library import Library
-from torch_utils.ops.backend.plan import Launch
 
 COMPILER = shutil.which("g++")
 SHIM = Path(__file__).parent / "host_shim"

@@ -49,11 +49,11 @@ def test_epilogue_equals_its_definition(shape, dtype, layout) -> None:
             continue
         expected = plain(x, scale, noise, b, act, 1.3, clamp)
         if scale is None:
-            got = bias_act.bias_act(x, b, act=act, gain=1.3, clamp=clamp)
+            result = bias_act.bias_act(x, b, act=act, gain=1.3, clamp=clamp)
         else:
-            got = bias_act.scale_bias_act(x, scale, noise, b, act, 1.3, clamp)
-        torch.testing.assert_close(got, expected, rtol=1e-5 if dtype == torch.float32 else 1e-12, atol=1e-6)
-        assert got.is_contiguous(memory_format=layout)
+            result = bias_act.scale_bias_act(x, scale, noise, b, act, 1.3, clamp)
+        torch.testing.assert_close(result, expected, rtol=1e-5 if dtype == torch.float32 else 1e-12, atol=1e-6)
+        assert result.is_contiguous(memory_format=layout)
 
 
 def test_overwriting_saves_memory_but_never_a_graph(cpu_path: str) -> None:
@@ -116,10 +116,10 @@ def test_sums_over_many_pixels_are_accurate(monkeypatch: pytest.MonkeyPatch) -> 
     for layout in LAYOUTS:
         tensors = [t.clone().requires_grad_() for t in (x.to(memory_format=layout), scale, b)]
         y = bias_act.scale_bias_act(tensors[0], tensors[1], None, tensors[2], "lrelu", 1.0)
-        got = torch.autograd.grad(y.sum(), tensors[1:])
+        result = torch.autograd.grad(y.sum(), tensors[1:])
         slope = torch.where(x > 0, 1.0, 0.2).double()
-        torch.testing.assert_close(got[0][0].double(), (slope * x)[0].sum([1, 2]), rtol=2e-7, atol=0)
-        torch.testing.assert_close(got[1].double(), slope.sum([0, 2, 3]), rtol=3e-6, atol=0)  # of 0.2 itself
+        torch.testing.assert_close(result[0][0].double(), (slope * x)[0].sum([1, 2]), rtol=2e-7, atol=0)
+        torch.testing.assert_close(result[1].double(), slope.sum([0, 2, 3]), rtol=3e-6, atol=0)  # of 0.2 itself
 
 
 FIRS = [
@@ -148,10 +148,10 @@ def test_fir_equals_the_torch_path(shape, options: dict, layout) -> None:
             with pytest.raises(ValueError, match="does not fit"):
                 upfirdn2d.upfirdn2d(x, f, **options)
             continue
-        got = upfirdn2d.upfirdn2d(x, f, **options)
+        result = upfirdn2d.upfirdn2d(x, f, **options)
         tolerance = 1e-5 if dtype == torch.float32 else 1e-12
-        torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
-        assert got.is_contiguous(memory_format=layout)
+        torch.testing.assert_close(result, expected, rtol=tolerance, atol=tolerance)
+        assert result.is_contiguous(memory_format=layout)
 
 
 @pytest.mark.parametrize("options", [dict(), dict(up=2), dict(down=2), dict(padding=[-1, 2, 0, 1], groups=2)])

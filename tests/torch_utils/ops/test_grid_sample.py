@@ -11,7 +11,7 @@ from torch_utils.ops.grid_sample_gradfix import grid_sample
 
 
 def example(seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two images of two channels and places in, at the rim of, and outside of them."""
+    """Two images of two channels and places in, on the edge of, and outside of them."""
     rng = torch.Generator().manual_seed(seed)
     x = torch.randn([2, 2, 4, 5], generator=rng, dtype=dtype)
     grid = torch.rand([2, 3, 3, 2], generator=rng, dtype=dtype) * 2.6 - 1.3
@@ -38,12 +38,12 @@ def bilinear_by_hand(image: np.ndarray, x: float, y: float) -> float:
 @pytest.mark.usefixtures("each_implementation")
 def test_values_are_the_definition():
     x, grid = example()
-    got = grid_sample(x, grid).detach().numpy()
+    result = grid_sample(x, grid).detach().numpy()
     planes = x.detach().numpy()
-    for n, c, i, j in np.ndindex(*got.shape):
+    for n, c, i, j in np.ndindex(*result.shape):
         u, v = grid[n, i, j].tolist()
         want = bilinear_by_hand(planes[n, c], ((u + 1) * 5 - 1) / 2, ((v + 1) * 4 - 1) / 2)
-        assert got[n, c, i, j] == pytest.approx(want, abs=1e-12)
+        assert result[n, c, i, j] == pytest.approx(want, abs=1e-12)
 
 
 @pytest.mark.usefixtures("each_implementation")
@@ -68,8 +68,8 @@ def test_own_gradients_are_those_of_torch(monkeypatch):
     x, grid = example(seed=1, dtype=torch.float32)
     (want,) = torch.autograd.grad(grid_sample_gradfix._sample(x, grid).square().sum(), x)
     monkeypatch.setattr(grid_sample_gradfix, "implementation", "own")
-    (got,) = torch.autograd.grad(grid_sample(x, grid).square().sum(), x)
-    assert torch.allclose(got, want, atol=1e-6)
+    (result,) = torch.autograd.grad(grid_sample(x, grid).square().sum(), x)
+    assert torch.allclose(result, want, atol=1e-6)
 
 
 def test_the_adjoint_is_one(monkeypatch):
@@ -110,8 +110,8 @@ def test_no_probe_without_a_gradient(monkeypatch):
     monkeypatch.setattr(grid_sample_gradfix, "_torch_differentiates_twice", lambda device: pytest.fail("probed"))
     x, grid = example()
     with torch.no_grad():
-        got = grid_sample(x, grid)
-    assert torch.equal(got, grid_sample(x.detach(), grid))
+        result = grid_sample(x, grid)
+    assert torch.equal(result, grid_sample(x.detach(), grid))
 
 
 def test_disabled_is_torch_as_it_is(monkeypatch):

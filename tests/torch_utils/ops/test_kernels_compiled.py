@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import kernel_resources
-from torch_utils.ops import backend
-from torch_utils.ops.backend import archs, cache, nvcc, nvrtc
+from torch_utils.ops.backend import archs, build_ahead, cache, loading, nvcc, nvrtc
 from torch_utils.ops.backend.archs import Targets
 from torch_utils.ops.backend.errors import BackendError
 from torch_utils.ops.backend.library import Library
@@ -78,7 +77,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a real build by nvcc and ninja, for the oldest architecture and its PTX."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DNNLIB_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        (folder,) = backend.build_ahead([f"{ARCHS[0]}+PTX"])
+        (folder,) = build_ahead.build_ahead([f"{ARCHS[0]}+PTX"])
     return folder
 
 
@@ -115,7 +114,7 @@ def test_nvrtc_compiles_for_the_oldest_and_the_newest_architecture() -> None:
     assert re.fullmatch(r"NVRTC \d+\.\d+", compiler.version)
     known = sorted(compiler.supported_archs, key=int)
     for arch in (known[0], known[-1]):
-        image = compiler.compile(backend.single_target(compiler, arch), ("SG_DTYPES(K)=SG_F32(K)",))
+        image = compiler.compile(loading.single_target(compiler, arch), ("SG_DTYPES(K)=SG_F32(K)",))
         assert image[:4] == b"\x7fELF"
         assert b"fir4_f32_u2d1_c1w128h16" in image
         assert b"bias_act0_f32_i32" in image
@@ -124,7 +123,7 @@ def test_nvrtc_compiles_for_the_oldest_and_the_newest_architecture() -> None:
 def test_nvrtc_makes_ptx_for_gpus_it_does_not_know() -> None:
     compiler = nvrtc_or_skip()
     newest = max(map(int, compiler.supported_archs))
-    target = backend.single_target(compiler, str(newest + 10))
+    target = loading.single_target(compiler, str(newest + 10))
     assert target == Targets(ptx=(str(newest),))
     image = compiler.compile(target, ("SG_DTYPES(K)=SG_F16(K)",))
     assert f".target sm_{newest}".encode() in image
@@ -145,7 +144,7 @@ def test_an_nvrtc_build_is_kept(tmp_path, monkeypatch) -> None:
     compiled = []
     monkeypatch.setattr(nvrtc.Compiler, "compile", lambda self, targets: compiled.append(targets) or b"image")
     arch = compiler.supported_archs[-1]
-    folder = backend._folder("nvrtc", arch, backend._build_nvrtc)
+    folder = loading.find_or_build("nvrtc", arch, loading.build_nvrtc)
     assert (folder / nvrtc.IMAGE).read_bytes() == b"image"
-    assert backend._folder("nvrtc", arch, backend._build_nvrtc) == folder
+    assert loading.find_or_build("nvrtc", arch, loading.build_nvrtc) == folder
     assert compiled == [archs.Targets(sm=(arch,))]

@@ -9,8 +9,8 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from tests import tiny
-from torch_utils.ops import backend, bias_act, upfirdn2d
-from torch_utils.ops.backend import selftest
+from torch_utils.ops import bias_act, upfirdn2d
+from torch_utils.ops.backend import choice, loading, selftest
 from torch_utils.ops.backend.errors import BackendError
 
 pytestmark = [
@@ -29,11 +29,11 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Both ways to get kernels, where they are possible."""
     device = torch.device("cuda", torch.cuda.current_device())
     try:
-        loaded = backend.LOADERS[request.param](device.index)
+        loaded = loading.LOADERS[request.param](device.index)
         selftest.run(loaded, device)
     except BackendError as error:
         pytest.skip(f"{request.param}: {error}")
-    monkeypatch.setitem(backend._chosen, device, loaded)
+    monkeypatch.setitem(choice._chosen, device, loaded)
     return request.param
 
 
@@ -42,10 +42,10 @@ def randn(shape, dtype=torch.float64, layout=torch.contiguous_format, seed: int 
     return x.to(memory_format=layout) if len(shape) == 4 else x
 
 
-def assert_near(got: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype, size: float) -> None:
-    assert got.is_cuda
-    assert got.dtype == dtype
-    error = (got.cpu().double() - expected).abs().max().item()
+def assert_near(result: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype, size: float) -> None:
+    assert result.is_cuda
+    assert result.dtype == dtype
+    error = (result.cpu().double() - expected).abs().max().item()
     assert error <= SLACK * DTYPES[dtype] * size, f"off by {error} of {size}"
 
 
@@ -58,8 +58,8 @@ def test_upfirdn2d(kernels, dtype, layout) -> None:
         x, f = randn(shape, dtype, layout), randn(taps, torch.float32, seed=1)
         options = dict(up=up, down=down, padding=[taps[1], taps[1] - 2, taps[0] - 3, taps[0]], gain=1.5)
         size = upfirdn2d.upfirdn2d(x.double().abs(), f.abs(), **options, impl="ref").max().item()
-        got = upfirdn2d.upfirdn2d(x.cuda(), f.cuda(), **options)
-        assert_near(got, upfirdn2d.upfirdn2d(x.double(), f, **options, impl="ref"), dtype, size)
+        result = upfirdn2d.upfirdn2d(x.cuda(), f.cuda(), **options)
+        assert_near(result, upfirdn2d.upfirdn2d(x.double(), f, **options, impl="ref"), dtype, size)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["planes", "channels_last"])
@@ -69,8 +69,8 @@ def test_bias_act(kernels, act, dtype, layout) -> None:
     for shape, clamp in itertools.product(([1, 1, 1, 1], [2, 17, 5, 7], [2, 16, 64, 64]), (None, 0.5)):
         x, b = randn(shape, dtype, layout), randn([shape[1]], dtype, seed=1)
         expected = bias_act.bias_act(x.double(), b.double(), act=act, clamp=clamp, impl="ref")
-        got = bias_act.bias_act(x.cuda(), b.cuda(), act=act, clamp=clamp)
-        assert_near(got, expected, dtype, max(expected.abs().max().item(), 1))
+        result = bias_act.bias_act(x.cuda(), b.cuda(), act=act, clamp=clamp)
+        assert_near(result, expected, dtype, max(expected.abs().max().item(), 1))
 
 
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2), (3, 2)])
@@ -127,9 +127,9 @@ def test_other_streams_and_graphs(kernels) -> None:
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        got = upfirdn2d.upsample2d(x, f)
+        result = upfirdn2d.upsample2d(x, f)
     torch.cuda.current_stream().wait_stream(stream)
-    assert torch.equal(got, expected)
+    assert torch.equal(result, expected)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         captured = upfirdn2d.upsample2d(x, f)
@@ -148,7 +148,7 @@ def test_networks(kernels, architecture: str) -> None:
         z = torch.randn([2, 16], generator=torch.Generator().manual_seed(0)).to(device)
         images = G(z, None, noise_mode="const", force_fp32=True).detach().requires_grad_()
         (slope,) = torch.autograd.grad(D(images, None).sum(), images, create_graph=True)
-        (bend,) = torch.autograd.grad(slope.square().sum(), images)
-        results.append([t.detach().cpu() for t in (images, slope, bend)])
+        (curvature,) = torch.autograd.grad(slope.square().sum(), images)
+        results.append([t.detach().cpu() for t in (images, slope, curvature)])
     for on_cpu, on_gpu in zip(*results, strict=True):
         torch.testing.assert_close(on_gpu, on_cpu, rtol=1e-3, atol=1e-4)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from torch_utils.ops import bias_act, upfirdn2d
-from torch_utils.ops.backend import plan
+from torch_utils.ops.backend import launch_config
 
 # Largest error as a share of the largest value; for a sum, of what it would be if no terms cancelled. For the half
 # types it is their rounding, for the others that of up to 1024 terms.
@@ -26,21 +26,21 @@ def randn(shape, dtype=torch.float64, layout=torch.contiguous_format, seed: int 
     return x.to(dtype).to(memory_format=layout) if len(shape) == 4 else x.to(dtype)
 
 
-def assert_near(got: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype, size: float | None = None) -> None:
-    assert got.dtype == dtype
-    assert got.shape == expected.shape
-    error = (got.double() - expected).abs().max().item()
+def assert_near(result: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype, size: float | None = None) -> None:
+    assert result.dtype == dtype
+    assert result.shape == expected.shape
+    error = (result.double() - expected).abs().max().item()
     size = max(expected.abs().max().item(), 1e-3) if size is None else size
     assert error <= TOLERANCE[dtype] * size, f"off by {error} of {size}"
 
 
 def check_upfirdn2d(x, f, up=(1, 1), down=(1, 1), padding=(0, 0, 0, 0), flip=False, gain=1.0) -> torch.Tensor:
     """Compares the operation that is tested with the reference; returns its result."""
-    got = torch.ops.sg2.upfirdn2d(x, f, up, down, padding, flip, gain)
+    result = torch.ops.sg2.upfirdn2d(x, f, up, down, padding, flip, gain)
     options = dict(up=up, down=down, padding=padding, flip_filter=flip, impl="ref")
     size = upfirdn2d.upfirdn2d(x.double().abs(), f.abs(), gain=abs(gain), **options).max().item()
-    assert_near(got, upfirdn2d.upfirdn2d(x.double(), f, gain=gain, **options), x.dtype, size)
-    return got
+    assert_near(result, upfirdn2d.upfirdn2d(x.double(), f, gain=gain, **options), x.dtype, size)
+    return result
 
 
 # 4x4 kernels --------------------------------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ def test_fir4_sizes(on_host, up, down, dtype, layout) -> None:
     if layout == torch.channels_last:  # an image of one channel counts as planes
         assert len(used) == 2
     else:  # every width of tile has been used
-        planes = f"fir4_{plan.TAGS[dtype]}_u{up}d{down}_c1w"
+        planes = f"fir4_{launch_config.TAGS[dtype]}_u{up}d{down}_c1w"
         assert used == {kernel for kernel in on_host.kernels if kernel.startswith(planes)}
 
 
@@ -93,11 +93,11 @@ def test_fir4_cuts_tall_images_into_blocks(on_host, up, down) -> None:
 
 
 def test_fir4_more_images_than_a_grid_is_deep(on_host, monkeypatch) -> None:
-    monkeypatch.setattr(plan, "_MAX_GRID_YZ", 2)
-    plan._plan_upfirdn2d.cache_clear()
+    monkeypatch.setattr(launch_config, "_MAX_GRID_YZ", 2)
+    launch_config._configure_upfirdn2d.cache_clear()
     check_upfirdn2d(randn([5, 2, 6, 7], torch.float32), randn([4, 4], torch.float32, seed=1), padding=(2, 1, 2, 1))
     assert on_host.launches[0].grid[2] == 2
-    plan._plan_upfirdn2d.cache_clear()
+    launch_config._configure_upfirdn2d.cache_clear()
 
 
 def test_weights_of_zero_do_not_spread_infinities(on_host) -> None:
@@ -137,7 +137,7 @@ def test_general_with_64_bit_counters(on_host, dtype, layout) -> None:
     x, f = randn([2, 3, 5, 7], dtype, layout), randn([4, 4], torch.float32, seed=1)
     expected = upfirdn2d.upfirdn2d(x.double(), f, up=2, down=3, padding=[2, 1, 3, 4], gain=1.7)
     y = torch.empty(expected.shape, dtype=dtype, memory_format=layout)
-    launch = plan.upfirdn2d(x, f, y, (2, 2), (3, 3), (2, 3), False, 1.7, wide_index=True)
+    launch = launch_config.upfirdn2d(x, f, y, (2, 2), (3, 3), (2, 3), False, 1.7, wide_index=True)
     assert launch.kernel.endswith("_i64")
     on_host.launch(launch, 0, 0)
     assert_near(y, expected, dtype)
@@ -159,18 +159,19 @@ def test_data_beyond_two_to_the_31(on_host) -> None:
 def test_numbers_that_the_kernels_cannot_count_are_declined() -> None:
     meta = {"device": "meta", "dtype": torch.float32}
     x, f, y = torch.empty([1, 1, 4, 2**30], **meta), torch.empty([4, 4], **meta), torch.empty([1, 1, 8, 2**31], **meta)
-    assert plan.upfirdn2d(x, f, y, (2, 2), (1, 1), (2, 2), False, 1.0) is None
+    assert launch_config.upfirdn2d(x, f, y, (2, 2), (1, 1), (2, 2), False, 1.0) is None
     y = torch.empty([1, 1, 4, 2**30], **meta)
-    launch = plan.upfirdn2d(x, f, y, (1, 1), (1, 1), (2, 2), False, 1.0)
+    launch = launch_config.upfirdn2d(x, f, y, (1, 1), (1, 1), (2, 2), False, 1.0)
     assert launch.kernel.startswith("fir4")
     assert launch.grid[0] == 2**30 // 256
 
 
 def test_over_two_to_the_31_outputs_take_64_bit_counters() -> None:
     x, f = torch.empty([4, 2**10, 2**10, 2**10], device="meta"), torch.empty([3, 3], device="meta")
-    assert plan.upfirdn2d(x, f, x, (1, 1), (1, 1), (1, 1), False, 1.0).kernel == "upfirdn2d_f32_i64"
-    assert plan.bias_act(0, x, None, None, None, x, 1, 3, (0.2, 1.0, -1.0)).kernel == "bias_act0_f32_i64"
-    assert plan.bias_act(0, x[:1], None, None, None, x[:1], 1, 3, (0.2, 1.0, -1.0)).kernel == "bias_act0_f32_i32"
+    assert launch_config.upfirdn2d(x, f, x, (1, 1), (1, 1), (1, 1), False, 1.0).kernel == "upfirdn2d_f32_i64"
+    assert launch_config.bias_act(0, x, None, None, None, x, 1, 3, (0.2, 1.0, -1.0)).kernel == "bias_act0_f32_i64"
+    scalars = (0.2, 1.0, -1.0)
+    assert launch_config.bias_act(0, x[:1], None, None, None, x[:1], 1, 3, scalars).kernel == "bias_act0_f32_i32"
 
 
 @pytest.mark.parametrize("taps", [(4, 4), (3, 3)])
@@ -232,9 +233,11 @@ def check_bias_act(on_host, x, b, dim, act, alpha, gain, clamp) -> None:
     # output within that of the clamp was cut, nobody can tell.
     slack = 1 if dtype in (torch.float32, torch.float64) and act != "softplus" else 4
     free = bias_act.bias_act(x64.detach(), b64, dim, act, alpha, gain, impl="ref").abs()
-    told = torch.ones_like(free, dtype=torch.bool) if clamp is None else (free / clamp - 1).abs() > 2 * TOLERANCE[dtype]
-    for got, expected in ((dx, dx64.detach()), (second, second64)):
-        error = ((got.double() - expected) * told).abs().max()
+    is_clear = torch.ones_like(free, dtype=torch.bool)  # on which side of the clamp the output is
+    if clamp is not None:
+        is_clear = (free / clamp - 1).abs() > 2 * TOLERANCE[dtype]
+    for result, expected in ((dx, dx64.detach()), (second, second64)):
+        error = ((result.double() - expected) * is_clear).abs().max()
         assert error <= slack * TOLERANCE[dtype] * max(expected.abs().max(), gain), f"{act}: off by {error}"
     orders = {launch.kernel[8] for launch in on_host.launches}
     assert orders == {"0", "1", "2"}
@@ -275,7 +278,7 @@ def test_bias_act_with_64_bit_counters(on_host, order, dtype) -> None:
     b, results = randn([16], dtype, seed=3), []
     for wide in (False, True):
         y = torch.empty_like(x)
-        launch = plan.bias_act(order, x, b, dy, ddx, y, 1, 9, (0.0, 1.4, 0.8), wide)
+        launch = launch_config.bias_act(order, x, b, dy, ddx, y, 1, 9, (0.0, 1.4, 0.8), wide)
         assert launch.kernel.endswith("i64" if wide else "i32")
         on_host.launch(launch, 0, 0)
         results.append(y)
@@ -305,13 +308,13 @@ def test_bias_act_at_extreme_inputs(on_host, act) -> None:
     x = torch.tensor([-math.inf, -1e30, -200.0, -90.0, -20.0, -1e-30, -0.0, 0.0, 1e-30, 20.0, 20.5, 90.0, 200.0, 1e30,
                       math.inf, math.nan])  # fmt: skip
     for clamp in (None, 100.0):
-        got = torch.ops.sg2.bias_act(x, None, 0, act, 0.2, 1.0, clamp)
+        result = torch.ops.sg2.bias_act(x, None, 0, act, 0.2, 1.0, clamp)
         expected = bias_act.bias_act(x, None, 0, act, 0.2, 1.0, clamp, impl="ref")
-        torch.testing.assert_close(got, expected, rtol=1e-6, atol=2e-30, equal_nan=True)  # torch 2.4: exp(x) - 1
+        torch.testing.assert_close(result, expected, rtol=1e-6, atol=2e-30, equal_nan=True)  # torch 2.4: exp(x) - 1
     some = x[1:-2].requires_grad_()
     expected = torch.autograd.grad(bias_act.bias_act(some, None, 0, act, 0.2, 1.0, impl="ref").sum(), some)[0]
-    got = torch.autograd.grad(torch.ops.sg2.bias_act(some, None, 0, act, 0.2, 1.0, None).sum(), some)[0]
-    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-7)
+    result = torch.autograd.grad(torch.ops.sg2.bias_act(some, None, 0, act, 0.2, 1.0, None).sum(), some)[0]
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-7)
 
 
 # The shim itself ----------------------------------------------------------------------------------------------------
@@ -324,9 +327,9 @@ def test_conversions_of_the_shim_round_as_torch_does(on_host) -> None:
         same = torch.ops.sg2.bias_act(all_bits, None, 0, "linear", 0.0, 1.0, None)
         torch.testing.assert_close(same, all_bits, rtol=0, atol=0, equal_nan=True)
         for gain in (1 + 2**-9, 1 / 3, 1.7, 2**-12, 3e4):
-            got = torch.ops.sg2.bias_act(all_bits, None, 0, "linear", 0.0, gain, None)
+            result = torch.ops.sg2.bias_act(all_bits, None, 0, "linear", 0.0, gain, None)
             expected = (all_bits.float() * torch.tensor(gain, dtype=torch.float32)).to(dtype)
-            torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
+            torch.testing.assert_close(result, expected, rtol=0, atol=0, equal_nan=True)
 
 
 def test_all_kernels_agree_on_the_size_of_their_arguments(host_library) -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.torch_utils.ops import host_kernels
-from torch_utils.ops import backend, bias_act, upfirdn2d
-from torch_utils.ops.backend import cache
+from torch_utils.ops import bias_act, upfirdn2d
+from torch_utils.ops.backend import cache, choice
 from torch_utils.ops.backend.errors import BackendError
 
 TOLERANCE = 1e-6  # of float32, as in test_kernels_host.py
@@ -60,9 +60,9 @@ def error() -> float:
                 f = randn(4, 4, seed=len(errors))  # another one each time: shared memory keeps the last
                 options = dict(up=up, down=down, padding=[1, 2, 3, 2], gain=1.5)
                 expected = upfirdn2d.upfirdn2d(x.double(), f, **options, impl="ref")
-                got = torch.ops.sg2.upfirdn2d(x, f, [up, up], [down, down], [1, 2, 3, 2], False, 1.5)
+                result = torch.ops.sg2.upfirdn2d(x, f, [up, up], [down, down], [1, 2, 3, 2], False, 1.5)
                 size = upfirdn2d.upfirdn2d(x.double().abs(), f.abs(), **options, impl="ref").max()
-                errors.append(((got - expected).abs().max() / size).item())
+                errors.append(((result - expected).abs().max() / size).item())
     for shape, has_b in (([3, 7, 5], True), ([3, 16], True), ([3, 7], False)):  # singly; in packs; both
         x, b, dy = randn(*shape), randn(shape[1], seed=1) * has_b, randn(*shape, seed=2)
         y = torch.ops.sg2.bias_act(x, b if has_b else None, 1, "lrelu", 0.2, 1.4, 0.5)
@@ -76,7 +76,7 @@ def error() -> float:
 
 def use(library: host_kernels.HostLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
     library.seed(0)
-    monkeypatch.setitem(backend._chosen, torch.device("cpu"), library)
+    monkeypatch.setitem(choice._chosen, torch.device("cpu"), library)
 
 
 def test_without_a_mistake(host_library, monkeypatch) -> None:

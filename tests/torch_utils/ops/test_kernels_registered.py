@@ -14,7 +14,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from tests import tiny
-from torch_utils.ops import backend, bias_act
+from torch_utils.ops import bias_act, registry
 
 ops = torch.ops.sg2
 ROOT = Path(__file__).parents[3]
@@ -96,7 +96,7 @@ def test_opcheck(computed_by, layout) -> None:
 @pytest.fixture
 def registered(on_host, monkeypatch) -> None:
     """All calls go through the registered operations and the kernels, as they do on a GPU."""
-    monkeypatch.setattr(backend, "serves", lambda *tensors: True)
+    monkeypatch.setattr(registry, "uses_dispatcher", lambda *tensors: True)
 
 
 def run_networks(architecture: str) -> list[torch.Tensor]:
@@ -106,17 +106,17 @@ def run_networks(architecture: str) -> list[torch.Tensor]:
     images = G(z, None, noise_mode="const").detach().requires_grad_()
     logits = D(images, None)
     (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    (bend,) = torch.autograd.grad(slope.square().sum(), images)
-    return [images.detach(), logits.detach(), slope.detach(), bend]
+    (curvature,) = torch.autograd.grad(slope.square().sum(), images)
+    return [images.detach(), logits.detach(), slope.detach(), curvature]
 
 
 @pytest.mark.parametrize("architecture", ["skip", "resnet"])
-def test_networks_compute_the_same_by_kernels(architecture: str, on_host, monkeypatch) -> None:
+def test_networks_compute_the_same_by_kernels(architecture: str, request, monkeypatch) -> None:
     expected = run_networks(architecture)
-    assert not on_host.launches
-    monkeypatch.setattr(backend, "serves", lambda *tensors: True)
-    for ours, theirs in zip(run_networks(architecture), expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    on_host = request.getfixturevalue("on_host")
+    monkeypatch.setattr(registry, "uses_dispatcher", lambda *tensors: True)
+    for by_kernels, by_torch in zip(run_networks(architecture), expected, strict=True):
+        torch.testing.assert_close(by_kernels, by_torch, rtol=1e-4, atol=1e-5)
     used = {launch.kernel for launch in on_host.launches}
     assert {name.split("_")[2] for name in used if name.startswith("fir4")} == {"u1d1", "u1d2", "u2d1"}
     assert {name.split("_")[0] for name in used} >= {"bias", "fir4"}

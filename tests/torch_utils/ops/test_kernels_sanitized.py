@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests.torch_utils.ops import host_kernels
 from torch_utils.ops import bias_act, upfirdn2d
-from torch_utils.ops.backend import cache, plan
-from torch_utils.ops.backend.plan import Launch
+from torch_utils.ops.backend import cache, launch_config
+from torch_utils.ops.backend.launch_config import Launch
 
 DTYPES = {torch.float16: 1e-3, torch.float32: 1e-6}  # and the largest error as a share of the largest value
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -63,7 +63,7 @@ def resampling(draw: st.DrawFn) -> Case:
     expected = upfirdn2d.upfirdn2d(x.double(), f, gain=gain, **options)
     size = upfirdn2d.upfirdn2d(x.double().abs(), f.abs(), gain=abs(gain), **options)
     y = torch.empty(expected.shape, dtype=dtype, memory_format=layout)
-    launch = plan.upfirdn2d(x, f, y, (upx, upy), (downx, downy), (px0, py0), flip, gain)
+    launch = launch_config.upfirdn2d(x, f, y, (upx, upy), (downx, downy), (px0, py0), flip, gain)
     assert launch is not None
     assert special == launch.kernel.startswith("fir4") or (fh, fw) == (4, 4)
     return launch, [x, f, y], expected, size
@@ -88,7 +88,7 @@ def activation(draw: st.DrawFn) -> Case:
     out = torch.empty_like(ref)
     tensors = [ref, b, dy if order else None, ddx if order == 2 else None, out]
     scalars = (0.2, gain, -1.0 if clamp is None else clamp)
-    launch = plan.bias_act(order, *tensors, dim, bias_act.activation_funcs[act].cuda_idx, scalars)
+    launch = launch_config.bias_act(order, *tensors, dim, bias_act.activation_funcs[act].cuda_idx, scalars)
     return launch, [t for t in tensors if t is not None], expected, expected.abs().max() + dy.double().abs()
 
 
@@ -96,9 +96,9 @@ def activation(draw: st.DrawFn) -> Case:
 @given(cases=st.lists(st.one_of(resampling(), activation()), min_size=40, max_size=60))
 def test_no_access_outside_of_buffers(sanitized, cases: list[Case]) -> None:
     results = host_kernels.replay(sanitized, [case[:2] for case in cases])
-    for (launch, _, expected, size), got in zip(cases, results, strict=True):
-        error = (got.double() - expected).abs().max()
-        assert error <= DTYPES[got.dtype] * size.max(), f"{launch.kernel}: off by {error}"
+    for (launch, _, expected, size), result in zip(cases, results, strict=True):
+        error = (result.double() - expected).abs().max()
+        assert error <= DTYPES[result.dtype] * size.max(), f"{launch.kernel}: off by {error}"
 
 
 MUTATIONS = {  # name → text in upfirdn2d.cuh, what stands there instead, what the sanitizer says
@@ -119,7 +119,7 @@ def test_sanitizers_notice(name: str, tmp_path: Path) -> None:
     program = host_kernels.build(tmp_path / "kernels", kernels=kernels, flags=FLAGS, sources=sources)
     x, f = randn([1, 1, 31, 32], torch.float32), randn([4, 4], torch.float32)
     y = torch.empty([1, 1, 31, 32])
-    launch = plan.upfirdn2d(x, f, y, (1, 1), (1, 1), (1, 1), False, 1.0)
+    launch = launch_config.upfirdn2d(x, f, y, (1, 1), (1, 1), (1, 1), False, 1.0)
     assert launch is not None
     with pytest.raises(AssertionError, match=message):
         host_kernels.replay(program, [(launch, [x, f, y])])

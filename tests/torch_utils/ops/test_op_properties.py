@@ -50,8 +50,8 @@ def test_upfirdn2d_equals_definition(shape, taps, up, down, padding, flip, chann
             upfirdn2d.upfirdn2d(x, f, **args)
         return
     expected = naive_upfirdn2d(x.numpy(), f.double().numpy(), up, down, padding, flip, 1.7)
-    got = upfirdn2d.upfirdn2d(x, f, **args)
-    np.testing.assert_allclose(got.numpy(), expected, atol=1e-10)
+    result = upfirdn2d.upfirdn2d(x, f, **args)
+    np.testing.assert_allclose(result.numpy(), expected, atol=1e-10)
     with_graph = upfirdn2d.upfirdn2d(x.requires_grad_(), f, **args)
     np.testing.assert_allclose(with_graph.detach().numpy(), expected, atol=1e-10)
 
@@ -159,18 +159,18 @@ def test_setup_filter() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: bias_act.bias_act(x, act="gelu"), "unknown activation 'gelu'"),
-        (lambda x: bias_act.bias_act(x, clamp=-1), "clamp must not be negative"),
+        (lambda x: bias_act.bias_act(x, act="gelu"), "expected an activation of linear, .* found 'gelu'"),
+        (lambda x: bias_act.bias_act(x, clamp=-1), "expected clamp ≥ 0, found -1"),
         (lambda x: bias_act.bias_act(x, torch.zeros(3)), r"bias \(3,\) does not fit axis 1"),
-        (lambda x: bias_act.bias_act(x, impl="cpu"), "impl is 'cuda' or 'ref'"),
-        (lambda x: upfirdn2d.upfirdn2d(x, None, impl="x"), "impl is 'cuda' or 'ref'"),
+        (lambda x: bias_act.bias_act(x, impl="cpu"), "expected impl 'cuda' or 'ref', found"),
+        (lambda x: upfirdn2d.upfirdn2d(x, None, impl="x"), "expected impl 'cuda' or 'ref', found"),
         (lambda x: upfirdn2d.upfirdn2d(x[0], None), r"expected images \[N, C, H, W\]"),
-        (lambda x: upfirdn2d.upfirdn2d(x, None, up=0), "scaling factors are integers"),
-        (lambda x: upfirdn2d.upfirdn2d(x, None, padding=[1, 2, 3]), "padding has 1, 2 or 4 values"),
+        (lambda x: upfirdn2d.upfirdn2d(x, None, up=0), "expected scaling factors ≥ 1, found"),
+        (lambda x: upfirdn2d.upfirdn2d(x, None, padding=[1, 2, 3]), "expected padding of 1, 2 or 4 values, found"),
         (lambda x: upfirdn2d.setup_filter(torch.ones(2, 2, 2)), "taps of rank 0, 1 or 2"),
-        (lambda x: upfirdn2d.setup_filter(torch.ones(2, 2), separable=True), "cannot be kept separable"),
+        (lambda x: upfirdn2d.setup_filter(torch.ones(2, 2), separable=True), "expected taps of rank 1"),
         (lambda x: conv2d_resample.conv2d_resample(x, torch.ones(1, 2, 1, 1)), "of one dtype"),
-        (lambda x: conv2d_resample.conv2d_resample(x, torch.ones(1, 2, 1, 1).double(), up=0), "integers ≥ 1"),
+        (lambda x: conv2d_resample.conv2d_resample(x, torch.ones(1, 2, 1, 1).double(), up=0), "up and down ≥ 1"),
     ],
 )
 def test_errors(call, message: str) -> None:

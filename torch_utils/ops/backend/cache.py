@@ -57,13 +57,13 @@ def key(kind: str) -> str:
 
 def entries() -> list[tuple[Path, dict[str, Any]]]:
     """All builds, whatever they fit, with their manifests."""
-    found = []
+    builds = []
     for path in sorted(root().glob("*/manifest.json")):
         try:
-            found.append((path.parent, json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError):  # somebody else's doing; there is nothing to use in it
+            builds.append((path.parent, json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError):  # not written by this program; skip it
             continue
-    return found
+    return builds
 
 
 def find(kind: str, covers: Callable[[Targets], bool]) -> Path | None:
@@ -81,7 +81,7 @@ def get(kind: str, targets: Targets, build: Callable[[Path], dict[str, Any]]) ->
     Args:
         kind: "ninja" or "nvrtc".
         targets: what it has to contain.
-        build: fills a folder and returns what else the manifest shall say.
+        build: fills a folder and returns further entries of the manifest.
 
     Raises:
         BackendError: from `build`, or another process has been holding the lock for too long.

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from dnnlib.util import UserError
-from torch_utils.ops import backend, cpu_kernels, grid_sample_gradfix
+from dnnlib.errors import UserError
+from torch_utils.ops import cpu_kernels, grid_sample_gradfix, registry, settings
 
-from . import archs, cache, driver, nvcc, nvrtc
+from . import archs, cache, choice, driver, nvcc, nvrtc
 from .errors import BackendError
 
 Row = tuple[str, str]
@@ -60,7 +60,7 @@ def _compilers() -> list[Row]:
 
 def _settings() -> list[Row]:
     listed = os.environ.get("TORCH_CUDA_ARCH_LIST") or "not set: each build is for the GPU it is made for"
-    return [("SG_OPS", backend.mode), ("TORCH_CUDA_ARCH_LIST", listed), ("builds in", str(cache.root()))]
+    return [("SG_OPS", settings.mode), ("TORCH_CUDA_ARCH_LIST", listed), ("builds in", str(cache.root()))]
 
 
 def _builds() -> list[str]:
@@ -82,32 +82,37 @@ def _operations() -> list[str]:
     devices = [torch.device("cpu"), *[torch.device("cuda", index) for index in range(torch.cuda.device_count())]]
     lines = []
     for device in devices:
-        try:
-            kernels = backend.kernels_for(device)
-            compiled = "plain torch" if kernels is None else f"compiled kernels ({kernels.name})"
-            compiled = cpu_kernels.describe() if device.type == "cpu" else compiled
-        except UserError as error:
-            compiled = f"none: {error}"
         sampling = "own derivatives" if grid_sample_gradfix._use_own(device.type) else "torch's"
-        lines += [
-            f"On {device}:",
-            f"  upfirdn2d, bias_act      {compiled}",
-            "  conv2d_resample          torch's convolutions with upfirdn2d",
-            "  fma, conv2d_gradfix      torch's",
-            f"  grid_sample_gradfix      {sampling}",
-            *[f"  not faster because       {reason}" for reason in _why(device)],
+        rows = [(name, _implementation(op, device)) for name, op in registry.operations().items()]
+        rows += [
+            ("conv2d_resample", "torch's convolutions with upfirdn2d"),
+            ("filtered_lrelu", "upfirdn2d and bias_act"),
+            ("fma, conv2d_gradfix", "torch's"),
+            ("grid_sample_gradfix", sampling),
         ]
+        rows += [("not faster because", reason) for reason in _why(device)]
+        lines += [f"On {device}:", *[f"  {name:<24} {text}" for name, text in rows]]
     if len(devices) == 1:
         build = "has no CUDA in it" if torch.version.cuda is None and torch.version.hip is None else "finds no GPU"
         lines.append(f"On cuda: nothing, this PyTorch {build}.")
     return lines
 
 
+def _implementation(op: registry.Op, device: torch.device) -> str:
+    if device.type == "cpu":
+        return "plain torch" if op.cpu is None else cpu_kernels.describe()
+    try:
+        kernels = None if op.cuda is None else choice.kernels_for(device)
+    except UserError as error:
+        return f"none: {error}"
+    return "plain torch" if kernels is None else f"compiled kernels ({kernels.name})"
+
+
 def _why(device: torch.device) -> list[str]:
     if device.type == "cpu":
         return []
-    asked = ["SG_OPS=ref asks for plain torch"] if backend.mode == "ref" else []
-    return [*asked, *backend.reasons(device)]
+    asked = ["SG_OPS=ref asks for plain torch"] if settings.mode == "ref" else []
+    return [*asked, *choice.reasons(device)]
 
 
 def _try(find: Callable[[], str]) -> str:

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from .errors import BackendError
-from .plan import THREADS, Launch
+from .launch_config import THREADS, Launch
 
 LIBRARY = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 
@@ -78,7 +78,11 @@ class Module:
             driver.call("cuModuleLoadData", ctypes.byref(self._module), image + b"\0")
 
     def check(self, device: int) -> None:
-        """Raises BackendError unless this is the device that the image was loaded on."""
+        """Checks that this is the device that the image was loaded on.
+
+        Raises:
+            BackendError: it is another one.
+        """
         if device != self._device:
             raise BackendError(f"the module was loaded on GPU {self._device}, not {device}")
 

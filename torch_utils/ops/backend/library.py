@@ -6,7 +6,7 @@ import ctypes
 from pathlib import Path
 
 from .errors import BackendError
-from .plan import Launch
+from .launch_config import Launch
 
 
 class Library:
@@ -38,7 +38,11 @@ class Library:
         return self._lib.sg_params_size(self._index[kernel])
 
     def check(self, device: int) -> None:
-        """Raises BackendError unless the library has code that the device can run."""
+        """Checks that the library has code that the device can run.
+
+        Raises:
+            BackendError: it has none.
+        """
         self._raise_if(self._lib.sg_check(device))
 
     def launch(self, launch: Launch, device: int, stream: int) -> None:

@@ -65,18 +65,26 @@ def find_ninja() -> Path:
 
 @functools.cache
 def version(nvcc: Path) -> str:
-    """Such as "nvcc 13.0.88"."""
+    """Such as "nvcc 13.0.88".
+
+    Raises:
+        BackendError: it cannot be run.
+    """
     match = re.search(r"V(\d[\d.]*)", run([str(nvcc), "--version"]))
     return f"nvcc {match[1]}" if match else "nvcc of unknown version"
 
 
 @functools.cache
 def supported_archs(nvcc: Path) -> list[str]:
-    """The architectures it compiles for, such as "90"."""
-    found = re.findall(r"compute_(\d+)\b", run([str(nvcc), "--list-gpu-arch"]))
-    if not found:
+    """The architectures it compiles for, such as "90".
+
+    Raises:
+        BackendError: it cannot be run, or names none.
+    """
+    architectures = re.findall(r"compute_(\d+)\b", run([str(nvcc), "--list-gpu-arch"]))
+    if not architectures:
         raise BackendError(f"{nvcc} --list-gpu-arch names no architecture")
-    return found
+    return architectures
 
 
 def build(folder: Path, targets: Targets) -> dict[str, Any]:
@@ -112,7 +120,11 @@ def _ninja_file(nvcc: Path, targets: Targets) -> str:
 
 
 def run(command: list[str], folder: Path | None = None) -> str:
-    """Runs a tool, and ends all that it started if it takes too long; its output."""
+    """Runs a tool, and ends all that it started if it takes too long; its output.
+
+    Raises:
+        BackendError: it cannot be run, fails or takes too long.
+    """
     try:
         process = subprocess.Popen(
             command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",

@@ -126,9 +126,9 @@ def _candidates() -> Iterator[str]:
     fits = [path for path in files if major and re.search(rf"(\.so\.|64_){major}", path.name)]
     yield from map(str, dict.fromkeys([*fits, *files]))
     for name in {"nvrtc", f"nvrtc64_{major}0_0"}:
-        found = ctypes.util.find_library(name)
-        if found:
-            yield found
+        library = ctypes.util.find_library(name)
+        if library:
+            yield library
 
 
 def _is_nvrtc(name: str) -> bool:

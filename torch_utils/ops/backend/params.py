@@ -7,6 +7,8 @@ from typing import ClassVar
 
 
 class Upfirdn2dParams(ctypes.Structure):
+    """The arguments of the upfirdn2d kernels."""
+
     _fields_: ClassVar = [
         ("x", ctypes.c_void_p),
         ("f", ctypes.c_void_p),
@@ -40,6 +42,8 @@ class Upfirdn2dParams(ctypes.Structure):
 
 
 class BiasActParams(ctypes.Structure):
+    """The arguments of the bias_act kernels."""
+
     _fields_: ClassVar = [
         ("ref", ctypes.c_void_p),
         ("b", ctypes.c_void_p),

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 import torch.nn.functional as F
 
-from . import plan
+from . import launch_config
 from .errors import BackendError
-from .plan import Launch
+from .kernels import Kernels, queue
+from .launch_config import Launch
 
 _LRELU = 3
-
-
-class Kernels(Protocol):
-    """Compiled kernels: a library or a module."""
-
-    name: str
-
-    def check(self, device: int) -> None: ...
-
-    def launch(self, launch: Launch, device: int, stream: int) -> None: ...
 
 
 def run(kernels: Kernels, device: torch.device) -> None:
@@ -40,13 +29,13 @@ def run(kernels: Kernels, device: torch.device) -> None:
                 y = torch.empty(expected.shape, dtype=dtype, device=device, memory_format=layout)
                 images = x.to(device, dtype, memory_format=layout)
                 filter_ = taps.to(device)
-                launch = plan.upfirdn2d(images, filter_, y, (up, up), (down, down), (2, 2), False, 1.0)
+                launch = launch_config.upfirdn2d(images, filter_, y, (up, up), (down, down), (2, 2), False, 1.0)
                 assert launch is not None
                 _check(kernels, launch, y, expected, device)
     for dtype in (torch.float32, torch.float16):
         images, y = x.to(device, dtype), torch.empty(x.shape, dtype=dtype, device=device)
         b = torch.tensor([0.5, -0.25, 1.0], dtype=dtype, device=device)
-        launch = plan.bias_act(0, images, b, None, None, y, 1, _LRELU, (0.2, 2.0, 1.5))
+        launch = launch_config.bias_act(0, images, b, None, None, y, 1, _LRELU, (0.2, 2.0, 1.5))
         expected = (F.leaky_relu(x + b.cpu().float()[:, None, None], 0.2) * 2).clamp(-1.5, 1.5)
         _check(kernels, launch, y, expected, device)
 
@@ -63,8 +52,7 @@ def _resampled(x: torch.Tensor, taps: torch.Tensor, up: int, down: int) -> torch
 def _check(
     kernels: Kernels, launch: Launch, y: torch.Tensor, expected: torch.Tensor, device: torch.device
 ) -> None:
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    kernels.launch(launch, device.index or 0, stream)
+    queue(kernels, launch, device)
     error = (y.float().cpu() - expected).abs().max().item()
     limit = (1e-5 if y.dtype == torch.float32 else 5e-3) * expected.abs().max().item()
     if not error <= limit:

@@ -42,7 +42,7 @@ template <int ACT, typename A> __device__ inline A activate(A v, A alpha) {
 }
 
 // f'(v), given v (which only swish looks at) and u = f(v).
-template <int ACT, typename A> __device__ inline A slope(A v, A u, A alpha) {
+template <int ACT, typename A> __device__ inline A d_act(A v, A u, A alpha) {
     if (ACT == RELU) return u > A(0) ? A(1) : A(0);
     if (ACT == LRELU) return u > A(0) ? A(1) : alpha;
     if (ACT == TANH) return A(1) - u * u;
@@ -57,8 +57,8 @@ template <int ACT, typename A> __device__ inline A slope(A v, A u, A alpha) {
     return A(1);
 }
 
-// The derivative of slope(): by u, but for swish by v.
-template <int ACT, typename A> __device__ inline A bend(A v, A u) {
+// The derivative of d_act(): by u, but for swish by v.
+template <int ACT, typename A> __device__ inline A d2_act(A v, A u) {
     if (ACT == TANH) return A(-2) * u;
     if (ACT == SIGMOID) return A(1) - A(2) * u;
     if (ACT == ELU || ACT == SELU) return u > A(0) ? A(0) : A(1);
@@ -89,8 +89,8 @@ __device__ inline A bias_act_element(A ref, A b, A dy, A ddx, const BiasActScala
         // A saved y is clipped already: one at the limit was cut (or just touches it, which cannot be told apart).
         if (s.clamped && (ACT == SWISH ? size > s.clamp : size >= s.stored_clamp)) return A(0);
         const A u = ACT == SWISH ? A(0) : y / s.gain;
-        if (ORDER == 1) return dy * s.gain * slope<ACT>(v, u, s.alpha);
-        return ddx * dy * (ACT == SWISH ? s.gain : A(1)) * bend<ACT>(v, u);  // du/dy = 1 / gain cancels the gain
+        if (ORDER == 1) return dy * s.gain * d_act<ACT>(v, u, s.alpha);
+        return ddx * dy * (ACT == SWISH ? s.gain : A(1)) * d2_act<ACT>(v, u);  // du/dy = 1 / gain cancels the gain
     }
 }
 

@@ -26,7 +26,7 @@ struct Epilogue {
 };
 
 template <typename T>
-inline T bend(T v, T low, T high, T clamp) {
+inline T activate(T v, T low, T high, T clamp) {
     v *= v < 0 ? low : high;
     v = v < -clamp ? -clamp : v;
     return v > clamp ? clamp : v;
@@ -34,13 +34,13 @@ inline T bend(T v, T low, T high, T clamp) {
 
 // One row of channels (channels_last) of image n.
 template <typename T, bool SCALE, bool BIAS>
-inline void bend_row(const T* x, T* y, i64 c, const T* scale, const T* b, T noise, T low, T high, T clamp) {
+inline void activate_row(const T* x, T* y, i64 c, const T* scale, const T* b, T noise, T low, T high, T clamp) {
 #pragma omp simd
     for (i64 j = 0; j < c; j++) {
         T v = SCALE ? x[j] * scale[j] : x[j];
         v += noise;
         if (BIAS) v += b[j];
-        y[j] = bend(v, low, high, clamp);
+        y[j] = activate(v, low, high, clamp);
     }
 }
 
@@ -56,10 +56,10 @@ void epilogue(const T* x, T* y, i64 n, i64 c, i64 pixels, bool last, const Epilo
             const T* scale = e.scale ? e.scale + image * c : nullptr;
             const T* in = x + row * c;
             T* out = y + row * c;
-            if (scale && e.b) bend_row<T, true, true>(in, out, c, scale, e.b, noise, low, high, clamp);
-            else if (scale) bend_row<T, true, false>(in, out, c, scale, e.b, noise, low, high, clamp);
-            else if (e.b) bend_row<T, false, true>(in, out, c, scale, e.b, noise, low, high, clamp);
-            else bend_row<T, false, false>(in, out, c, scale, e.b, noise, low, high, clamp);
+            if (scale && e.b) activate_row<T, true, true>(in, out, c, scale, e.b, noise, low, high, clamp);
+            else if (scale) activate_row<T, true, false>(in, out, c, scale, e.b, noise, low, high, clamp);
+            else if (e.b) activate_row<T, false, true>(in, out, c, scale, e.b, noise, low, high, clamp);
+            else activate_row<T, false, false>(in, out, c, scale, e.b, noise, low, high, clamp);
         }
         return;
     }
@@ -71,10 +71,10 @@ void epilogue(const T* x, T* y, i64 n, i64 c, i64 pixels, bool last, const Epilo
         T* out = y + plane * pixels;
         if (noise) {
 #pragma omp simd
-            for (i64 i = 0; i < pixels; i++) out[i] = bend(in[i] * scale + noise[i] + b, low, high, clamp);
+            for (i64 i = 0; i < pixels; i++) out[i] = activate(in[i] * scale + noise[i] + b, low, high, clamp);
         } else {
 #pragma omp simd
-            for (i64 i = 0; i < pixels; i++) out[i] = bend(in[i] * scale + b, low, high, clamp);
+            for (i64 i = 0; i < pixels; i++) out[i] = activate(in[i] * scale + b, low, high, clamp);
         }
     }
 }
@@ -91,7 +91,7 @@ struct Gradients {
 };
 
 template <typename T>
-inline T unbend(T dy, T y, T low, T high, T clamp) {
+inline T d_activate(T dy, T y, T low, T high, T clamp) {
     T d = dy * (y > 0 ? high : low);
     d = y >= clamp ? T(0) : d;
     return y <= -clamp ? T(0) : d;
@@ -114,7 +114,7 @@ void gradients_last(const Gradients<T>& g, i64 n, i64 c, i64 pixels, i64 parts, 
                 const T *dy = g.dy + at, *y = g.y ? g.y + at : nullptr;
                 if (y) {
 #pragma omp simd
-                    for (i64 j = 0; j < c; j++) d[j] = unbend(dy[j], y[j], low, high, clamp);
+                    for (i64 j = 0; j < c; j++) d[j] = d_activate(dy[j], y[j], low, high, clamp);
                 } else {
 #pragma omp simd
                     for (i64 j = 0; j < c; j++) d[j] = dy[j] * high;
@@ -170,7 +170,7 @@ void gradients_planes(const Gradients<T>& g, i64 n, i64 c, i64 pixels, int threa
                 T sum_b = 0, sum_s = 0;
                 if (y) {
 #pragma omp simd
-                    for (i64 i = 0; i < size; i++) d[i] = unbend(dy[i], y[i], low, high, clamp);
+                    for (i64 i = 0; i < size; i++) d[i] = d_activate(dy[i], y[i], low, high, clamp);
                 } else {
 #pragma omp simd
                     for (i64 i = 0; i < size; i++) d[i] = dy[i] * high;

@@ -1,4 +1,4 @@
-// Every kernel by its name. The names are what Python asks for (torch_utils/ops/backend/plan.py).
+// Every kernel by its name. The names are what Python asks for (torch_utils/ops/backend/launch_config.py).
 //
 // SG_DTYPES may be defined as a shorter list, to compile less.
 #pragma once

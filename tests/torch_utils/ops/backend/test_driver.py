@@ -12,8 +12,8 @@ from tests.torch_utils.ops import host_kernels
 from torch_utils.ops.backend import selftest
 from torch_utils.ops.backend.driver import Driver, Module
 from torch_utils.ops.backend.errors import BackendError
+from torch_utils.ops.backend.launch_config import Launch
 from torch_utils.ops.backend.params import BiasActParams
-from torch_utils.ops.backend.plan import Launch
 
 pytestmark = pytest.mark.skipif(host_kernels.COMPILER is None, reason="needs a host compiler (g++)")
 

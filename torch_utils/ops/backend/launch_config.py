@@ -1,4 +1,4 @@
-"""Decides which kernel a call uses, on what grid, with which arguments. Touches no device."""
+"""Launch configurations: which kernel a call uses, on what grid, with which arguments. Touches no device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TAGS = {torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "f32", torc
 
 
 class Launch(NamedTuple):
-    """One kernel call."""
+    """The launch configuration of one kernel call; every block has `THREADS` threads."""
 
     kernel: str
     grid: tuple[int, int, int]
@@ -39,6 +39,7 @@ class Tile(NamedTuple):
     height: int
 
     def kernel(self, dtype: torch.dtype) -> str:
+        """The name of the kernel with this tile."""
         up, down, channels, width, height = self
         return f"fir4_{TAGS[dtype]}_u{up}d{down}_c{channels}w{width}h{height}"
 
@@ -61,7 +62,7 @@ def tile_for(dtype: torch.dtype, up: int, down: int, out_w: int, channels_last: 
 
 
 def is_channels_last(x: torch.Tensor) -> bool:
-    """Whether images are stored pixel by pixel. Where the shape leaves it open, they are not."""
+    """Whether images [N, C, H, W] are stored pixel by pixel. Where the shape leaves it open, they are not."""
     if x.is_contiguous():
         return False
     return x.is_contiguous(memory_format=torch.channels_last) or (x.shape[1] > 1 and x.stride(1) < x.stride(3))
@@ -107,22 +108,22 @@ def upfirdn2d(
     Returns:
         None if a number is beyond what the kernels count with.
     """
-    plan = _plan_upfirdn2d(
+    configuration = _configure_upfirdn2d(
         _Geometry(
             x.dtype, tuple(x.shape), x.stride(), tuple(f.shape), f.stride(), tuple(y.shape), y.stride(),
             is_channels_last(y), up, down, pad, flip, gain, wide_index,
         )
     )
-    if plan is None:
+    if configuration is None:
         return None
-    kernel, grid, template = plan
+    kernel, grid, template = configuration
     params = Upfirdn2dParams.from_buffer_copy(template)
     params.x, params.f, params.y = x.data_ptr(), f.data_ptr(), y.data_ptr()
     return Launch(kernel, grid, params)
 
 
 @functools.lru_cache(maxsize=4096)
-def _plan_upfirdn2d(g: _Geometry) -> tuple[str, tuple[int, int, int], bytes] | None:
+def _configure_upfirdn2d(g: _Geometry) -> tuple[str, tuple[int, int, int], bytes] | None:
     (n, channels, h, w), (fh, fw), (_, _, out_h, out_w) = g.x_shape, g.f_shape, g.y_shape
     reach = [max(size * up, out * down) + abs(pad) + taps for size, up, out, down, pad, taps in
              [(w, g.up[0], out_w, g.down[0], g.pad[0], fw), (h, g.up[1], out_h, g.down[1], g.pad[1], fh)]]
@@ -179,9 +180,9 @@ def bias_act(
     """The launch that computes bias_act (order 0) or its first or second derivative; see csrc/bias_act.cuh.
 
     Args:
-        ref, dy, ddx, out: of one shape and dtype, all contiguous or all channels_last; dy and ddx only where the order
-            needs them.
-        b: bias, dense; None for none.
+        ref, dy, ddx, out: of one shape [...] and dtype, all contiguous or all channels_last; dy and ddx only where the
+            order needs them.
+        b: bias [out.shape[dim]], dense; None for none.
         dim: the axis of the bias.
         act: number of the activation, 1 to 9.
         scalars: alpha, gain and clamp; a negative clamp is none.
