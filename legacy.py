@@ -53,29 +53,29 @@ def main(source: str, dest: str, force_fp16: bool, trust_pickle: bool) -> None:
       # A BigGAN, for programs that read the public files.
       python legacy.py --source=biggan-student.pkl --dest=student-folder
     """
+    from training import architectures
     from training.checkpoints.pickles import open_networks, save_networks, snapshot_data
 
     if os.path.exists(dest) and os.path.exists(source) and os.path.samefile(source, dest):
         raise UserError(f"--dest: {dest} is what --source names; name another")
     data = open_networks(source, force_fp16=force_fp16, trust_pickle=trust_pickle)
-    if hasattr(data["G_ema"], "options") and not dest.endswith(".pkl"):
-        _save_folder({name: data[name] for name in ("G", "D", "G_ema")}, dest)
+    family = architectures.find(data["G_ema"])
+    if family is not None and family.files is not None and not dest.endswith(".pkl"):
+        _save_folder(family.module("files"), {name: data[name] for name in ("G", "D", "G_ema")}, dest)
     else:
         networks = {name: data[name] for name in ("G", "D", "G_ema", "augment_pipe")}
         save_networks(snapshot_data(networks, data["training_set_kwargs"]), dest)
     click.echo(f"{dest}: the networks of {source}")
 
 
-def _save_folder(networks: dict[str, Any], folder: str) -> None:
-    """A BigGAN as the files of the public code."""
-    from training.biggan import checkpoints as biggan_checkpoints
-
+def _save_folder(files: Any, networks: dict[str, Any], folder: str) -> None:
+    """Networks as the files of their family's public code."""
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise UserError(f"--dest: {folder} is a file; a BigGAN is written into a folder, or as a name ending in .pkl")
     for name, network in networks.items():
-        for obstacle in biggan_checkpoints.unknown_to_public_code(network):
+        for obstacle in files.unknown_to_public_code(network):
             click.echo(f"Warning: the public code cannot load {name}: {obstacle}", err=True)
-    biggan_checkpoints.save_checkpoint(folder, networks)
+    files.save_checkpoint(folder, networks)
 
 
 if __name__ == "__main__":

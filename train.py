@@ -5,21 +5,25 @@ import os
 import re
 import shutil
 import sys
+from types import ModuleType
 from typing import Any
 
 import click
 
 import dnnlib
-from dgl import options as dgl_options
 from dnnlib import EasyDict
 from dnnlib.cli import CommaList, Command, device_option, trust_pickle_option
 from dnnlib.files import check_writable_dir, new_run_dir, next_run_dir
 from dnnlib.util import UserError
-from training.biggan import options as config_biggan
+from training import architectures, options, run_config
+from training.run_config import RunConfig
 
-PRESET_NAMES = [
-    "auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", config_biggan.CFG, *dgl_options.CFGS,
-]
+PLUGINS: list[ModuleType] = []
+
+# The plugin that compresses trained networks: without its folder and these lines, this is a complete StyleGAN2-ADA.
+from dgl import options as dgl_options  # noqa: E402
+
+PLUGINS.append(dgl_options)
 AUGPIPE_NAMES = [
     "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc",
 ]
@@ -36,11 +40,38 @@ class PowerOfTwo(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         number = int(value) if re.fullmatch(r"\d+", str(value)) else 0
         if number < 1 or number & (number - 1):
-            self.fail(f"expected a power of two of at least 1, got {value!r}", param, ctx)
+            self.fail(f"expected a power of two of at least 1, found {value!r}", param, ctx)
         return number
 
 
-@click.command(cls=Command, context_settings={"show_default": False})
+class Preset(click.ParamType):
+    """Option type: a preset of any family that is registered."""
+
+    name = "choice"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return f"[{'|'.join(architectures.preset_names())}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in architectures.preset_names():
+            known = ", ".join(map(repr, architectures.preset_names()))
+            self.fail(f"{value!r} is not one of {known}.", param, ctx)
+        return value
+
+
+def family_options(command: Any) -> Any:
+    """Decorator: adds the options of every family and plugin."""
+    modules = [row.module("options") for row in architectures.rows()]
+    for module in reversed([*modules, *PLUGINS]):
+        command = module.add(command)
+    return command
+
+
+# Field of the library → the option that sets it.
+FIELDS = {"total_kimg": "kimg", "batch_size": "batch", "num_gpus": "gpus", "random_seed": "seed", "url": "resume"}
+
+
+@click.command(cls=Command, fields=FIELDS, context_settings={"show_default": False})
 # What is learnt, and where the run goes.
 @click.option("--data", help="Training data, a folder or a zip made by dataset_tool.py.  "
               "[required unless resuming a run]", metavar="PATH")
@@ -51,7 +82,7 @@ class PowerOfTwo(click.ParamType):
               metavar="INT")
 @click.option("--outdir", help="Parent of the run directories.  [required unless resuming a run]", metavar="DIR")
 @click.option("--desc", help="Text to add to the name of the run directory.", metavar="STR")
-@click.option("--cfg", help="Preset.  [default: auto]", type=click.Choice(PRESET_NAMES), default="auto")
+@click.option("--cfg", help="Preset.  [default: auto]", type=Preset(), default="auto")
 @click.option("--seed", help="Where all random numbers start from.  [default: 0]",
               type=click.IntRange(min=0), default=0, metavar="INT")
 @click.option("-n", "--dry-run", help="Print the resolved options and exit, creating nothing.", is_flag=True)
@@ -114,10 +145,9 @@ class PowerOfTwo(click.ParamType):
               metavar="BOOL")
 @click.option("--nobench", help="No cuDNN benchmarking.  [default: false]", type=bool, metavar="BOOL")
 @device_option
-@config_biggan.add
-@dgl_options.add
+@family_options
 @click.pass_context
-def main(ctx: click.Context, **options: Any) -> None:
+def main(ctx: click.Context, **values: Any) -> None:
     """Train a GAN: StyleGAN2 with adaptive discriminator augmentation, or, with --cfg=dgl, a compressed student of a
     trained one under its teacher's discriminator (DGL-GAN).
 
@@ -147,27 +177,28 @@ def main(ctx: click.Context, **options: Any) -> None:
     those on CIFAR-10. biggan trains a class-conditional BigGAN with the settings of its image size. dgl and dgl-biggan
     take their architecture from --teacher.
     """
-    asked = EasyDict(options)
-    given = {name for name in asked if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
-    speaks = os.environ.get("RANK", "0") == "0"  # under torchrun every process comes here
-    _set_up_logging(speaks)
-    _take_over_processes(asked, given)
-    if asked.detector:
+    opts = EasyDict(values)
+    given = {name for name in opts if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
+    is_main = os.environ.get("RANK", "0") == "0"  # under torchrun every process comes here
+    _set_up_logging(is_main)
+    _take_over_processes(opts, given)
+    if opts.detector:
         from metrics import detector
 
-        detector.check_given(asked.detector)
-    run_dir = _run_to_continue(asked)
+        detector.check_given(opts.detector)
+    run_dir = _run_to_resume(opts)
+    resume = run_dir is not None
     if run_dir is not None:
-        plan = _continued(run_dir, asked, given)
+        config = _resumed(run_dir, opts, given)
     else:
-        plan = _configured(asked, given)
-        run_dir = str(next_run_dir(asked.outdir, plan.pop("description")))
-    plan.run_dir = run_dir
-    if speaks:
-        click.echo(f"Resolved options:\n{json.dumps(plan, indent=2)}\n")
-    if not asked.dry_run:
-        _launch(plan, resuming=bool(plan.get("resume_state")))
-    elif speaks:
+        config, description = _configured(opts, given)
+        run_dir = str(next_run_dir(opts.outdir, description))
+    if is_main:
+        shown = {**config.to_dict(), "run_dir": run_dir, **({"resume_state": True} if resume else {})}
+        click.echo(f"Resolved options:\n{json.dumps(shown, indent=2)}\n")
+    if not opts.dry_run:
+        _launch(config, run_dir, resume)
+    elif is_main:
         click.echo("Nothing was started (--dry-run).")
 
 
@@ -177,197 +208,188 @@ def _set_up_logging(is_main: bool) -> None:
     logging.basicConfig(level=level, format="%(levelname)s: %(message)s")
 
 
-def _take_over_processes(asked: EasyDict, given: set[str]) -> None:
+def _take_over_processes(opts: EasyDict, given: set[str]) -> None:
     """Under torchrun, its number of processes is that of --gpus."""
     text = os.environ.get("WORLD_SIZE", "")
     if not text.isdigit():
         return
     started = int(text)
-    if "gpus" in given and asked.gpus != started:
-        raise click.UsageError(f"--gpus: torchrun started {started} processes, got {asked.gpus}; leave --gpus out")
-    asked.gpus = started
+    if "gpus" in given and opts.gpus != started:
+        raise click.UsageError(f"--gpus: torchrun started {started} processes, found {opts.gpus}; leave --gpus out")
+    opts.gpus = started
     given.add("gpus")
 
 
-def _need(asked: EasyDict, *names: str) -> None:
+def _require(opts: EasyDict, *names: str) -> None:
     for name in names:
-        if not asked[name]:
+        if not opts[name]:
             raise click.UsageError(f"Missing option '--{name}'.")
 
 
-def _configured(asked: EasyDict, given: set[str]) -> EasyDict:
-    """The arguments of a new run, and its description."""
-    _need(asked, "outdir", "data")
+def _configured(opts: EasyDict, given: set[str]) -> tuple[RunConfig, str]:
+    """The configuration of a new run, and its description."""
+    _require(opts, "outdir", "data")
     for name in ("outdir", "data"):
-        asked[name] = os.path.expanduser(asked[name])
+        opts[name] = os.path.expanduser(opts[name])
     from metrics import metric_main
-    from training import options as config
-    from training import presets
 
-    for name in asked.metrics:
+    for name in opts.metrics:
         if not metric_main.is_valid_metric(name):
             raise click.BadParameter(f"no metric is called {name!r}; valid ones: "
                                      f"{', '.join(metric_main.list_valid_metrics())}", param_hint="'--metrics'")
+    family = architectures.of_preset(opts.cfg).module("options")
+    configure = next((plugin.training_config for plugin in PLUGINS if opts.cfg in plugin.CFGS), None)
     try:
-        config_biggan.check(asked, given)
-        data = config.probe_data(asked)
-        dgl_options.check(asked, given)
-        if asked.cfg in dgl_options.CFGS:
-            plan = dgl_options.training_config(asked, given, data)
-        elif asked.cfg == config_biggan.CFG:
-            plan = config_biggan.training_config(asked, data)
-        else:
-            plan = config.training_config(asked, presets.resolve(asked.cfg, data.resolution, asked.gpus), data)
-    except config.OptionError as error:
+        options.check_families(opts, given)
+        family.check(opts, given)
+        data = options.probe_data(opts)
+        for plugin in PLUGINS:
+            plugin.check(opts, given)
+        config = family.training_config(opts, data) if configure is None else configure(opts, given, data)
+    except options.OptionError as error:
         raise click.UsageError(str(error)) from None
-    check_writable_dir(asked.outdir, "--outdir")
-    plan.description = config.run_description(asked, data.name)
-    return plan
+    check_writable_dir(opts.outdir, "--outdir")
+    return config, options.run_description(opts, data.name)
 
 
-# Options that may differ when a run goes on: they do not change what it computes.
+# Options that may differ when a run is resumed: they do not change what it computes.
 FREE_WHEN_RESUMING = {"gpus", "kimg", "snap", "metrics", "detector", "num_gen", "num_real", "workers", "device",
                       "resume", "outdir", "dry_run", "nobench", "trust_pickle"}
 
 
-def _run_to_continue(asked: EasyDict) -> str | None:
+def _run_to_resume(opts: EasyDict) -> str | None:
     """The run directory that --resume names, if it names one."""
-    if asked.resume is None:
+    if opts.resume is None:
         return None
-    if asked.resume != "latest":
-        path = os.path.expanduser(asked.resume)
+    if opts.resume != "latest":
+        path = os.path.expanduser(opts.resume)
         if not os.path.isdir(path):
             return None
-        if not os.path.isfile(os.path.join(path, "training_options.json")):
-            from training.biggan.checkpoints import network_files
-
-            if network_files(path):
-                return None  # networks to start from, not a run to go on with
-            raise UserError(f"--resume: {path} is a folder without training_options.json, so it is no run directory")
+        if not os.path.isfile(os.path.join(path, run_config.FILE_NAME)):
+            if any(row.files and row.module("files").network_files(path) for row in architectures.rows()):
+                return None  # networks to start from, not a run to resume
+            raise UserError(f"--resume: {path} is a folder without {run_config.FILE_NAME}, so it is no run directory")
         return path
-    _need(asked, "outdir")
-    outdir = os.path.expanduser(asked.outdir)
+    _require(opts, "outdir")
+    outdir = os.path.expanduser(opts.outdir)
     names = sorted(os.listdir(outdir)) if os.path.isdir(outdir) else []
-    runs = [name for name in names if os.path.isfile(os.path.join(outdir, name, "training_options.json"))]
+    runs = [name for name in names if os.path.isfile(os.path.join(outdir, name, run_config.FILE_NAME))]
     if not runs:
         raise UserError(f"--resume: there is no run directory in {outdir}")
     return os.path.join(outdir, runs[-1])
 
 
-def _continued(run_dir: str, asked: EasyDict, given: set[str]) -> EasyDict:
-    """The arguments of a run that goes on: its own, and what may be changed."""
+def _resumed(run_dir: str, opts: EasyDict, given: set[str]) -> RunConfig:
+    """The configuration of a run that is resumed: its own, and what may be changed."""
+    config = run_config.read(run_dir)
     fixed = sorted(given - FREE_WHEN_RESUMING)
-    path = os.path.join(run_dir, "training_options.json")
-    with open(path, encoding="utf-8") as f:
-        plan = EasyDict(json.load(f))
     if fixed:
         changed = ", ".join("--" + name.replace("_", "-") for name in fixed)
-        start = "--init" if dgl_options.guides(plan) else "--resume"
-        raise UserError(f"--resume: a run goes on with its own options; leave out {changed}, or start a new run from "
-                        f"one of its pickles with {start}={os.path.join(run_dir, 'network-snapshot-….pkl')}")
-    for name in ("provenance", "run_dir"):
-        plan.pop(name, None)
+        start = next((plugin.START_FLAG for plugin in PLUGINS if plugin.guides(config)), "--resume")
+        raise UserError(f"--resume: cannot change {changed} when resuming; remove it, or start a new run from one of "
+                        f"its pickles with {start}={os.path.join(run_dir, 'network-snapshot-….pkl')}")
     if "gpus" in given:
-        _share_anew(plan, asked.gpus)
-    _renew(plan, asked, given)
-    plan.resume_state = True
-    return plan
+        config = _shared_by(config, opts.gpus)
+    return _with_changes(config, opts, given)
 
 
-def _renew(plan: EasyDict, asked: EasyDict, given: set[str]) -> None:
-    """Replaces those arguments of a run that options which may differ say otherwise."""
-    values = {**asked, "detector": list(asked.detector), "nobench": not asked.nobench}
-    places: dict[str, tuple[Any, ...]] = {  # option → the dictionary that it changes, and its names there
-        "kimg": (plan, "total_kimg"),
-        "snap": (plan, "image_snapshot_ticks", "network_snapshot_ticks"),
-        "metrics": (plan, "metrics"),
-        "detector": (plan.metric_kwargs, "detectors"),
-        "num_gen": (plan.metric_kwargs, "num_gen"),
-        "num_real": (plan.metric_kwargs, "num_real"),
-        "workers": (plan.data_loader_kwargs, "num_workers"),
-        "device": (plan, "device"),
-        "nobench": (plan, "cudnn_benchmark"),
-    }
-    for option, (arguments, *names) in places.items():
-        if option in given:
-            arguments.update(dict.fromkeys(names, values[option]))
+def _with_changes(config: RunConfig, opts: EasyDict, given: set[str]) -> RunConfig:
+    """The configuration of a run with the changes that options ask for."""
+
+    def chosen(**fields: tuple[str, Any]) -> dict[str, Any]:
+        """Field → value, of those whose option was given. Fields are given as (option, value)."""
+        return {field: value for field, (option, value) in fields.items() if option in given}
+
+    return config.changed(
+        schedule=chosen(total_kimg=("kimg", opts.kimg), image_snapshot_ticks=("snap", opts.snap),
+                        network_snapshot_ticks=("snap", opts.snap)),
+        metrics={
+            **chosen(names=("metrics", tuple(opts.metrics))),
+            "options": {**config.metrics.options, **chosen(
+                detectors=("detector", list(opts.detector)), num_gen=("num_gen", opts.num_gen),
+                num_real=("num_real", opts.num_real))},
+        },
+        data={"loader": {**config.data.loader, **chosen(num_workers=("workers", opts.workers))}},
+        machine=chosen(device=("device", opts.device), cudnn_benchmark=("nobench", not opts.nobench)),
+    )
 
 
-def _share_anew(plan: EasyDict, gpus: int) -> None:
-    """Lets a run go on with another number of processes."""
-    if gpus == plan.num_gpus:
-        return
-    if plan.batch_size % (gpus * plan.batch_gpu) != 0:
-        raise UserError(f"--gpus: {gpus} processes cannot share this run's batch of {plan.batch_size} in passes of "
-                        f"{plan.batch_gpu} images; it was started with {plan.num_gpus}")
-    logging.warning("the run goes on with %d instead of %d processes: no image is left out, but random numbers are "
-                    "not those of an unbroken run", gpus, plan.num_gpus)
-    plan.num_gpus = gpus
+def _shared_by(config: RunConfig, gpus: int) -> RunConfig:
+    """The configuration of a run that is resumed with another number of processes."""
+    schedule, started_with = config.schedule, config.machine.num_gpus
+    if gpus == started_with:
+        return config
+    if schedule.batch_size % (gpus * schedule.batch_gpu) != 0:
+        raise UserError(f"--gpus: {gpus} processes cannot share this run's batch of {schedule.batch_size} in passes of "
+                        f"{schedule.batch_gpu} images; it was started with {started_with}")
+    logging.warning("the run is resumed with %d instead of %d processes: no image is left out, but random numbers are "
+                    "not those of an unbroken run", gpus, started_with)
+    return config.changed(machine={"num_gpus": gpus})
 
 
-def _launch(plan: EasyDict, resuming: bool) -> None:
+def _launch(config: RunConfig, run_dir: str, resume: bool) -> None:
     """Makes the run directory and starts the processes; under torchrun this process is one of them already."""
     from torch_utils import distributed
     from torch_utils.devices import resolve_device
-    from training.provenance import provenance
+    from training.reporting import provenance
 
-    device_type = resolve_device(plan.device).type
+    device_type = resolve_device(config.machine.device).type
     under_torchrun = "WORLD_SIZE" in os.environ
     if under_torchrun:
         distributed.init(device_type)
-    is_new = distributed.is_main() and not resuming
+    is_new = distributed.is_main() and not resume
     if is_new:
-        outdir, name = os.path.split(plan.run_dir)
+        outdir, name = os.path.split(run_dir)
         made_by = provenance()
-        plan.run_dir = str(new_run_dir(outdir, name.split("-", 1)[1], lambda path: {
-            "training_options.json": {**plan, "run_dir": str(path), "provenance": made_by}
+        run_dir = str(new_run_dir(outdir, name.split("-", 1)[1], lambda path: {
+            run_config.FILE_NAME: {**config.to_dict(), "run_dir": str(path), "provenance": made_by}
         }))
-    plan.run_dir = distributed.broadcast_object(plan.run_dir)
+    run_dir = distributed.broadcast_object(run_dir)
     try:
-        if under_torchrun or plan.num_gpus == 1:
-            _worker(plan)
+        if under_torchrun or config.machine.num_gpus == 1:
+            _worker(config, run_dir, resume)
             distributed.shutdown()
         else:
-            distributed.launch(_process, (dict(plan), device_type), num_procs=plan.num_gpus)
+            arguments = (config, run_dir, resume, device_type)
+            distributed.launch(_process, arguments, num_procs=config.machine.num_gpus)
     except distributed.RankError as error:
-        click.echo(f"To go on with this run: python train.py --resume={plan.run_dir}", err=True)
+        click.echo(f"To resume this run: python train.py --resume={run_dir}", err=True)
         raise click.ClickException(str(error)) from error
     except UserError:
-        if is_new and not os.path.exists(os.path.join(plan.run_dir, "state")):  # it never began: leave nothing behind
-            shutil.rmtree(plan.run_dir, ignore_errors=True)
+        if is_new and not os.path.exists(os.path.join(run_dir, "state")):  # it never began: leave nothing behind
+            shutil.rmtree(run_dir, ignore_errors=True)
         raise
 
 
-def _process(plan: dict[str, Any], device_type: str) -> None:
+def _process(config: RunConfig, run_dir: str, resume: bool, device_type: str) -> None:
     """One of several local processes."""
     from torch_utils import distributed
 
     distributed.init(device_type)
     _set_up_logging(distributed.is_main())
     try:
-        _worker(EasyDict(plan))
+        _worker(config, run_dir, resume)
     finally:
         distributed.shutdown()
 
 
-def _worker(plan: EasyDict) -> None:
+def _worker(config: RunConfig, run_dir: str, resume: bool) -> None:
     """One process of the training."""
     from torch_utils import devices, distributed
     from training.training_loop import training_loop
 
     devices.tune_allocator()
-    plan = EasyDict(plan)
-    num_gpus = plan.pop("num_gpus")
-    if num_gpus != distributed.world_size():
-        raise UserError(f"expected {num_gpus} processes, found {distributed.world_size()}")
+    if config.machine.num_gpus != distributed.world_size():
+        raise UserError(f"expected {config.machine.num_gpus} processes, found {distributed.world_size()}")
     if not distributed.is_main():
-        training_loop(**plan)
+        training_loop(config, run_dir, resume)
         return
-    with dnnlib.util.Logger(os.path.join(plan.run_dir, "log.txt"), file_mode="a", should_flush=True):
+    with dnnlib.util.Logger(os.path.join(run_dir, "log.txt"), file_mode="a", should_flush=True):
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.StreamHandler):
                 handler.setStream(sys.stderr)
-        training_loop(**plan)
+        if not training_loop(config, run_dir, resume):
+            click.echo(f"To resume this run: python train.py --resume={run_dir}")
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from dnnlib import EasyDict
-from training import options as config
-from training.biggan import options as config_biggan
+from training import architectures, options, run_config
+from training.biggan import options as biggan_options
 from training.options import DataInfo, OptionError
 from training.presets import Preset, auto_gamma
+from training.run_config import RunConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,26 +19,24 @@ class Base:
     """One kind of networks.
 
     Attributes:
-        family: name of the architecture.
-        generator: class name of the teacher's generator.
-        loss: class name of the student's loss.
+        family: of the networks, in `training.architectures`.
+        loss: registered name of the student's loss.
         loss_is_signed: a generator's loss can be negative.
         from_teacher: options of train.py whose values the teacher determines.
         no_scores: scores of channels that do not apply.
         meaningless: options of this plugin that do not apply.
-        config: (options, data) → arguments of the training loop, networks and loss still those without a teacher.
-        check: called with these arguments and the discriminators of student and teachers; raises OptionError.
+        config: (options, data) → configuration of the run, networks and loss still those without a teacher.
+        check: called with it and the discriminators of student and teachers; raises OptionError.
     """
 
     family: str
-    generator: str
     loss: str
     loss_is_signed: bool
     from_teacher: tuple[str, ...]
     meaningless: tuple[str, ...]
     no_scores: tuple[str, ...]
-    config: Callable[[EasyDict, DataInfo], EasyDict]
-    check: Callable[[EasyDict, list[Any]], None]
+    config: Callable[[EasyDict, DataInfo], RunConfig]
+    check: Callable[[RunConfig, list[Any]], None]
 
 
 def preset(resolution: int, gpus: int, batch: int | None) -> Preset:
@@ -58,32 +57,33 @@ def preset(resolution: int, gpus: int, batch: int | None) -> Preset:
     )
 
 
-def _stylegan2_config(opts: EasyDict, data: DataInfo) -> EasyDict:
-    return config.training_config(opts, preset(data.resolution, opts.gpus, opts.batch), data, default_aug="noaug")
+def _stylegan2_config(opts: EasyDict, data: DataInfo) -> RunConfig:
+    student_preset = preset(data.resolution, opts.gpus, opts.batch)
+    return options.training_config(opts, data, student_preset, default_aug="noaug")
 
 
-def _check_groups(c: EasyDict, discriminators: list[Any]) -> None:
+def _check_groups(config: RunConfig, discriminators: list[Any]) -> None:
     """The minibatch-std group of every discriminator must divide the images of one pass."""
+    batch_gpu = config.schedule.batch_gpu
     for D in discriminators:
         mbstd = D.b4.mbstd
         group = None if mbstd is None else mbstd.group_size
-        if group is not None and c.batch_gpu % min(group, c.batch_gpu) != 0:
+        if group is not None and batch_gpu % min(group, batch_gpu) != 0:
             raise OptionError("--batch", f"the minibatch-std group of {group} of the teacher's or student's D does not "
-                                         f"divide the {c.batch_gpu} images of one pass (--batch divided by --gpus, or "
+                                         f"divide the {batch_gpu} images of one pass (--batch divided by --gpus, or "
                                          "--batch-gpu)")
 
 
-def _biggan_config(opts: EasyDict, data: DataInfo) -> EasyDict:
-    c = config_biggan.training_config(opts, data)
+def _biggan_config(opts: EasyDict, data: DataInfo) -> RunConfig:
+    config = biggan_options.training_config(opts, data)
     if opts.ema_start is None and opts.init != "scratch":
-        c.ema_start_kimg = 0  # the average of a student that starts trained is worth something at once
-    return c
+        return config.changed(ema={"start_kimg": 0})  # the average of a student that starts trained is useful at once
+    return config
 
 
 BASES: dict[str, Base] = {
     "dgl": Base(
         family="stylegan2",
-        generator="Generator",
         loss="dgl.loss.DGLLoss",
         loss_is_signed=False,
         from_teacher=(
@@ -96,13 +96,17 @@ BASES: dict[str, Base] = {
     ),
     "dgl-biggan": Base(
         family="biggan",
-        generator="BigGANGenerator",
         loss="dgl.loss.DGLHingeLoss",
         loss_is_signed=True,
         from_teacher=("ch", "attn", "z_dim", "resume"),
         meaningless=("refine",),
         no_scores=("diversity",),
         config=_biggan_config,
-        check=lambda c, discriminators: None,
+        check=lambda config, discriminators: None,
     ),
 }
+
+for _preset, _base in BASES.items():
+    architectures.register_preset(_preset, _base.family)
+    run_config.LOSSES.register(_base.loss, _base.loss)
+run_config.INITIALIZERS.register("dgl.student.initialise", "dgl.student.initialise")

@@ -11,7 +11,9 @@ import click
 from dnnlib import EasyDict
 from dnnlib.cli import Fraction01
 from dnnlib.util import UserError
+from training import architectures
 from training.options import DataInfo, OptionError
+from training.run_config import Component, NetworksConfig, RunConfig
 
 from . import kd, scores
 from .bases import BASES
@@ -108,9 +110,12 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def guides(plan: EasyDict) -> bool:
-    """Whether a run with these arguments of the training loop has a teacher."""
-    return "teachers" in plan.loss_kwargs
+START_FLAG = "--init"  # how a run with a teacher starts from another run's pickle
+
+
+def guides(config: RunConfig) -> bool:
+    """Whether a run of this configuration has a teacher."""
+    return "teachers" in config.loss.arguments
 
 
 def check(opts: EasyDict, given: set[str]) -> None:
@@ -188,8 +193,8 @@ def _start(opts: EasyDict) -> _Start:
     )
 
 
-def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> EasyDict:
-    """The arguments of the training loop for a student of a teacher.
+def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> RunConfig:
+    """The configuration of a run that trains a student of a teacher.
 
     Raises:
         UserError: a teacher cannot be read or does not fit the data; OptionError: options that do not fit together.
@@ -203,7 +208,7 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> EasyDict
         _check_kind(teacher, opts.cfg)
         teachers.check_alike(loaded[0], teacher)
         teachers.check_fits(teacher, data.resolution, data.num_channels, data.label_dim)
-    c = base.config(opts, data)
+    config = base.config(opts, data)
     first = loaded[0]
     D = resized(first.D, start.d_width)
     if start.init in ("slice", "scratch"):
@@ -211,41 +216,46 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> EasyDict
     else:
         G, own_D = _student_of(start, opts, first)
         D = own_D if start.d_init == "init" else D
-    for name, network, sizes in (("G_kwargs", G, _DATA_ARGUMENTS), ("D_kwargs", D, _DATA_ARGUMENTS)):
-        kwargs = {key: value for key, value in network.init_kwargs.items() if key not in sizes}
-        c[name] = EasyDict(class_name=f"{type(network).__module__}.{type(network).__name__}", **kwargs)
     specs = []
     for teacher in loaded:
         spec = EasyDict(url=teacher.url, sha256=teacher.sha256)
         if opts.trust_pickle:
             spec.trust_pickle = True
         specs.append(spec)
-    c.loss_kwargs = _loss_config(opts, c, start, specs, base.loss)
-    c.init_kwargs = EasyDict(
-        func_name="dgl.student.initialise",
-        teacher=specs[0],
-        init=start.init,
-        width=str(start.width),
-        score=start.score,
-        refine=start.refine,
-        d_init=start.d_init,
-        d_width=str(start.d_width),
-        seed=opts.seed,
+    init = Component("dgl.student.initialise", {
+        "teacher": specs[0],
+        "init": start.init,
+        "width": str(start.width),
+        "score": start.score,
+        "refine": start.refine,
+        "d_init": start.d_init,
+        "d_width": str(start.d_width),
+        "seed": opts.seed,
+    })
+    config = config.changed(
+        networks=NetworksConfig(G=_component(G), D=_component(D), init=init),
+        loss=_loss_config(opts, config, start, specs, base.loss),
     )
-    base.check(c, [D, *(teacher.D for teacher in loaded)])
-    return c
+    base.check(config, [D, *(teacher.D for teacher in loaded)])
+    return config
 
 
-_DATA_ARGUMENTS = ("c_dim", "img_resolution", "img_channels")  # the training loop adds these from the data set
+def _component(network: Any) -> Component:
+    """What builds a network of the same shape; the training loop adds the sizes of the data set."""
+    sizes = ("c_dim", "img_resolution", "img_channels")
+    arguments = {key: value for key, value in network.init_kwargs.items() if key not in sizes}
+    return Component(architectures.class_path(network), arguments)
 
 
 def _check_kind(teacher: Any, cfg: str) -> None:
     """The teacher must be of the kind that the preset trains."""
-    generator = type(teacher.G_ema).__name__
-    if generator != BASES[cfg].generator:
-        fitting = [f"--cfg={name}" for name, base in BASES.items() if base.generator == generator]
-        raise OptionError("--teacher", f"--cfg={cfg} expects a {BASES[cfg].generator}, {teacher.url} holds a "
-                                       f"{generator}; {'use ' + fitting[0] if fitting else 'it cannot be compressed'}")
+    family = architectures.find(teacher.G_ema)
+    expected = architectures.of_preset(cfg)
+    if family is not expected:
+        fitting = [f"--cfg={name}" for name, base in BASES.items() if family is not None and base.family == family.name]
+        raise OptionError("--teacher", f"--cfg={cfg} expects a {expected.generator.rpartition('.')[2]}, {teacher.url} "
+                                       f"holds a {type(teacher.G_ema).__name__}; "
+                                       f"{'use ' + fitting[0] if fitting else 'it cannot be compressed'}")
 
 
 def _student_of(start: _Start, opts: EasyDict, teacher: Any) -> tuple[Any, Any]:
@@ -272,13 +282,15 @@ def _student_of(start: _Start, opts: EasyDict, teacher: Any) -> tuple[Any, Any]:
     return G, D
 
 
-def _loss_config(opts: EasyDict, c: EasyDict, start: _Start, specs: list[EasyDict], class_name: str) -> EasyDict:
-    stage1 = opts.stage1_kimg
+def _loss_config(
+    opts: EasyDict, config: RunConfig, start: _Start, specs: list[EasyDict], loss_name: str
+) -> Component:
+    stage1, total_kimg = opts.stage1_kimg, config.schedule.total_kimg
     if stage1 is None:
-        stage1 = c.total_kimg // 2 if start.init == "scratch" else 0
-    elif stage1 >= c.total_kimg:
-        raise OptionError("--stage1-kimg", f"the run ends at {c.total_kimg} kimg, before the teacher joins at {stage1}")
-    loss = EasyDict({**c.loss_kwargs, "class_name": class_name})
+        stage1 = int(total_kimg) // 2 if start.init == "scratch" else 0
+    elif stage1 >= total_kimg:
+        raise OptionError("--stage1-kimg", f"the run ends at {total_kimg:g} kimg, before the teacher joins at {stage1}")
+    loss = EasyDict(config.loss.arguments)
     loss.update(
         teachers=specs,
         dgl_weight=DGL_WEIGHT if opts.dgl_weight is None else opts.dgl_weight,
@@ -293,13 +305,13 @@ def _loss_config(opts: EasyDict, c: EasyDict, start: _Start, specs: list[EasyDic
             raise OptionError("--teacher-weights", f"expected one weight for each of the {len(specs)} teacher(s), "
                                                    f"found {len(opts.teacher_weights)}")
         loss.teacher_weights = opts.teacher_weights
-    if opts.teacher_aug and "augment_kwargs" not in c:
+    if opts.teacher_aug and config.augmentation.pipe is None:
         raise OptionError("--teacher-aug", "nothing is augmented in this run; pass --aug=ada or --aug=fixed --p=P too")
-    if "latent" in dict(opts.kd or ()) and c.batch_gpu == 1:
+    if "latent" in dict(opts.kd or ()) and config.schedule.batch_gpu == 1:
         raise OptionError("--kd", "latent compares the images of one pass with each other, but a pass has only one "
                                   "(--batch divided by --gpus, or --batch-gpu)")
     if opts.kd:
         loss.kd = dict(opts.kd)
     if opts.teacher_update:
-        loss.teacher_opt_kwargs = EasyDict(c.D_opt_kwargs)
-    return loss
+        loss.teacher_opt_kwargs = EasyDict(config.optimizers.D.to_dict())
+    return Component(loss_name, loss)

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 
-import dnnlib
 from torch_utils import distributed, training_stats
 from torch_utils.ops import conv2d_gradfix
+
+from .run_config import LOSS_TERMS
 
 ImageTransform = Callable[[torch.Tensor], torch.Tensor]  # images [N, C, H, W] to images of the same shape
 
@@ -355,11 +356,18 @@ def accumulate(loss: torch.Tensor, gain: float) -> None:
 
 
 def make_terms(terms: Sequence[LossTerm | Mapping[str, Any]], device: torch.device) -> list[LossTerm]:
-    """Terms given as objects or as dictionaries with a class_name, as objects."""
-    return [
-        dnnlib.util.construct_class_by_name(device=device, **term) if isinstance(term, Mapping) else term
-        for term in terms
-    ]
+    """Terms given as objects, or as dictionaries with the class_name of a registered one, as objects.
+
+    Raises:
+        UserError: no term of that name is registered in `training.run_config.LOSS_TERMS`.
+    """
+    made = []
+    for term in terms:
+        if isinstance(term, Mapping):
+            arguments = dict(term)
+            term = LOSS_TERMS.call(arguments.pop("class_name", None), arguments, device=device)
+        made.append(term)
+    return made
 
 
 def add_terms(loss: torch.Tensor, terms: Sequence[LossTerm], batch: GenBatch) -> torch.Tensor:

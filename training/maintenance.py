@@ -1,8 +1,5 @@
 """What happens between the ticks of a training run: status, sample images, snapshots, metrics, statistics, state."""
-import dataclasses
-import sys
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,9 @@ from torch_utils import distributed, misc, training_stats
 from . import reporting, run_state
 from .checkpoints import pickles
 from .data.image_grid import SampleGrid
+from .reporting import print_line
 from .run import Run
+from .run_config import RunConfig
 
 MAX_NONFINITE_STEPS = 20  # optimizer steps in a row with NaN or infinite gradients before a run is stopped
 
@@ -25,32 +24,9 @@ class TrainingStopped(UserError):
     """Training cannot go on; its state has been saved."""
 
 
-def say(line: str) -> None:
-    """Prints a line, on the main process only."""
-    if distributed.is_main():
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-
-
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """When what is due, in ticks; None is never. Everything is due at the end of a run."""
-
-    kimg_per_tick: float
-    image_ticks: int | None
-    network_ticks: int | None
-
-    def images_due(self, tick: int, done: bool) -> bool:
-        return _is_due(self.image_ticks, tick, done)
-
-    def networks_due(self, tick: int, done: bool) -> bool:
-        return _is_due(self.network_ticks, tick, done)
-
-
-def _is_due(every: int | None, tick: int, done: bool) -> bool:
-    if every is None:
-        return False
-    return done or not tick % every
+def _is_due(interval: int | None, tick: int, done: bool) -> bool:
+    """Whether something that is done every `interval` ticks (None: never), and at the end of a run, is due."""
+    return interval is not None and (done or tick % interval == 0)
 
 
 class Clock:
@@ -75,16 +51,13 @@ class Clock:
 
 
 class Maintenance:
-    """Looks after one run; every rank has one and calls it alike.
+    """Does the work between the ticks of one run; every rank has one and calls it alike.
 
     Args:
         run: the run.
+        config: its configuration.
         run_dir: its folder.
-        schedule: when what is due.
         grid: the sample images; None on other ranks than the main one.
-        metrics: names of the metrics to evaluate at network snapshots.
-        metric_kwargs: further options of every metric.
-        training_set_kwargs: options of the data set.
         device: where the networks are.
         start_time: of this process, seconds.
     """
@@ -92,23 +65,18 @@ class Maintenance:
     def __init__(
         self,
         run: Run,
+        config: RunConfig,
         run_dir: str,
-        schedule: Schedule,
         grid: SampleGrid | None,
-        metrics: Sequence[str],
-        metric_kwargs: Mapping[str, Any],
-        training_set_kwargs: Mapping[str, Any],
         device: torch.device,
         start_time: float,
     ) -> None:
         self.run = run
+        self.config = config
         self.run_dir = run_dir
-        self.schedule = schedule
         self.grid = grid
-        self.metrics = list(metrics)
-        self.metric_kwargs = metric_kwargs
-        self.training_set_kwargs = training_set_kwargs
         self.device = device
+        self.metrics = list(config.metrics.names)
         self.stopwatch = reporting.Stopwatch(device)
         self._metric_values: dict[str, float] = {}
         self._writer = reporting.StatsWriter(run_dir, run.stats_bytes) if distributed.is_main() else None
@@ -116,6 +84,7 @@ class Maintenance:
         self._maintenance_sec = self._clock.lap()
 
     def close(self) -> None:
+        """Closes the files of statistics."""
         if self._writer is not None:
             self._writer.close()
 
@@ -131,32 +100,57 @@ class Maintenance:
         Raises:
             TrainingStopped: gradients have not been finite for too long.
         """
-        run, tick = self.run, self.run.cur_tick
-        is_over = run.tick_is_over(self.schedule.kimg_per_tick)
-        snapshot_due = self.schedule.networks_due(tick, done)
-        before = self._state() if snapshot_due else None
-        if before is not None:
-            self._write_state(before)
+        schedule, tick = self.config.schedule, self.run.cur_tick
+        tick_is_over = self.run.tick_is_over(schedule.kimg_per_tick)
+        snapshot_due = _is_due(schedule.network_snapshot_ticks, tick, done)
+        state_before = self._save_state_before_snapshot() if snapshot_due else None
         self._report_status(self._clock.lap())
-        if self.grid is not None and self.schedule.images_due(tick, done):
-            self.grid.save_fakes(f"fakes{run.cur_nimg // 1000:06d}.png")
+        if _is_due(schedule.image_snapshot_ticks, tick, done):
+            self._save_images()
         if snapshot_due:
-            self._save_networks()
+            self._evaluate(self._save_networks())
         self._write_statistics()
-        run.cur_tick, run.tick_start_nimg = tick + 1, run.cur_nimg
+        self._count_tick(done)
+        nonfinite_steps = self.run.guard.take_longest()
+        self._save_state_after_tick(state_before, tick_is_over, nonfinite_steps)
+        self._stop_if_diverged(nonfinite_steps)
+        self._maintenance_sec = self._clock.lap()
+
+    def _count_tick(self, done: bool) -> None:
+        """The next tick begins here; `done` marks the run as brought to its end."""
+        run = self.run
+        run.cur_tick, run.tick_start_nimg = run.cur_tick + 1, run.cur_nimg
         if done:
             run.finished_nimg = run.cur_nimg
-        num_bad = run.guard.take_longest()
-        if num_bad > MAX_NONFINITE_STEPS or (snapshot_due and is_over):
+
+    def _save_state_before_snapshot(self) -> dict[str, Any]:
+        state = self._state()
+        self._write_state(state)
+        return state
+
+    def _save_state_after_tick(
+        self, state_before: dict[str, Any] | None, tick_is_over: bool, nonfinite_steps: int
+    ) -> None:
+        """Saves the state that a resumed run begins with.
+
+        A tick cut short by the end of the run is not in it: a run resumed from this state must see the full tick.
+        """
+        if nonfinite_steps > MAX_NONFINITE_STEPS or (state_before is not None and tick_is_over):
             self._write_state(self._state())
-        elif before is not None:  # who goes on from here must not find a tick cut short
-            self._write_state({**before, "finished_nimg": run.finished_nimg})
-        if num_bad > MAX_NONFINITE_STEPS:
+        elif state_before is not None:
+            self._write_state({**state_before, "finished_nimg": self.run.finished_nimg})
+
+    def _stop_if_diverged(self, nonfinite_steps: int) -> None:
+        if nonfinite_steps > MAX_NONFINITE_STEPS:
             raise TrainingStopped(
-                f"stopped at image {run.cur_nimg:,}: gradients were not finite in {num_bad} steps in a row. Start from "
-                "an earlier snapshot with a lower --glr and --dlr, or, of a StyleGAN2, a larger --gamma"
+                f"stopped at image {self.run.cur_nimg:,}: gradients were not finite in {nonfinite_steps} steps in a "
+                "row. Start from an earlier snapshot with lower learning rates (`glr`, `dlr`) or, of a StyleGAN2, a "
+                "larger `gamma`"
             )
-        self._maintenance_sec = self._clock.lap()
+
+    def _save_images(self) -> None:
+        if self.grid is not None:
+            self.grid.save_fakes(f"fakes{self.run.cur_nimg // 1000:06d}.png")
 
     def _elapsed_sec(self) -> float:
         return self.run.elapsed_sec + self._clock.total()
@@ -186,33 +180,36 @@ class Maintenance:
         }
         for name, value in values.items():
             training_stats.report0(name, value)
-        say(reporting.status_line(values))
+        print_line(reporting.status_line(values))
 
-    def _save_networks(self) -> None:
-        """The network snapshot, and its metrics."""
+    def _save_networks(self) -> Any:
+        """Writes the network snapshot; returns the average generator in it."""
         networks = self.run.networks
         for name in ("G", "D", "G_ema"):
             misc.check_ddp_consistency(networks[name])
-        data = pickles.snapshot_data({"augment_pipe": None, **networks}, dict(self.training_set_kwargs))
-        path = Path(self.run_dir, f"network-snapshot-{self.run.cur_nimg // 1000:06d}.pkl")
+        training_set = self.config.data.training_set.to_dict()
+        data = pickles.snapshot_data({"augment_pipe": None, **networks}, training_set)
         if distributed.is_main():
-            pickles.save_networks(data, path)
+            pickles.save_networks(data, self._snapshot_path())
+        return data["G_ema"]
+
+    def _snapshot_path(self) -> Path:
+        return Path(self.run_dir, f"network-snapshot-{self.run.cur_nimg // 1000:06d}.pkl")
+
+    def _evaluate(self, G_ema: Any) -> None:
+        """The metrics of a generator; one whose detector cannot be had is left out from then on."""
+        training_set = self.config.data.training_set.to_dict()
         for metric in list(self.metrics):
             try:
                 result = metric_main.calc_metric(
-                    metric,
-                    G=data["G_ema"],
-                    dataset_kwargs=self.training_set_kwargs,
-                    device=self.device,
-                    **self.metric_kwargs,
-                )
+                    metric, G=G_ema, dataset_kwargs=training_set, device=self.device, **self.config.metrics.options)
             except DetectorUnavailable as error:
                 self.metrics.remove(metric)
-                say(f"Metric {metric} is left out of this run: {error}")
+                print_line(f"Metric {metric} is left out of this run: {error}")
                 continue
             self._metric_values.update(result.results)
             if distributed.is_main():
-                metric_main.report_metric(result, run_dir=self.run_dir, snapshot_pkl=str(path))
+                metric_main.report_metric(result, run_dir=self.run_dir, snapshot_pkl=str(self._snapshot_path()))
 
     def _write_statistics(self) -> None:
         self.stopwatch.report()

@@ -639,19 +639,3 @@ class BigGANDiscriminator(torch.nn.Module):
 
 Generator = BigGANGenerator  # the names under which the classes are pickled must differ from StyleGAN2's
 Discriminator = BigGANDiscriminator
-
-
-def load_generator(path, **options):
-    """A generator of a public checkpoint; see training.biggan.checkpoints."""
-    from training.biggan import (
-        checkpoints as biggan_checkpoints,  # not at the top: code bases that read our pickles have no such file
-    )
-
-    return biggan_checkpoints.load_generator(path, **options)
-
-
-def load_discriminator(path, **options):
-    """A discriminator of a public checkpoint; see training.biggan.checkpoints."""
-    from training.biggan import checkpoints as biggan_checkpoints
-
-    return biggan_checkpoints.load_discriminator(path, **options)

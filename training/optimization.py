@@ -1,15 +1,14 @@
-"""Optimizers and phases, one step of a phase, and the moving average of the generator."""
+"""Optimizers and phases, and one step of a phase."""
 import itertools
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-import dnnlib
-from torch_utils import distributed, misc
+from torch_utils import distributed
 
 from .loss import Part, Phase
+from .run_config import OPTIMIZERS
 
 GRADIENT_LIMIT = 1e5  # what an infinite gradient is replaced by
 
@@ -33,7 +32,8 @@ def make_phases(
         steps: of a phase in one iteration.
     """
     share = 1.0 if reg_interval is None else reg_interval / (reg_interval + 1)
-    opt = dnnlib.util.construct_class_by_name(params=list(module.parameters()), **_for_share(opt_kwargs, share))
+    arguments = _for_share(opt_kwargs, share)
+    opt = OPTIMIZERS.call(arguments.pop("class_name"), arguments, params=list(module.parameters()))
     intervals = {Part.BOTH: 1} if reg_interval is None else {Part.MAIN: 1, Part.REG: reg_interval}
     return [Phase(network, part, module, opt, interval, steps) for part, interval in intervals.items()]
 
@@ -114,26 +114,3 @@ def _scatter(flat: torch.Tensor, params: list[Any]) -> None:
     ends = tuple(itertools.accumulate(param.numel() for param in params))
     for param, part in zip(params, flat.tensor_split(ends)):
         param.grad = part.view(param.shape)
-
-
-def ema_beta(batch_size: int, ema_kimg: float, ema_rampup: float | None, cur_nimg: int) -> float:
-    """The weight of the old average after a batch, for a half-life of `ema_kimg`, capped while training is young.
-
-    Args:
-        ema_rampup: the half-life is at most this fraction of the images seen; None is no cap.
-        cur_nimg: images seen before this batch.
-    """
-    cap = math.inf if ema_rampup is None else ema_rampup * cur_nimg
-    half_life = max(min(ema_kimg * 1000, cap), 1e-8)  # images
-    return 0.5 ** (batch_size / half_life)
-
-
-@torch.no_grad()
-def update_ema(average: torch.nn.Module, current: torch.nn.Module, beta: float, buffers: bool = False) -> None:
-    """average ← current + beta · (average - current) for parameters; buffers are copied, or averaged likewise."""
-    latest = dict(misc.named_params_and_buffers(current))
-    for name, old in misc.named_params_and_buffers(average):
-        if buffers or isinstance(old, torch.nn.Parameter):
-            torch.lerp(latest[name], old, beta, out=old)
-        else:
-            old.copy_(latest[name])

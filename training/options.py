@@ -1,4 +1,4 @@
-"""From the options of the command line to the arguments of the training loop. Pure but for one look at the data set."""
+"""From the options of train.py to the configuration of a StyleGAN2 run, and what every family shares of that."""
 import dataclasses
 import logging
 import os
@@ -8,8 +8,21 @@ import dnnlib
 from dnnlib import EasyDict
 from dnnlib.util import UserError
 
+from . import architectures, presets
 from .data.files import DatasetError
 from .presets import Preset, network_options
+from .run_config import (
+    AugmentationConfig,
+    Component,
+    DataConfig,
+    EMAConfig,
+    MachineConfig,
+    MetricsConfig,
+    NetworksConfig,
+    OptimizersConfig,
+    RunConfig,
+    ScheduleConfig,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -31,11 +44,41 @@ class OptionError(UserError):
         self.flag = flag
 
 
+# Options of train.py that only StyleGAN2 networks have.
+OPTION_NAMES = ("gamma", "cbase", "cmax", "w_dim", "map_depth", "mbstd_group", "freezed", "fp32", "nhwc")
+
+
+def add(command: Any) -> Any:
+    """Decorator that adds the options of this family to a command: train.py has StyleGAN2's already."""
+    return command
+
+
+def check(opts: EasyDict, given: set[str]) -> None:
+    """Checks options that mean nothing to StyleGAN2: there are none."""
+
+
+def check_families(opts: EasyDict, given: set[str]) -> None:
+    """Checks that no option of another family was given.
+
+    Raises:
+        OptionError: names it.
+    """
+    family = architectures.of_preset(opts.cfg)
+    for row in architectures.rows():
+        if row.name == family.name:
+            continue
+        for name in sorted(given.intersection(row.module("options").OPTION_NAMES)):
+            flag = "--" + name.replace("_", "-")
+            if row.name == "stylegan2":
+                raise OptionError(flag, f"cannot be given together with --cfg={opts.cfg}")
+            raise OptionError(flag, f"can only be given together with --cfg={row.presets[0]}")
+
+
 @dataclasses.dataclass(frozen=True)
 class DataInfo:
     """What the launcher needs to know of a data set."""
 
-    kwargs: EasyDict  # arguments of the data set
+    training_set: Component
     name: str
     resolution: int
     num_channels: int
@@ -59,17 +102,16 @@ def probe_data(opts: EasyDict) -> DataInfo:
     if not 1 <= size <= len(dataset):
         raise OptionError("--subset", f"expected 1 to {len(dataset)} images, got {size}")
     seed_of_subset = {"random_seed": opts.seed} if size < len(dataset) else {}
-    kwargs = EasyDict(
-        class_name="training.dataset.ImageFolderDataset",
-        path=opts.data,
-        use_labels=bool(opts.cond),
-        max_size=size,
-        xflip=bool(opts.mirror),
-        resolution=dataset.resolution,
+    training_set = Component("training.dataset.ImageFolderDataset", {
+        "path": opts.data,
+        "use_labels": bool(opts.cond),
+        "max_size": size,
+        "xflip": bool(opts.mirror),
+        "resolution": dataset.resolution,
         **seed_of_subset,
-    )
+    })
     label_dim = dataset.label_dim if opts.cond else 0
-    return DataInfo(kwargs, dataset.name, dataset.resolution, dataset.num_channels, label_dim)
+    return DataInfo(training_set, dataset.name, dataset.resolution, dataset.num_channels, label_dim)
 
 
 def _check_labels(opts: EasyDict, dataset: Any) -> None:
@@ -126,8 +168,12 @@ def run_description(opts: EasyDict, data_name: str) -> str:
     return "-".join(parts)
 
 
-def network_config(opts: EasyDict, preset: Preset) -> tuple[EasyDict, EasyDict]:
-    """G_kwargs and D_kwargs of a network built from the options."""
+def network_config(opts: EasyDict, preset: Preset) -> NetworksConfig:
+    """Generator and discriminator built from the options, and where their weights come from.
+
+    Raises:
+        OptionError: there is no source of weights of that name.
+    """
     capacity_and_precision = network_options(
         preset,
         channel_base=_chosen(opts.cbase, int(preset.fmaps * 32768)),
@@ -135,24 +181,34 @@ def network_config(opts: EasyDict, preset: Preset) -> tuple[EasyDict, EasyDict]:
         fp32=bool(opts.fp32),
     )
     memory = {"fp16_channels_last": True} if opts.nhwc else {}
-    G_kwargs = EasyDict(
-        class_name="training.networks.Generator",
-        z_dim=_chosen(opts.z_dim, 512),
-        w_dim=_chosen(opts.w_dim, 512),
-        mapping_kwargs=EasyDict(num_layers=_chosen(opts.map_depth, preset.map_depth)),
-        synthesis_kwargs=EasyDict(**capacity_and_precision, **memory),
-    )
+    G = Component("training.networks.Generator", {
+        "z_dim": _chosen(opts.z_dim, 512),
+        "w_dim": _chosen(opts.w_dim, 512),
+        "mapping_kwargs": EasyDict(num_layers=_chosen(opts.map_depth, preset.map_depth)),
+        "synthesis_kwargs": EasyDict(**capacity_and_precision, **memory),
+    })
     frozen = {} if opts.freezed is None else {"freeze_layers": opts.freezed}
     architecture = {} if preset.d_architecture == "resnet" else {"architecture": preset.d_architecture}
-    D_kwargs = EasyDict(
-        class_name="training.networks.Discriminator",
-        block_kwargs=EasyDict(**frozen, **memory),
-        mapping_kwargs=EasyDict(),
-        epilogue_kwargs=EasyDict(mbstd_group_size=_chosen(opts.mbstd_group, preset.mbstd_group)),
+    D = Component("training.networks.Discriminator", {
+        "block_kwargs": EasyDict(**frozen, **memory),
+        "mapping_kwargs": EasyDict(),
+        "epilogue_kwargs": EasyDict(mbstd_group_size=_chosen(opts.mbstd_group, preset.mbstd_group)),
         **capacity_and_precision,
         **architecture,
-    )
-    return G_kwargs, D_kwargs
+    })
+    return NetworksConfig(G=G, D=D, init=initial_weights(opts))
+
+
+def initial_weights(opts: EasyDict) -> Component | None:
+    """What copies the weights of --resume=PKL; None without it.
+
+    Raises:
+        OptionError: there is no source of weights of that name.
+    """
+    if opts.resume is None or opts.resume == "noresume":
+        return None
+    trust = {"trust_pickle": True} if opts.trust_pickle else {}
+    return Component("training.transfer.from_pickle", {"url": transfer_url(opts.resume), **trust})
 
 
 def _chosen(value: Any, default: Any) -> Any:
@@ -194,8 +250,8 @@ def batch_sizes(opts: EasyDict, preset: BatchPreset) -> tuple[int, int]:
 _AUGS_OF = {"p": ("fixed",), "target": ("ada",), "ada_max": ("ada",), "augpipe": ("ada", "fixed")}
 
 
-def augment_config(opts: EasyDict, default_aug: str) -> EasyDict:
-    """ada_target, augment_p and augment_kwargs, as far as they apply.
+def augmentation_config(opts: EasyDict, default_aug: str) -> AugmentationConfig:
+    """Augmentation from the options.
 
     Raises:
         OptionError: options that exclude each other.
@@ -206,95 +262,105 @@ def augment_config(opts: EasyDict, default_aug: str) -> EasyDict:
             raise OptionError("--" + name.replace("_", "-"), f"only of use with --aug={' or '.join(augs)}, found {aug}")
     if aug == "fixed" and opts.p is None:
         raise OptionError("--aug", "fixed takes its probability from --p, which is missing")
-    found = EasyDict()
-    if aug == "ada":
-        found.ada_target = _chosen(opts.target, 0.6)
-        if opts.ada_max is not None:
-            found.ada_max = opts.ada_max
+    if aug == "noaug":
+        return AugmentationConfig()
+    from .augment import AUGPIPE_PRESETS
+
+    pipe = Component("training.augment.AugmentPipe", AUGPIPE_PRESETS[_chosen(opts.augpipe, "bgc")])
     if aug == "fixed":
-        found.augment_p = opts.p
-    if aug != "noaug":
-        from .augment import AUGPIPE_PRESETS
+        return AugmentationConfig(pipe=pipe, p=opts.p)
+    return AugmentationConfig(
+        pipe=pipe,
+        ada_target=_chosen(opts.target, 0.6),
+        ada_kimg=100 if initial_weights(opts) is not None else 500,
+        ada_max=_chosen(opts.ada_max, 1),
+    )
 
-        pipe = AUGPIPE_PRESETS[_chosen(opts.augpipe, "bgc")]
-        found.augment_kwargs = EasyDict(class_name="training.augment.AugmentPipe", **pipe)
-    return found
+
+def adam(lr: float, beta2: float, eps: float) -> Component:
+    """Adam without momentum, as GANs are trained with."""
+    return Component("torch.optim.Adam", {"lr": lr, "betas": [0.0, beta2], "eps": eps})
 
 
-def training_config(opts: EasyDict, preset: Preset, data: DataInfo, default_aug: str = "ada") -> EasyDict:
-    """The arguments of `training_loop`, in the order in which training_options.json has them.
+def training_config(
+    opts: EasyDict, data: DataInfo, preset: Preset | None = None, default_aug: str = "ada"
+) -> RunConfig:
+    """The configuration of a run that trains StyleGAN2 networks.
+
+    Args:
+        opts: options of train.py.
+        data: the training set.
+        preset: settings; those that --cfg names by default.
+        default_aug: what --aug is by default.
 
     Raises:
         OptionError: options that do not fit together.
     """
+    preset = preset or presets.resolve(opts.cfg, data.resolution, opts.gpus)
     batch, batch_gpu = batch_sizes(opts, preset)
-    c = run_config(opts, data)
-    c.G_kwargs, c.D_kwargs = network_config(opts, preset)
-    for name, rate in (("G_opt_kwargs", opts.glr), ("D_opt_kwargs", opts.dlr)):
-        c[name] = EasyDict(class_name="torch.optim.Adam", lr=_chosen(rate, preset.lr), betas=[0.0, 0.99], eps=1e-8)
-    c.loss_kwargs = EasyDict(class_name="training.loss.StyleGAN2Loss", r1_gamma=_chosen(opts.gamma, preset.gamma))
+    loss = Component("training.loss.StyleGAN2Loss", {"r1_gamma": _chosen(opts.gamma, preset.gamma)})
     if preset.pl_weight != 2:
-        c.loss_kwargs.pl_weight = preset.pl_weight
+        loss = loss.with_arguments(pl_weight=preset.pl_weight)
     if preset.style_mixing_prob != 0.9:
-        c.loss_kwargs.style_mixing_prob = preset.style_mixing_prob
-    c.update(
-        total_kimg=_chosen(opts.kimg, preset.kimg),
+        loss = loss.with_arguments(style_mixing_prob=preset.style_mixing_prob)
+    networks = network_config(opts, preset)
+    config = RunConfig(
+        data=data_config(opts, data),
+        networks=networks,
+        optimizers=OptimizersConfig(
+            G=adam(_chosen(opts.glr, preset.lr), 0.99, 1e-8),
+            D=adam(_chosen(opts.dlr, preset.lr), 0.99, 1e-8),
+        ),
+        loss=loss,
+        augmentation=augmentation_config(opts, default_aug),
+        ema=EMAConfig(kimg=preset.ema_kimg, rampup=preset.ema_rampup if networks.init is None else None),
+        schedule=schedule_config(opts, preset.kimg, batch, batch_gpu),
+        metrics=metrics_config(opts),
+        machine=machine_config(opts),
+    )
+    check_minibatch_std(config)
+    return config
+
+
+def data_config(opts: EasyDict, data: DataInfo) -> DataConfig:
+    """The training set and its loader."""
+    loader = {"pin_memory": True, "num_workers": opts.workers, "prefetch_factor": 2}
+    return DataConfig(training_set=data.training_set, loader=loader)
+
+
+def schedule_config(opts: EasyDict, kimg: float, batch: int, batch_gpu: int) -> ScheduleConfig:
+    """Length, steps and ticks; `kimg` is the preset's length."""
+    return ScheduleConfig(
+        total_kimg=_chosen(opts.kimg, kimg),
         batch_size=batch,
         batch_gpu=batch_gpu,
-        ema_kimg=preset.ema_kimg,
-        ema_rampup=preset.ema_rampup,
-    )
-    c.update(further_config(opts, default_aug))
-    check_minibatch_std(c)
-    return c
-
-
-def run_config(opts: EasyDict, data: DataInfo) -> EasyDict:
-    """Arguments of `training_loop` that say how it runs and what on, whatever the networks."""
-    return EasyDict(
-        num_gpus=opts.gpus,
+        kimg_per_tick=_chosen(opts.tick, 4),
         image_snapshot_ticks=opts.snap,
         network_snapshot_ticks=opts.snap,
-        metrics=opts.metrics,
         random_seed=opts.seed,
-        training_set_kwargs=data.kwargs,
-        data_loader_kwargs=EasyDict(pin_memory=True, num_workers=opts.workers, prefetch_factor=2),
     )
 
 
-def further_config(opts: EasyDict, default_aug: str) -> EasyDict:
-    """Arguments of `training_loop` for augmentation, transfer learning, ticks, devices and metrics.
-
-    Raises:
-        OptionError: options that do not fit together.
-    """
-    c = augment_config(opts, default_aug)
-    if opts.resume is not None and opts.resume != "noresume":
-        url = transfer_url(opts.resume)
-        c.init_kwargs = EasyDict(func_name="training.transfer.from_pickle", url=url)
-        if opts.trust_pickle:
-            c.init_kwargs.trust_pickle = True
-        c.ada_kimg = 100
-        c.ema_rampup = None
-    if opts.tick is not None:
-        c.kimg_per_tick = opts.tick
-    if opts.nobench:
-        c.cudnn_benchmark = False
-    if opts.allow_tf32:
-        c.allow_tf32 = True
-    c.device = opts.device
-    c.metric_kwargs = EasyDict(detectors=list(opts.detector))
-    c.metric_kwargs.update({key: opts[key] for key in ("num_gen", "num_real") if opts[key] is not None})
-    return c
+def metrics_config(opts: EasyDict) -> MetricsConfig:
+    """The metrics to evaluate."""
+    numbers = {key: opts[key] for key in ("num_gen", "num_real") if opts[key] is not None}
+    return MetricsConfig(names=tuple(opts.metrics), options={"detectors": list(opts.detector), **numbers})
 
 
-def check_minibatch_std(c: EasyDict) -> None:
+def machine_config(opts: EasyDict) -> MachineConfig:
+    """Processes, device and numerical modes."""
+    return MachineConfig(num_gpus=opts.gpus, device=opts.device, cudnn_benchmark=not opts.nobench,
+                         allow_tf32=bool(opts.allow_tf32))
+
+
+def check_minibatch_std(config: RunConfig) -> None:
     """The group of the minibatch standard deviation must divide what D sees in one pass.
 
     Raises:
         OptionError: it does not.
     """
-    group = c.D_kwargs.get("epilogue_kwargs", {}).get("mbstd_group_size")
-    if group is not None and c.batch_gpu % min(group, c.batch_gpu) != 0:
-        raise OptionError("--mbstd-group", f"the group of {group} does not divide the {c.batch_gpu} images of one pass "
+    group = config.networks.D.arguments.get("epilogue_kwargs", {}).get("mbstd_group_size")
+    batch_gpu = config.schedule.batch_gpu
+    if group is not None and batch_gpu % min(group, batch_gpu) != 0:
+        raise OptionError("--mbstd-group", f"the group of {group} does not divide the {batch_gpu} images of one pass "
                                            "(--batch-gpu)")

@@ -1,6 +1,9 @@
-"""What a run says of itself every tick: the status line, stats.jsonl, TensorBoard events."""
+"""What a run reports: console lines, tables of networks, progress, stats.jsonl, TensorBoard events, provenance."""
 import json
 import os
+import platform
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,9 @@ import psutil
 import torch
 
 import dnnlib
-from torch_utils import training_stats
+from dnnlib.progress import Progress
+from torch_utils import distributed, training_stats
+from torch_utils.summary import print_module_summary
 
 _COLUMNS = [  # text, statistic, width, format
     ("tick", "Progress/tick", 5, "d"),
@@ -23,6 +28,32 @@ _COLUMNS = [  # text, statistic, width, format
     ("gpumem", "Resources/peak_gpu_mem_gb", 6, ".2f"),
     ("augment", "Progress/augment", 0, ".3f"),
 ]
+
+
+def print_line(line: str) -> None:
+    """Prints a line, on the main process only."""
+    if distributed.is_main():
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+def progress_bar(total_kimg: float, initial_kimg: float) -> Progress:
+    """The progress bar of a run, shown by the main process only."""
+    enabled = None if distributed.is_main() else False
+    return Progress(total_kimg, "training", unit="kimg", enabled=enabled, initial=initial_kimg)
+
+
+def print_summaries(G: Any, D: torch.nn.Module, device: torch.device) -> None:
+    """Prints the tables of both networks on the main process, from a pass that draws no random numbers."""
+    if not distributed.is_main():
+        return
+    data, label = (torch.zeros([1, dim], device=device) for dim in (G.z_dim, G.c_dim))
+    was_training = D.training
+    D.eval()  # one that estimates something in training mode must not see these images
+    with torch.no_grad():
+        for network in (G, D):  # D sees what G made
+            data = print_module_summary(network, [data, label])
+    D.train(was_training)
 
 
 def status_line(values: dict[str, float]) -> str:
@@ -121,3 +152,25 @@ class Stopwatch:
                 milliseconds = (end - start) * 1e3
             training_stats.report0(f"Timing/{name}", np.float64(milliseconds))
         self._events.clear()
+
+
+def provenance() -> dict[str, Any]:
+    """Command line, git commit (None outside a checkout), and versions of Python, torch, CUDA and NumPy."""
+    return {
+        "command": sys.argv,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "numpy": np.__version__,
+    }
+
+
+def _commit() -> str | None:
+    root = Path(__file__).resolve().parent.parent
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -14,6 +14,8 @@ from dnnlib.util import UserError
 from torch_utils import distributed
 from torch_utils.checkpoint.writing import torch_save
 
+from .reporting import print_line
+
 VERSION = 1
 KEPT = 2
 _NAME = re.compile(r"training-state-(\d{9})\.pt")
@@ -48,6 +50,22 @@ def remove_unfinished(run_dir: str | os.PathLike) -> None:
     """Removes what a killed process had been writing in the folder of a run that goes on."""
     for folder in (Path(run_dir), Path(run_dir, "state")):
         files.remove_unfinished(folder)
+
+
+def resume(run_dir: str | os.PathLike) -> dict[str, Any] | None:
+    """The state to resume a run from, the same on every rank, with what a killed process left removed; collective.
+
+    Returns:
+        The newest state; None if the run has not saved any yet.
+
+    Raises:
+        ResumeError: there is a state, but none that can be resumed from; the message says why.
+    """
+    state = load_common(run_dir)
+    if distributed.is_main():
+        remove_unfinished(run_dir)
+    print_line(f"Resuming from image {state['cur_nimg']:,}" if state else "No state was saved yet: starting over")
+    return state
 
 
 def load_common(run_dir: str | os.PathLike) -> dict[str, Any] | None:

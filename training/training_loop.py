@@ -1,191 +1,147 @@
 """The training loop: the order of events, and nothing else."""
 import copy
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
-import dnnlib
-from dnnlib.progress import Progress
+from dnnlib.signals import catch_signals
 from torch_utils import distributed, misc, training_stats
 from torch_utils.devices import resolve_device
 from torch_utils.ops.backend import choice as cuda_kernels
 
-from . import optimization, run_state
+from . import architectures, optimization, run_config, run_state
 from .ada import AdaController
 from .data import image_grid
 from .data.feed import DataFeed
+from .ema import ema_beta, update_ema
 from .loss import Loss, Phase, Step
-from .maintenance import Maintenance, Schedule, say
-from .reporting import Stopwatch
+from .maintenance import Maintenance
+from .reporting import Stopwatch, print_line, print_summaries, progress_bar
 from .run import Run
-
-RUNNING_MEANS = ("w_avg", "stored_mean", "stored_var")  # buffers of G that every rank updates with its own samples
+from .run_config import Component, NetworksConfig, RunConfig
 
 
 def training_loop(
-    run_dir: str = ".",  # output folder
-    training_set_kwargs: Mapping[str, Any] = {},  # class_name and arguments of the data set
-    data_loader_kwargs: Mapping[str, Any] = {},  # arguments of torch.utils.data.DataLoader
-    G_kwargs: Mapping[str, Any] = {},  # class_name and arguments of the generator
-    D_kwargs: Mapping[str, Any] = {},  # the same of the discriminator
-    G_opt_kwargs: Mapping[str, Any] = {},  # class_name and arguments of G's optimizer
-    D_opt_kwargs: Mapping[str, Any] = {},  # the same of D's
-    augment_kwargs: Mapping[str, Any] | None = None,  # class_name and arguments of the augmentation; None is none
-    loss_kwargs: Mapping[str, Any] = {},  # class_name and arguments of the loss
-    init_kwargs: Mapping[str, Any] | None = None,  # func_name and arguments of what sets initial weights; None is none
-    metrics: Sequence[str] = (),  # names of the metrics to run at network snapshots
-    metric_kwargs: Mapping[str, Any] = {},  # further options of every metric
-    random_seed: int = 0,  # of everything random
-    batch_size: int = 4,  # images per iteration, all ranks together
-    batch_gpu: int = 4,  # images per pass on one rank; more in a batch are accumulated
-    ema_kimg: float = 10,  # half-life of the moving average of G, in thousands of images
-    ema_rampup: float | None = None,  # cap of that half-life as a fraction of the images seen; None is no cap
-    ema_start_kimg: float = 0,  # until then the average is a copy of G
-    ema_buffers: bool = False,  # average G's buffers too, instead of copying them
-    D_steps: int = 1,  # optimizer steps of D per iteration, each on a batch of its own
-    G_reg_interval: int | None = 4,  # iterations between regularisations of G; None does it in every one
-    D_reg_interval: int | None = 16,  # the same of D
-    augment_p: float = 0,  # (initial) probability of augmentation
-    ada_target: float | None = None,  # target of adaptive augmentation; None keeps augment_p
-    ada_interval: int = 4,  # iterations between its adjustments
-    ada_kimg: float = 500,  # thousands of images in which p can go from 0 to 1
-    ada_max: float = 1,  # upper bound of p
-    total_kimg: float = 25000,  # training length, in thousands of images
-    kimg_per_tick: float = 4,  # length of a tick
-    image_snapshot_ticks: int | None = 50,  # ticks between image grids; None is never
-    network_snapshot_ticks: int | None = 50,  # ticks between network pickles, states and metrics; None is never
-    resume_state: bool = False,  # continue from the newest state in run_dir, if there is one
-    cudnn_benchmark: bool = True,  # let cuDNN choose algorithms by trial
-    allow_tf32: bool = False,  # let matrix products and convolutions use TF32
-    device: str = "auto",  # auto, cpu, cuda or mps
-    abort_fn: Callable[[], bool] | None = None,  # asked once per tick; True ends the run
-    progress_fn: Callable[[int, int], None] | None = None,  # told (cur_kimg, total_kimg) at the start and every tick
-) -> None:
-    """Trains until total_kimg, a signal, or abort_fn; every rank calls it with equal arguments.
+    config: RunConfig,
+    run_dir: str = ".",
+    resume: bool = False,
+    abort_fn: Callable[[], bool] | None = None,
+    progress_fn: Callable[[int, int], None] | None = None,
+) -> bool:
+    """Trains until `total_kimg`, a signal, or abort_fn; every rank calls it with equal arguments.
 
     SIGTERM and SIGINT end the run after the iteration under way, with its state saved.
+
+    Args:
+        config: all that determines the run.
+        run_dir: its folder.
+        resume: resume from the newest state in run_dir, if there is one.
+        abort_fn: called once per tick; True ends the run.
+        progress_fn: called with (cur_kimg, total_kimg) at the start and after every tick.
+
+    Returns:
+        Whether the run came to its end, rather than being interrupted by a signal.
 
     Raises:
         UserError: anything a user can put right, named.
     """
     start_time = time.time()
-    target = resolve_device(device)
-    torch.backends.cudnn.benchmark = cudnn_benchmark
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
-    training_stats.init_multiprocessing(distributed.rank(), target if distributed.world_size() > 1 else None)
-    cuda_kernels.prepare(target)
-    _seed(random_seed, 0)
-    state = run_state.load_common(run_dir) if resume_state else None
-    if resume_state:
-        if distributed.is_main():
-            run_state.remove_unfinished(run_dir)
-        say(f"Continuing from image {state['cur_nimg']:,}" if state else "No state was saved yet: starting over")
+    schedule, augmentation = config.schedule, config.augmentation
+    num_images = schedule.batch_size * config.optimizers.D_steps  # per iteration
+    total_nimg = schedule.total_kimg * 1000
 
-    dataset = dnnlib.util.construct_class_by_name(**training_set_kwargs)
-    feed = DataFeed(
-        dataset,
-        batch_size=batch_size * D_steps,
-        seed=random_seed,
-        device=target,
-        loader_kwargs=data_loader_kwargs,
-        state=state["data"] if state else None,
-    )
-    say(f"Training set: {len(dataset)} images {dataset.image_shape}, labels {dataset.label_shape}")
-    networks = _networks(dataset, G_kwargs, D_kwargs, target)
-    if init_kwargs is not None and state is None:  # on every rank: others would wait for one that scores for long
-        for line in dnnlib.util.call_func_by_name(networks=networks, **init_kwargs):
-            say(line)
-    if augment_kwargs is not None and (augment_p > 0 or ada_target is not None):
-        networks["augment_pipe"] = _build(augment_kwargs, target)
-        networks["augment_pipe"].get_buffer("p").fill_(augment_p)
+    # Device, random numbers, and the state to resume from.
+    device = resolve_device(config.machine.device)
+    torch.backends.cudnn.benchmark = config.machine.cudnn_benchmark
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.machine.allow_tf32
+    training_stats.init_multiprocessing(distributed.rank(), device if distributed.world_size() > 1 else None)
+    cuda_kernels.prepare(device)
+    _seed(schedule.random_seed, 0)
+    state = run_state.resume(run_dir) if resume else None
+
+    # Training data.
+    dataset = run_config.DATASETS.call(config.data.training_set.name, config.data.training_set.arguments)
+    feed = DataFeed(dataset, num_images, schedule.random_seed, device, config.data.loader, state and state["data"])
+    print_line(f"Training set: {len(dataset)} images {dataset.image_shape}, labels {dataset.label_shape}")
+
+    # Networks and their initial weights, the same on every rank.
+    networks = _build_networks(config.networks, dataset, device)
+    if config.networks.init is not None and state is None:  # on every rank: none waits for one that scores for long
+        init = config.networks.init
+        for line in run_config.INITIALIZERS.call(init.name, init.arguments, networks=networks):
+            print_line(line)
+    if augmentation.pipe is not None and (augmentation.p > 0 or augmentation.ada_target is not None):
+        pipe = run_config.AUGMENTATIONS.call(augmentation.pipe.name, augmentation.pipe.arguments)
+        networks["augment_pipe"] = pipe.to(device).requires_grad_(False).train()
+        networks["augment_pipe"].get_buffer("p").fill_(augmentation.p)
     for module in networks.values():
         for tensor in misc.params_and_buffers(module):
             distributed.broadcast_(tensor.data)
-    if distributed.is_main():
-        _print_summaries(networks["G_ema"], networks["D"], target)
+    print_summaries(networks["G_ema"], networks["D"], device)
 
-    G, D, augment_pipe = networks["G"], networks["D"], networks.get("augment_pipe")
-    loss: Loss = dnnlib.util.construct_class_by_name(device=target, G=G, D=D, augment_pipe=augment_pipe, **loss_kwargs)
-    ada = None
-    if augment_pipe is not None and ada_target is not None:
-        ada = AdaController(augment_pipe, ada_target, batch_size * D_steps, ada_interval, ada_kimg, ada_max)
-    run = Run(
-        networks=networks,
-        phases=[
-            *optimization.make_phases("G", G, G_opt_kwargs, G_reg_interval),
-            *optimization.make_phases("D", D, D_opt_kwargs, D_reg_interval, D_steps),
-            *loss.extra_phases(),
-        ],
-        loss=loss,
-        ada=ada,
-        feed=feed,
-        guard=optimization.GradientGuard(target),
-        collector=training_stats.Collector(regex=".*"),
-    )
+    # Loss, phases and everything else that an exact resume restores.
+    run = _build_run(config, networks, feed, num_images, device)
     if state is not None:
         run.load_state_dict(state)
         state = None
-    total_nimg = total_kimg * 1000
-    num_images = batch_size * D_steps  # per iteration
     if run.finished_nimg == run.cur_nimg >= total_nimg:
-        say("This run is complete; to train longer, pass --kimg")
-        return
+        print_line(f"This run is complete at {run.cur_nimg / 1000:g} kimg")
+        return True
 
+    # Sample images, progress, and the work between ticks.
     grid = None
     if distributed.is_main():
-        grid = image_grid.SampleGrid(dataset, networks["G_ema"], random_seed, batch_gpu, run_dir)
+        seed = schedule.random_seed
+        grid = image_grid.SampleGrid(dataset, networks["G_ema"], seed, schedule.batch_gpu, run_dir)
         if run.cur_nimg == 0:
             grid.save_reals()
             grid.save_fakes("fakes_init.png")
-    schedule = Schedule(kimg_per_tick, image_snapshot_ticks, network_snapshot_ticks)
-    upkeep = Maintenance(
-        run, run_dir, schedule, grid, metrics, metric_kwargs, training_set_kwargs, target, start_time
-    )
-    if progress_fn is not None:
-        progress_fn(run.cur_nimg // 1000, int(total_kimg))
-    bar = Progress(
-        total_kimg,
-        "training",
-        unit="kimg",
-        enabled=None if distributed.is_main() else False,
-        initial=run.cur_nimg / 1000,
-    )
-    with _catch_signals() as caught, bar:
+    maintenance = Maintenance(run, config, run_dir, grid, device, start_time)
+    report_progress = progress_fn or (lambda cur_kimg, total_kimg: None)
+    report_progress(run.cur_nimg // 1000, int(schedule.total_kimg))
+    bar = progress_bar(schedule.total_kimg, run.cur_nimg / 1000)
+
+    with catch_signals() as caught_signals, bar:
         while True:
+            # End of a tick, or of the run.
             bar.set(run.cur_nimg / 1000)
             done = run.cur_nimg >= total_nimg
-            if done or run.tick_is_over(kimg_per_tick):
+            if done or run.tick_is_over(schedule.kimg_per_tick):
                 bar.clear()
                 done = done or _is_aborted(abort_fn)
-                upkeep.end_tick(done)
-                if progress_fn is not None:
-                    progress_fn(run.cur_nimg // 1000, int(total_kimg))
+                maintenance.end_tick(done)
+                report_progress(run.cur_nimg // 1000, int(schedule.total_kimg))
             if done:
-                say("Training is done")
+                print_line("Training is done")
                 break
-            _seed(random_seed, run.batch_idx + 1)
-            _optimize(run, batch_size, batch_gpu, upkeep.stopwatch)
-            distributed.mean_([buffer for name, buffer in G.named_buffers() if name.endswith(RUNNING_MEANS)])
-            beta = optimization.ema_beta(num_images, ema_kimg, ema_rampup, run.cur_nimg)
-            if run.cur_nimg < ema_start_kimg * 1000:
-                beta = 0.0
-            optimization.update_ema(networks["G_ema"], G, beta, ema_buffers)
+
+            # Gradients and optimizer steps.
+            _seed(schedule.random_seed, run.batch_idx + 1)
+            _optimize(run, schedule.batch_size, schedule.batch_gpu, maintenance.stopwatch)
+
+            # Moving average of G.
+            distributed.mean_(_running_buffers(networks["G"]))
+            beta = ema_beta(num_images, config.ema.kimg, config.ema.rampup, run.cur_nimg, config.ema.start_kimg)
+            update_ema(networks["G_ema"], networks["G"], beta, config.ema.buffers)
             run.cur_nimg += num_images
             run.batch_idx += 1
-            if ada is not None:
-                ada.step(run.batch_idx)
-            if distributed.any_rank(bool(caught)):
-                upkeep.save_state()
+
+            # Adaptive augmentation.
+            if run.ada is not None:
+                run.ada.step(run.batch_idx)
+
+            # Signals.
+            if distributed.any_rank(bool(caught_signals)):
+                maintenance.save_state()
                 bar.clear()
-                say(f"Interrupted at image {run.cur_nimg:,}; go on with --resume={run_dir}")
+                print_line(f"Interrupted at image {run.cur_nimg:,}; the state is saved")
                 break
-    upkeep.close()
+    maintenance.close()
+    return done
 
 
 def _seed(random_seed: int, step: int) -> None:
@@ -194,33 +150,50 @@ def _seed(random_seed: int, step: int) -> None:
     torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
-def _networks(
-    dataset: Any, G_kwargs: Mapping[str, Any], D_kwargs: Mapping[str, Any], device: torch.device
-) -> dict[str, torch.nn.Module]:
-    """G, D and G_ema for the images and labels of a data set."""
-    shape = {"img_resolution": dataset.resolution, "img_channels": dataset.num_channels}
-    networks = {
-        name: _build(kwargs, device, c_dim=dataset.label_dim, **shape)
-        for name, kwargs in (("G", G_kwargs), ("D", D_kwargs))
-    }
-    average = copy.deepcopy(networks["G"])
-    average.eval()
-    return {**networks, "G_ema": average}
+def _build_networks(config: NetworksConfig, dataset: Any, device: torch.device) -> dict[str, torch.nn.Module]:
+    """G, D and G_ema for the images and labels of a data set; gradients are only taken in `_trainable`."""
+    sizes = {"img_resolution": dataset.resolution, "img_channels": dataset.num_channels, "c_dim": dataset.label_dim}
+
+    def build(component: Component) -> torch.nn.Module:
+        arguments = {**component.arguments, **sizes}
+        module: torch.nn.Module = architectures.NETWORKS.call(component.name, arguments)
+        return module.to(device).requires_grad_(False).train()
+
+    networks = {"G": build(config.G), "D": build(config.D)}
+    return {**networks, "G_ema": copy.deepcopy(networks["G"]).eval()}
 
 
-def _build(kwargs: Mapping[str, Any], device: torch.device, **sizes: int) -> torch.nn.Module:
-    """A module from its class_name and arguments, in training mode; gradients are only taken in `_trainable`."""
-    module = dnnlib.util.construct_class_by_name(**{**kwargs, **sizes})
-    module.to(device)
-    module.requires_grad_(False)
-    return module.train()
+def _build_run(
+    config: RunConfig, networks: dict[str, torch.nn.Module], feed: DataFeed, num_images: int, device: torch.device
+) -> Run:
+    """Loss, optimizers and controllers of networks."""
+    G, D, augment_pipe = networks["G"], networks["D"], networks.get("augment_pipe")
+    loss: Loss = run_config.LOSSES.call(
+        config.loss.name, config.loss.arguments, device=device, G=G, D=D, augment_pipe=augment_pipe)
+    ada, augmentation, opt = None, config.augmentation, config.optimizers
+    if augment_pipe is not None and augmentation.ada_target is not None:
+        ada = AdaController(augment_pipe, augmentation.ada_target, num_images, augmentation.ada_interval,
+                            augmentation.ada_kimg, augmentation.ada_max)
+    phases = [
+        *optimization.make_phases("G", G, opt.G.to_dict(), opt.G_reg_interval),
+        *optimization.make_phases("D", D, opt.D.to_dict(), opt.D_reg_interval, opt.D_steps),
+        *loss.extra_phases(),
+    ]
+    guard, collector = optimization.GradientGuard(device), training_stats.Collector(regex=".*")
+    return Run(networks=networks, phases=phases, loss=loss, ada=ada, feed=feed, guard=guard, collector=collector)
+
+
+def _running_buffers(G: torch.nn.Module) -> list[torch.Tensor]:
+    """Buffers that every rank has estimated from its own samples."""
+    endings = architectures.of_network(G).running_buffers
+    return [buffer for name, buffer in G.named_buffers() if name.endswith(endings)]
 
 
 def _is_aborted(abort_fn: Callable[[], bool] | None) -> bool:
-    """Whether the caller's function ends the run, which is then said."""
+    """Whether the caller's function ends the run, which is then printed."""
     if abort_fn is None or not abort_fn():
         return False
-    say("Stopped by abort_fn")
+    print_line("Stopped by abort_fn")
     return True
 
 
@@ -229,7 +202,7 @@ def _optimize(run: Run, batch_size: int, batch_gpu: int, stopwatch: Stopwatch) -
     stage = run.loss.stage(run.cur_nimg)
     if stage > run.stage:
         run.start_stage(stage)
-        say(f"Stage {stage + 1} of training begins at image {run.cur_nimg:,}")
+        print_line(f"Stage {stage + 1} of training begins at image {run.cur_nimg:,}")
     stopwatch.start("data")
     real_img, real_c = run.feed.next()
     stopwatch.stop("data")
@@ -266,35 +239,3 @@ def _trainable(module: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         module.requires_grad_(False)
-
-
-@contextmanager
-def _catch_signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT in a list instead of dying of them; a second SIGINT interrupts at once."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-
-    def note(number: int, frame: Any) -> None:
-        if number == signal.SIGINT and caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _print_summaries(G: Any, D: Any, device: torch.device) -> None:
-    """Tables of both networks, from a pass that draws no random numbers."""
-    data, label = (torch.zeros([1, dim], device=device) for dim in (G.z_dim, G.c_dim))
-    was_training = D.training
-    D.eval()  # one that estimates something in training mode must not see these images
-    with torch.no_grad():
-        for network in (G, D):  # which sees what G made
-            data = misc.print_module_summary(network, [data, label])
-    D.train(was_training)

@@ -1,38 +1,51 @@
-"""The kinds of networks that can be sliced: one file each, found by the network's class name."""
-from collections.abc import Callable
+"""The families of networks that can be sliced: one module each, under the family's name in `training.architectures`."""
+import importlib
+from types import ModuleType
 
 import torch
 
 from dnnlib.util import UserError
+from training import architectures
 
 from ..plan import LayerCost, Plan
-from . import biggan, stylegan2
 
-_PLANS: dict[str, Callable[[torch.nn.Module], Plan]] = {
-    "Generator": stylegan2.generator_plan,
-    "Discriminator": stylegan2.discriminator_plan,
-    "BigGANGenerator": biggan.generator_plan,
-    "BigGANDiscriminator": biggan.discriminator_plan,
-}
+# Family → module with generator_plan(G), discriminator_plan(D) and layer_costs(network).
+_MODULES = {"stylegan2": "dgl.architectures.stylegan2", "biggan": "dgl.architectures.biggan"}
 
-_COSTS: dict[str, Callable[[torch.nn.Module], list[LayerCost]]] = {
-    "Generator": stylegan2.layer_costs,
-    "Discriminator": stylegan2.layer_costs,
-    "BigGANGenerator": biggan.layer_costs,
-    "BigGANDiscriminator": biggan.layer_costs,
-}
+
+def register(family: str, module: str) -> None:
+    """Makes networks of a family sliceable.
+
+    Args:
+        family: name of a row of `training.architectures`.
+        module: dotted name of a module with generator_plan(G), discriminator_plan(D) and layer_costs(network).
+
+    Raises:
+        ValueError: the family has one already.
+    """
+    if family in _MODULES:
+        raise ValueError(f"family {family!r} is registered already, as {_MODULES[family]}")
+    _MODULES[family] = module
+
+
+def _module_of(network: torch.nn.Module, purpose: str) -> ModuleType:
+    family = architectures.find(network)
+    if family is None or family.name not in _MODULES:
+        known = [row.generator.rpartition(".")[2] for row in architectures.rows() if row.name in _MODULES]
+        known += [row.discriminator.rpartition(".")[2] for row in architectures.rows() if row.name in _MODULES]
+        raise UserError(f"networks of class {type(network).__name__} cannot be {purpose}; known: {', '.join(known)}")
+    return importlib.import_module(_MODULES[family.name])
 
 
 def plan_of(network: torch.nn.Module) -> Plan:
-    """The plan by which a network is sliced.
+    """The plan by which a generator or discriminator is sliced.
 
     Raises:
         UserError: networks of this class cannot be sliced.
     """
-    name = type(network).__name__
-    if name not in _PLANS:
-        raise UserError(f"networks of class {name} cannot be sliced; known: {', '.join(_PLANS)}")
-    return _PLANS[name](network)
+    module = _module_of(network, "sliced")
+    is_generator = architectures.class_path(network) == architectures.of_network(network).generator
+    return module.generator_plan(network) if is_generator else module.discriminator_plan(network)
 
 
 def costs_of(network: torch.nn.Module) -> list[LayerCost]:
@@ -41,7 +54,4 @@ def costs_of(network: torch.nn.Module) -> list[LayerCost]:
     Raises:
         UserError: networks of this class cannot be counted.
     """
-    name = type(network).__name__
-    if name not in _COSTS:
-        raise UserError(f"networks of class {name} cannot be counted; known: {', '.join(_COSTS)}")
-    return _COSTS[name](network)
+    return _module_of(network, "counted").layer_costs(network)

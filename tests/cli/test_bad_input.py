@@ -206,7 +206,8 @@ def test_what_a_resumed_run_refuses_names_the_way_to_start_anew(cfg, start, file
     (run / "training_options.json").write_text(shown.stdout.partition("\n")[2].rpartition("\n\n")[0])
     result = CliRunner().invoke(train.main, [f"--resume={run}", "--gamma=3"])
     assert result.exit_code == 1
-    assert result.stderr.endswith(f"leave out --gamma, or start a new run from one of its pickles with {start}={run}"
+    assert result.stderr.endswith(f"cannot change --gamma when resuming; remove it, or start a new run from one of its "
+                                  f"pickles with {start}={run}"
                                   "/network-snapshot-….pkl\n")
     result = CliRunner().invoke(train.main, [f"--resume={run}", "--detector=none.pt"])
     assert (result.exit_code, result.stderr) == (1, "Error: --detector: none.pt: no such file\n")

@@ -155,8 +155,8 @@ def test_run_goes_on_with_another_number_of_processes(two_gpus, tmp_path):
     run_dir = shutil.copytree(two_gpus, tmp_path / two_gpus.name)
     command = [sys.executable, "train.py", f"--resume={run_dir}", "--gpus=1", "--kimg=2"]
     (output,) = finish(start(command))
-    assert "WARNING: the run goes on with 1 instead of 2 processes" in output
-    assert "Continuing from image 1,000" in output
+    assert "WARNING: the run is resumed with 1 instead of 2 processes" in output
+    assert "Resuming from image 1,000" in output
     assert (run_dir / "network-snapshot-000002.pkl").exists()
 
 
@@ -184,7 +184,7 @@ def test_killed_process_ends_all_and_is_named(data, tmp_path):
     ranks[1].send_signal(signal.SIGKILL)
     output = process.communicate(timeout=TIMEOUT_SEC)[0]
     assert process.returncode == 1
-    assert f"To go on with this run: python train.py --resume={the_run(tmp_path)}\n" in output
+    assert f"To resume this run: python train.py --resume={the_run(tmp_path)}\n" in output
     assert output.endswith("Error: rank 1 was killed by SIGKILL (the system does so when memory runs out)\n")
     assert not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks)
 
@@ -206,4 +206,4 @@ def test_under_torchrun_one_process_speaks(data, monkeypatch):
 def test_gpus_and_torchrun_must_agree(data, monkeypatch):
     result = dry_run(data, monkeypatch, 0, "--gpus=2")
     assert result.exit_code == 2
-    assert "--gpus: torchrun started 4 processes, got 2; leave --gpus out" in result.output
+    assert "--gpus: torchrun started 4 processes, found 2; leave --gpus out" in result.output

@@ -49,7 +49,8 @@ def test_the_state_is_saved(tmp_path, number, gpus):
     assert "Traceback" not in output
     assert "exited unexpectedly" not in output
     last = [line for line in output.splitlines() if line.startswith("Interrupted at image ")]
-    assert [line.endswith(f"; go on with --resume={run_dir}") for line in last] == [True]
+    assert [line.endswith("; the state is saved") for line in last] == [True]
+    assert f"To resume this run: python train.py --resume={run_dir}\n" in output
     image = int(last[0].split(";")[0].removeprefix("Interrupted at image ").replace(",", ""))
     assert (run_dir / "state" / f"training-state-{image:09d}.pt").exists()
     assert json.loads((run_dir / "training_options.json").read_text())["num_gpus"] == gpus

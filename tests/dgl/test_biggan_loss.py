@@ -14,10 +14,10 @@ import prune_init
 from dgl.loss import DGLHingeLoss
 from tests import tiny, tiny_biggan
 from tests.metrics import toys
+from training.biggan.checkpoints import load_generator
 from training.biggan.loss import HingeLoss
 from training.checkpoints.pickles import open_networks
 from training.loss import Part, Step
-from training.networks_biggan import load_generator
 
 DEVICE = torch.device("cpu")
 

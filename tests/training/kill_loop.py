@@ -14,7 +14,7 @@ from typing import Any
 
 import train
 from tests.training import tiny_runs
-from training import maintenance, training_loop
+from training import maintenance, run_config, training_loop
 from training.data import image_grid
 
 assert training_loop
@@ -26,9 +26,9 @@ def child(args: list[str], log: Path) -> None:
     original = train._configured
 
     def configured(*given: Any) -> Any:
-        c = original(*given)
-        c.update(tiny_runs.SHORT, network_snapshot_ticks=1)
-        return c
+        config, description = original(*given)
+        values = {**config.to_dict(), **tiny_runs.SHORT, "network_snapshot_ticks": 1}
+        return run_config.from_dict(values), description
 
     train._configured = configured
     image_grid.MAX_PIXELS = (1, 1)

@@ -15,7 +15,6 @@ import legacy
 from tests.helpers import GOLDEN
 from tests.training.test_networks_biggan import DISCRIMINATORS, GENERATORS, SHAPES, make, public_network
 from torch_utils.checkpoint import CheckpointError
-from training import networks_biggan
 from training.biggan import checkpoints as biggan_checkpoints
 from training.biggan import layout as biggan_layout
 from training.checkpoints import pickles
@@ -111,23 +110,23 @@ def test_other_networks_are_refused(nets: dict[str, Any], drop: str, message: st
 
 
 def test_a_folder(nets: dict[str, Any], folder: Path) -> None:
-    assert_same(networks_biggan.load_generator(folder), nets["G_ema"])
-    assert_same(networks_biggan.load_generator(folder, ema=False), nets["G"])
-    D = networks_biggan.load_discriminator(folder)
+    assert_same(biggan_checkpoints.load_generator(folder), nets["G_ema"])
+    assert_same(biggan_checkpoints.load_generator(folder, ema=False), nets["G"])
+    D = biggan_checkpoints.load_discriminator(folder)
     assert_same(D, nets["D"])
     assert not D.training
     assert not any(p.requires_grad for p in D.parameters())
     (folder / "G_ema.pth").unlink()
-    assert_same(networks_biggan.load_generator(folder), nets["G"])
+    assert_same(biggan_checkpoints.load_generator(folder), nets["G"])
 
 
 def test_a_suffix(nets: dict[str, Any], folder: Path) -> None:
     biggan_checkpoints.save_checkpoint(folder, {"G_ema": nets["G"]}, suffix="best0")
-    assert_same(networks_biggan.load_generator(folder, suffix="best0"), nets["G"])
+    assert_same(biggan_checkpoints.load_generator(folder, suffix="best0"), nets["G"])
     with pytest.raises(CheckpointError, match=r"no D_best0\.pth in this folder; found: D\.pth, .*G_ema_best0\.pth"):
-        networks_biggan.load_discriminator(folder, suffix="best0")
+        biggan_checkpoints.load_discriminator(folder, suffix="best0")
     with pytest.raises(CheckpointError, match=r"G\.pth: a suffix \(best0\) goes with a folder"):
-        networks_biggan.load_generator(folder / "G.pth", suffix="best0")
+        biggan_checkpoints.load_generator(folder / "G.pth", suffix="best0")
 
 
 def test_the_only_suffix_there_is(nets: dict[str, Any], tmp_path: Path) -> None:
@@ -151,24 +150,24 @@ def test_of_several_steps_the_last_is_read(nets: dict[str, Any], tmp_path: Path)
 
 
 def test_addresses_are_refused() -> None:
-    with pytest.raises(CheckpointError, match=r"https://example\.org/G\.pth: BigGAN files are read from a disk"):
+    with pytest.raises(CheckpointError, match=r"https://example\.org/G\.pth: such files are read from a disk"):
         pickles.open_networks("https://example.org/G.pth")
 
 
 def test_reading_leaves_the_random_state_alone(folder: Path) -> None:
     before = torch.random.get_rng_state()
-    networks_biggan.load_generator(folder)
+    biggan_checkpoints.load_generator(folder)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_the_format_before_zip_archives(nets: dict[str, Any], tmp_path: Path) -> None:
     torch.save(nets["G"].state_dict(), tmp_path / "G.pth", _use_new_zipfile_serialization=False)
-    assert_same(networks_biggan.load_generator(tmp_path), nets["G"])
+    assert_same(biggan_checkpoints.load_generator(tmp_path), nets["G"])
 
 
 def test_half_precision_files_become_float32(nets: dict[str, Any], tmp_path: Path) -> None:
     torch.save(copy.deepcopy(nets["D"]).half().state_dict(), tmp_path / "D.pth")
-    D = networks_biggan.load_discriminator(tmp_path)
+    D = biggan_checkpoints.load_discriminator(tmp_path)
     assert {p.dtype for p in D.parameters()} == {torch.float32}
     torch.testing.assert_close(D.linear.weight, nets["D"].linear.weight, rtol=1e-2, atol=1e-2)
 
@@ -176,19 +175,19 @@ def test_half_precision_files_become_float32(nets: dict[str, Any], tmp_path: Pat
 def test_files_that_are_something_else(nets: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "D.pth"
     with pytest.raises(CheckpointError, match=r"D\.pth: cannot be read: No such file"):
-        networks_biggan.load_discriminator(path)
+        biggan_checkpoints.load_discriminator(path)
     with pytest.raises(CheckpointError, match=r"no G_ema\.pth or G\.pth in this folder; found: no checkpoint"):
-        networks_biggan.load_generator(tmp_path)
+        biggan_checkpoints.load_generator(tmp_path)
     torch.save(nets["G"].state_dict(), path)
     with pytest.raises(CheckpointError, match=r"D\.pth: expected a discriminator, found a generator"):
-        networks_biggan.load_discriminator(path)
+        biggan_checkpoints.load_discriminator(path)
     optimizer = torch.optim.Adam(nets["D"].parameters())
     torch.save(optimizer.state_dict(), path)
     with pytest.raises(CheckpointError, match=r"D\.pth: this is the state of an optimizer"):
-        networks_biggan.load_discriminator(path)
+        biggan_checkpoints.load_discriminator(path)
     torch.save({"a": 1}, path)
     with pytest.raises(CheckpointError, match=r"D\.pth: expected a dictionary of a network's tensors"):
-        networks_biggan.load_discriminator(path)
+        biggan_checkpoints.load_discriminator(path)
 
 
 def test_tensors_that_do_not_fit(nets: dict[str, Any], tmp_path: Path) -> None:
@@ -196,11 +195,11 @@ def test_tensors_that_do_not_fit(nets: dict[str, Any], tmp_path: Path) -> None:
     state = nets["D"].state_dict()
     torch.save({**state, "blocks.0.0.conv1.bias": torch.zeros([5])}, path)
     with pytest.raises(CheckpointError, match=r"name\.pth: blocks\.0\.0\.conv1\.bias has shape \[5\], expected \[4\]"):
-        networks_biggan.load_discriminator(path)
+        biggan_checkpoints.load_discriminator(path)
     del state["blocks.1.0.conv1.bias"]
     torch.save({**state, "surplus": torch.zeros([5])}, path)
     with pytest.raises(CheckpointError, match=r"missing in the file: blocks\.1\.0\.conv1\.bias; unknown here: surplus"):
-        networks_biggan.load_discriminator(path)
+        biggan_checkpoints.load_discriminator(path)
 
 
 @pytest.mark.parametrize(("name", "tensor"), [
@@ -210,7 +209,7 @@ def test_tensors_that_do_not_fit(nets: dict[str, Any], tmp_path: Path) -> None:
 def test_tensors_of_another_rank(nets: dict[str, Any], tmp_path: Path, name: str, tensor: torch.Tensor) -> None:
     torch.save({**nets["G"].state_dict(), name: tensor}, tmp_path / "G.pth")
     with pytest.raises(CheckpointError, match=r"G\.pth: tensors of unexpected shapes"):
-        networks_biggan.load_generator(tmp_path)
+        biggan_checkpoints.load_generator(tmp_path)
 
 
 def test_nothing_in_a_file_is_executed(nets: dict[str, Any], folder: Path, tmp_path: Path) -> None:
@@ -221,10 +220,10 @@ def test_nothing_in_a_file_is_executed(nets: dict[str, Any], folder: Path, tmp_p
     for zipped in (True, False):
         data = {"config": {"G_ch": 4, "trap": Trap()}, "best_FID": torch.tensor(3.0), "relu": torch.nn.ReLU()}
         torch.save(data, folder / "state_dict.pth", _use_new_zipfile_serialization=zipped)
-        assert_same(networks_biggan.load_generator(folder), nets["G_ema"])
+        assert_same(biggan_checkpoints.load_generator(folder), nets["G_ema"])
         torch.save({**nets["D"].state_dict(), "trap": Trap()}, folder / "D.pth", _use_new_zipfile_serialization=zipped)
         with pytest.raises(CheckpointError, match=r"D\.pth: expected a dictionary of a network's tensors"):
-            networks_biggan.load_discriminator(folder)
+            biggan_checkpoints.load_discriminator(folder)
     assert not (tmp_path / "executed").exists()
 
 
@@ -233,11 +232,11 @@ def test_nothing_in_a_file_is_executed(nets: dict[str, Any], folder: Path, tmp_p
 
 def test_what_tensors_do_not_tell_comes_from_the_configuration(folder: Path) -> None:
     edit_config(folder, SN_eps=1e-6, BN_eps=1e-3, num_G_SV_itrs=2, num_D_SV_itrs=3)
-    G, D = networks_biggan.load_generator(folder), networks_biggan.load_discriminator(folder)
+    G, D = biggan_checkpoints.load_generator(folder), biggan_checkpoints.load_discriminator(folder)
     assert (G.options["BN_eps"], G.options["SN_eps"], G.options["num_G_SV_itrs"]) == (1e-3, 1e-6, 2)
     assert (D.options["SN_eps"], D.options["num_D_SV_itrs"]) == (1e-6, 3)
     (folder / "state_dict.pth").unlink()
-    assert networks_biggan.load_generator(folder).options["BN_eps"] == 1e-5
+    assert biggan_checkpoints.load_generator(folder).options["BN_eps"] == 1e-5
 
 
 def test_an_old_configuration_with_other_spellings(nets: dict[str, Any], folder: Path) -> None:
@@ -247,8 +246,8 @@ def test_an_old_configuration_with_other_spellings(nets: dict[str, Any], folder:
     for name in ("G_depth", "D_depth", "D_wide", "G_param"):
         config.pop(name, None)
     torch.save({**data, "config": config}, path)
-    assert_same(networks_biggan.load_generator(folder), nets["G_ema"])
-    assert_same(networks_biggan.load_discriminator(folder), nets["D"])
+    assert_same(biggan_checkpoints.load_generator(folder), nets["G_ema"])
+    assert_same(biggan_checkpoints.load_discriminator(folder), nets["D"])
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -274,19 +273,19 @@ def test_an_old_configuration_with_other_spellings(nets: dict[str, Any], folder:
 def test_a_configuration_of_another_network(folder: Path, changes: dict[str, Any], message: str) -> None:
     edit_config(folder, **changes)
     with pytest.raises(CheckpointError, match=rf"state_dict\.pth: .*{message}.*\(in G_ema\.pth\)"):
-        networks_biggan.load_generator(folder)
+        biggan_checkpoints.load_generator(folder)
 
 
 def test_a_state_dict_without_configuration(folder: Path) -> None:
     torch.save({"itr": 3}, folder / "state_dict.pth")
     with pytest.raises(CheckpointError, match=r"state_dict\.pth: expected a dictionary with an entry 'config'"):
-        networks_biggan.load_generator(folder)
+        biggan_checkpoints.load_generator(folder)
 
 
 def test_a_thin_discriminators_configuration(folder: Path) -> None:
     edit_config(folder, D_wide=False)
     with pytest.raises(CheckpointError, match="hidden widths"):
-        networks_biggan.load_discriminator(folder)
+        biggan_checkpoints.load_discriminator(folder)
 
 
 # Variants of the public layout.
@@ -301,25 +300,26 @@ def test_the_other_batch_norms_of_the_public_code(nets: dict[str, Any], tmp_path
     norms = [name.removesuffix(".stored_mean") for name in state if name.endswith(".stored_mean")]
     idle = {f"{name}.bn.accumulation_counter": torch.zeros([1]) for name in norms}
     torch.save({**renamed(state, "stored"), **idle}, tmp_path / "G.pth")
-    assert_same(networks_biggan.load_generator(tmp_path), nets["G"])
+    assert_same(biggan_checkpoints.load_generator(tmp_path), nets["G"])
     replicas = {f"{name}.bn.num_batches_tracked": torch.tensor(9) for name in norms}
     torch.save({**renamed(state, "running"), **replicas}, tmp_path / "G.pth")
-    assert_same(networks_biggan.load_generator(tmp_path), nets["G"])
+    assert_same(biggan_checkpoints.load_generator(tmp_path), nets["G"])
     sums = {name: tensor * 4 if ".stored_" in name else tensor for name, tensor in state.items()}
     counters = {f"{name}.bn.accumulation_counter": torch.full([1], 4.0) for name in norms}
     torch.save({**renamed(sums, "stored"), **counters}, tmp_path / "G.pth")
-    assert_same(networks_biggan.load_generator(tmp_path), nets["G"])
+    assert_same(biggan_checkpoints.load_generator(tmp_path), nets["G"])
     counters[f"{norms[0]}.bn.accumulation_counter"] = torch.zeros([2])
     torch.save({**renamed(sums, "stored"), **counters}, tmp_path / "G.pth")
     with pytest.raises(CheckpointError, match=r"accumulation_counter: expected one number, found \[2\]"):
-        networks_biggan.load_generator(tmp_path)
+        biggan_checkpoints.load_generator(tmp_path)
 
 
 def test_files_converted_from_tensorflow(nets: dict[str, Any], tmp_path: Path) -> None:
     for role, name in (("G", "biggan-64.pth"), ("D", "D.pth")):
         state = {k: v for k, v in nets[role].state_dict().items() if not k.endswith("sv0")}
         torch.save(state, tmp_path / name)
-    G, D = networks_biggan.load_generator(tmp_path / "biggan-64.pth"), networks_biggan.load_discriminator(tmp_path)
+    G = biggan_checkpoints.load_generator(tmp_path / "biggan-64.pth")
+    D = biggan_checkpoints.load_discriminator(tmp_path)
     assert (G.options["BN_eps"], G.options["SN_eps"], D.options["SN_eps"]) == (1e-4, 1e-4, 1e-4)
     assert G.output_layer.get_submodule("0").eps == 1e-5
     assert torch.equal(G.linear.sv0, torch.ones([1]))
@@ -377,14 +377,14 @@ def test_legacy_writes_a_folder(nets: dict[str, Any], tmp_path: Path) -> None:
 def test_a_network_of_other_widths_survives_writing(tmp_path: Path) -> None:
     G = small(Generator, {"img_resolution": 32, "G_channels": [9, 8, 7, 5], "G_attn": "0"})
     biggan_checkpoints.save_checkpoint(tmp_path, {"G": G})
-    found = networks_biggan.load_generator(tmp_path, ema=False)
+    found = biggan_checkpoints.load_generator(tmp_path, ema=False)
     assert_same(found, G)
     assert found.options["G_channels"] == [9, 8, 7, 5]
 
 
 def test_the_reference_files_round_trip(tmp_path: Path) -> None:
-    G = networks_biggan.load_generator(GOLDEN / "biggan_cifar32_G_ema.pth")
-    D = networks_biggan.load_discriminator(GOLDEN / "biggan_cifar32_D.pth")
+    G = biggan_checkpoints.load_generator(GOLDEN / "biggan_cifar32_G_ema.pth")
+    D = biggan_checkpoints.load_discriminator(GOLDEN / "biggan_cifar32_D.pth")
     biggan_checkpoints.save_checkpoint(tmp_path, {"G_ema": G, "D": D})
     for role, network in (("G_ema", G), ("D", D)):
         written = torch.load(tmp_path / f"{role}.pth", weights_only=True)
@@ -410,7 +410,7 @@ def test_open_networks_reads_folders_and_files(nets: dict[str, Any], folder: Pat
     with pytest.raises(CheckpointError, match=r"run: holds no D, which is needed here; put D\.pth beside the others"):
         found["D"]
     assert_same(pickles.open_networks(str(folder / "G_ema.pth"))["G_ema"], nets["G_ema"])
-    with pytest.raises(CheckpointError, match="a BigGAN has no half precision; leave out --force-fp16"):
+    with pytest.raises(CheckpointError, match="biggan networks have no half precision; leave out `force_fp16`"):
         pickles.open_networks(str(folder), force_fp16=True)
 
 

@@ -9,6 +9,7 @@ from tests.training.test_biggan_checkpoints import small
 from tests.training.test_networks_biggan import GENERATORS
 from torch_utils.checkpoint import CheckpointError
 from training import networks_biggan
+from training.biggan import checkpoints as biggan_checkpoints
 from training.biggan import estimates as biggan_estimates
 from training.biggan import studiogan as biggan_studiogan
 from training.networks_biggan import Generator
@@ -76,7 +77,7 @@ def test_a_studiogan_generator_computes_the_same(converged: bool, tmp_path: Path
     state = studiogan_state(G, converged)
     path = tmp_path / "model=G_ema-best-weights-step=1000.pth"
     torch.save({"state_dict": state, "optimizer": {"state": {}}}, path)
-    found = networks_biggan.load_generator(tmp_path, suffix="best")
+    found = biggan_checkpoints.load_generator(tmp_path, suffix="best")
     assert (found.options["BN_eps"], found.options["SN_eps"]) == (1e-4, 1e-6)
     torch.manual_seed(0)
     z, c = torch.randn([3, G.z_dim]), torch.tensor([0, 1, 2])
@@ -90,10 +91,10 @@ def test_studiogan_files_without_a_counterpart(tmp_path: Path) -> None:
     path = tmp_path / "G.pth"
     torch.save({**state, "blocks.0.0.conv2d3.weight_orig": torch.zeros([1])}, path)
     with pytest.raises(CheckpointError, match=r"G\.pth: a StudioGAN generator with deep blocks"):
-        networks_biggan.load_generator(path)
+        biggan_checkpoints.load_generator(path)
     torch.save({"state_dict": {"linear1.weight_orig": torch.zeros([1]), "step": torch.zeros([1])}}, path)
     with pytest.raises(CheckpointError, match=r"G\.pth: a StudioGAN discriminator has no exact counterpart"):
-        networks_biggan.load_discriminator(path)
+        biggan_checkpoints.load_discriminator(path)
     state["linear0.weight_u"] = state["linear0.weight_u"] * 2
     with pytest.raises(CheckpointError, match="linear: no vector gives the spectral norm"):
         biggan_studiogan.convert(state)

@@ -14,6 +14,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from tests.helpers import GOLDEN, golden
 from tests.training import biggan_reference as reference
 from training import networks_biggan
+from training.biggan import checkpoints as biggan_checkpoints
 from training.biggan import estimates as biggan_estimates
 from training.networks_biggan import Discriminator, Generator
 
@@ -59,8 +60,8 @@ def test_names_and_shapes_are_those_of_the_public_code(name: str) -> None:
 @torch.no_grad()
 def test_reference_numbers(name: str) -> None:
     ref = golden(name)
-    G = networks_biggan.load_generator(GOLDEN / f"{name}_G_ema.pth")
-    D = networks_biggan.load_discriminator(GOLDEN / f"{name}_D.pth")
+    G = biggan_checkpoints.load_generator(GOLDEN / f"{name}_G_ema.pth")
+    D = biggan_checkpoints.load_discriminator(GOLDEN / f"{name}_D.pth")
     config = ast.literal_eval(str(ref["config"]))
     assert (G.c_dim, G.img_resolution, G.z_dim) == (config["nc"], config["res"], config["zdim"])
     z, y, img = torch.from_numpy(ref["z"]), torch.from_numpy(ref["y"]), torch.from_numpy(ref["img"])

@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from dnnlib import files
+from dnnlib.objects import get_obj_by_name
 from dnnlib.util import UserError
 from tests import tiny
 from tests.training import tiny_runs
-from training import optimization, run_state
+from training import run_state, training_loop
 from training.checkpoints import pickles
 
 
@@ -115,7 +116,7 @@ def test_a_run_that_is_made_longer(
 def interrupt(monkeypatch: pytest.MonkeyPatch, iteration: int, action: Any) -> None:
     """Lets something happen at the end of an iteration, counted from 1."""
     count = 0
-    original = optimization.update_ema
+    original = training_loop.update_ema
 
     def update_ema(*args: Any) -> None:
         nonlocal count
@@ -124,7 +125,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, iteration: int, action: Any) -> N
         if count == iteration:
             action()
 
-    monkeypatch.setattr(optimization, "update_ema", update_ema)
+    monkeypatch.setattr(training_loop, "update_ema", update_ema)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -147,10 +148,10 @@ def test_a_run_that_is_interrupted(
     with monkeypatch.context() as patch:
         interrupt(patch, iteration, lambda: os.kill(os.getpid(), number))
         tiny_runs.run(folder, config)
-    assert f"Interrupted at image {4 * iteration}; go on with --resume={folder}\n" in capfd.readouterr().out
+    assert f"Interrupted at image {4 * iteration}; the state is saved\n" in capfd.readouterr().out
     assert tiny_runs.last_state(folder)["cur_nimg"] == 4 * iteration
     tiny_runs.run(folder, config, resume_state=True)
-    assert f"Continuing from image {4 * iteration}\n" in capfd.readouterr().out
+    assert f"Resuming from image {4 * iteration}\n" in capfd.readouterr().out
     assert_same_run(folder, unbroken[name])
 
 
@@ -170,7 +171,7 @@ class Killed(BaseException):
     """Stands for the sudden death of the process."""
 
 
-@pytest.mark.parametrize("where", ["image_grid.SampleGrid.save_fakes", "pickles.save_networks",
+@pytest.mark.parametrize("where", ["data.image_grid.SampleGrid.save_fakes", "checkpoints.pickles.save_networks",
                                    "reporting.StatsWriter.write", "run_state.save"])
 @pytest.mark.parametrize("call", [1, 2, 3])
 def test_a_run_that_dies_during_maintenance(
@@ -195,12 +196,10 @@ def test_a_run_that_dies_during_maintenance(
 
         return dying
 
-    module, *path = where.split(".")
-    owner: Any = sys.modules[f"training.{module}"]
-    for name in path[:-1]:
-        owner = getattr(owner, name)
+    holder, _, name = f"training.{where}".rpartition(".")
+    owner = get_obj_by_name(holder) if holder not in sys.modules else sys.modules[holder]
     with monkeypatch.context() as patch:
-        patch.setattr(owner, path[-1], die(getattr(owner, path[-1])))
+        patch.setattr(owner, name, die(getattr(owner, name)))
         with pytest.raises(Killed):
             tiny_runs.run(folder, config)
     tiny_runs.run(folder, config, resume_state=True)
@@ -224,7 +223,7 @@ def test_a_finished_run_is_left_alone(
     folder = unbroken["stylegan2"]
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     tiny_runs.run(folder, configuration("stylegan2", data), resume_state=True)
-    assert "This run is complete; to train longer, pass --kimg\n" in capfd.readouterr().out
+    assert "This run is complete at 0.04 kimg\n" in capfd.readouterr().out
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
@@ -393,5 +392,5 @@ def test_a_run_that_is_killed_again_and_again(data: dict[str, str], tmp_path: Pa
         (folder,) = [path for path in (tmp_path / f"broken{number}").iterdir() if not path.name.startswith(".")]
         assert_same_run(folder, unbroken)
         assert not list(folder.rglob(".*.tmp"))
-    assert "Continuing from image" in log
+    assert "Resuming from image" in log
     assert "FAILED" not in log

@@ -13,11 +13,12 @@ import torch
 
 from dgl import student as students
 from dgl import teacher as teachers
+from dnnlib.registry import Registry
 from dnnlib.util import UserError
 from metrics import detector
 from tests import tiny
 from tests.training import tiny_runs
-from training import maintenance
+from training import maintenance, run_config
 from training.checkpoints import pickles
 from training.loss import Part, Step, StyleGAN2Loss, phase_name
 from training.networks import Discriminator
@@ -313,13 +314,20 @@ class Broken(StyleGAN2Loss):
         next(D.parameters()).grad.fill_(math.nan)
 
 
+@pytest.fixture(autouse=True)
+def _broken_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = Registry("loss", {name: name for name in ("training.loss.StyleGAN2Loss", "dgl.loss.DGLLoss")})
+    losses.register("Broken", Broken)
+    monkeypatch.setattr(run_config.LOSSES, "_entries", losses._entries)
+
+
 def test_gradients_that_stay_broken_stop_the_run_with_its_state_saved(
     data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(maintenance, "MAX_NONFINITE_STEPS", 3)
     config = tiny_runs.options(data["plain"], *tiny_runs.STYLEGAN2, "--aug=noaug")
     good = config["loss_kwargs"]
-    config["loss_kwargs"] = {**good, "class_name": f"{__name__}.Broken"}
+    config["loss_kwargs"] = {**good, "class_name": "Broken"}
     with pytest.raises(UserError, match=r"^stopped at image 16: gradients were not finite in 4 steps in a row\. Sta"):
         tiny_runs.run(tmp_path / "run", config, D_reg_interval=16)
     folder = tmp_path / "run"
@@ -334,6 +342,6 @@ def test_gradients_that_stay_broken_stop_the_run_with_its_state_saved(
 
 def test_a_few_broken_gradients_do_not(data: dict[str, str], tmp_path: Path) -> None:
     config = tiny_runs.options(data["plain"], *tiny_runs.STYLEGAN2)
-    config["loss_kwargs"] = {**config["loss_kwargs"], "class_name": f"{__name__}.Broken"}
+    config["loss_kwargs"] = {**config["loss_kwargs"], "class_name": "Broken"}
     folder = tiny_runs.run(tmp_path / "run", config)
     assert tiny_runs.records(folder)[-1]["Progress/nonfinite_steps"]["mean"] == 10 + 3

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 import train
 from torch_utils import training_stats
+from training import run_config
 from training.data import image_grid
 from training.training_loop import training_loop
 
@@ -35,8 +36,11 @@ def run(folder: Path, config: dict[str, Any], **changes: Any) -> Path:
     folder.mkdir(exist_ok=True)
     training_stats._counters = training_stats._Counters()
     pixels, image_grid.MAX_PIXELS = image_grid.MAX_PIXELS, (1, 1)
+    values = {**config, **changes}
+    further = {name: values.pop(name) for name in ("progress_fn", "abort_fn") if name in values}
+    resume = values.pop("resume_state", False)
     try:
-        training_loop(**{**config, **changes, "run_dir": str(folder)})
+        training_loop(run_config.from_dict(values), str(folder), resume, **further)
     finally:
         image_grid.MAX_PIXELS = pixels
     return folder

@@ -4,13 +4,23 @@ from typing import Any
 
 import click
 
-import dnnlib
 from dnnlib import EasyDict
 
-from ..options import DataInfo, OptionError, batch_sizes, further_config, run_config
+from ..architectures import NETWORKS
+from ..options import (
+    DataInfo,
+    OptionError,
+    adam,
+    augmentation_config,
+    batch_sizes,
+    data_config,
+    initial_weights,
+    machine_config,
+    metrics_config,
+    schedule_config,
+)
+from ..run_config import Component, EMAConfig, NetworksConfig, OptimizersConfig, RunConfig
 from .presets import PRESETS, BigGANPreset, ema_half_life_kimg
-
-CFG = "biggan"  # presets of plugins for the same networks end in it, too
 
 _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--ch", help="BigGAN: channel multiplier of both networks.  [default: the preset's]",
@@ -25,8 +35,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  "[default: the preset's; 0 when starting from trained weights]", type=click.IntRange(min=0),
                  metavar="INT"),
 ]
-_NAMES = ("ch", "attn", "d_steps", "ema_kimg", "ema_start")
-_OF_STYLES = ("gamma", "cbase", "cmax", "w_dim", "map_depth", "mbstd_group", "freezed", "fp32", "nhwc")
+OPTION_NAMES = ("ch", "attn", "d_steps", "ema_kimg", "ema_start")
 
 
 def add(command: Any) -> Any:
@@ -37,22 +46,17 @@ def add(command: Any) -> Any:
 
 
 def check(opts: EasyDict, given: set[str]) -> None:
-    """Checks which options were given, and switches labels on, without which there is no BigGAN.
+    """Checks options that a BigGAN allows no choice of, and switches labels on, without which there is none.
 
     Raises:
-        OptionError: an option of BigGAN without it, or one that means nothing to it.
+        OptionError: an option that means nothing to a BigGAN.
     """
-    own = opts.cfg.endswith(CFG)
-    for name in given.intersection(_OF_STYLES if own else _NAMES):
-        raise OptionError("--" + name.replace("_", "-"), f"cannot be given together with --cfg={opts.cfg}" if own else
-                          f"can only be given together with --cfg={CFG}")
-    for name in opts.metrics if own else ():
+    for name in opts.metrics:
         if name.startswith("ppl"):
             raise OptionError("--metrics", f"{name} measures paths of a mapping network, which a BigGAN has not")
-    if own and opts.cond is False:
+    if opts.cond is False:
         raise OptionError("--cond", "BigGAN is always conditional on labels; leave --cond=false out")
-    if own:
-        opts.cond = True
+    opts.cond = True
 
 
 def preset_of(data: DataInfo) -> BigGANPreset:
@@ -63,26 +67,32 @@ def preset_of(data: DataInfo) -> BigGANPreset:
     """
     if data.resolution not in PRESETS:
         known = ", ".join(f"{res}x{res}" for res in PRESETS)
-        raise OptionError("--cfg", f"BigGAN has presets for images of {known}, those of {data.kwargs.path} are "
-                                   f"{data.resolution}x{data.resolution}; convert them with dataset_tool.py "
-                                   "--resolution")
+        path, side = data.training_set.arguments["path"], f"{data.resolution}x{data.resolution}"
+        raise OptionError("--cfg", f"BigGAN has presets for images of {known}, those of {path} are {side}; convert "
+                                   "them with dataset_tool.py --resolution")
     return PRESETS[data.resolution]
 
 
-def network_config(opts: EasyDict, preset: BigGANPreset, resolution: int) -> tuple[EasyDict, EasyDict]:
-    """G_kwargs and D_kwargs."""
+def network_config(opts: EasyDict, preset: BigGANPreset, data: DataInfo) -> NetworksConfig:
+    """Generator and discriminator built from the options, and where their weights come from.
+
+    Raises:
+        OptionError: options that make no network.
+    """
     ch = preset.ch if opts.ch is None else opts.ch
     attn = preset.attn if opts.attn is None else opts.attn
     if not all(part.isdigit() for part in attn.split("_")):
         raise OptionError("--attn", f"expected resolutions joined by underscores, such as 32_64, or 0, got {attn!r}")
     if opts.attn is not None:
-        _check_attention(attn, resolution)
+        _check_attention(attn, data.resolution)
     z_dim = preset.z_dim if opts.z_dim is None else opts.z_dim
-    G_kwargs = EasyDict(class_name="training.networks_biggan.BigGANGenerator", G_ch=ch, dim_z=z_dim, **preset.latent,
-                        G_attn=attn, G_init=preset.init, SN_eps=preset.eps)
-    D_kwargs = EasyDict(class_name="training.networks_biggan.BigGANDiscriminator", D_ch=ch, D_attn=attn,
-                        D_init=preset.init, SN_eps=preset.eps)
-    return G_kwargs, D_kwargs
+    shared = {"SN_eps": preset.eps}
+    G = Component("training.networks_biggan.BigGANGenerator", {
+        "G_ch": ch, "dim_z": z_dim, **preset.latent, "G_attn": attn, "G_init": preset.init, **shared})
+    D = Component("training.networks_biggan.BigGANDiscriminator", {
+        "D_ch": ch, "D_attn": attn, "D_init": preset.init, **shared})
+    _check_networks(data, (G, D))
+    return NetworksConfig(G=G, D=D, init=initial_weights(opts))
 
 
 def _check_attention(attn: str, resolution: int) -> None:
@@ -101,21 +111,21 @@ def _check_attention(attn: str, resolution: int) -> None:
             click.echo(f"Note: --attn={part} puts attention into {where[0]} only", err=True)
 
 
-def _check_networks(data: DataInfo, networks: tuple[EasyDict, EasyDict]) -> None:
+def _check_networks(data: DataInfo, networks: tuple[Component, ...]) -> None:
     """Builds the networks without memory for their tensors, to learn now what does not go together."""
     import torch
 
-    sizes = EasyDict(c_dim=data.label_dim, img_resolution=data.resolution, img_channels=data.num_channels)
-    for kwargs in networks:
+    sizes = {"c_dim": data.label_dim, "img_resolution": data.resolution, "img_channels": data.num_channels}
+    for network in networks:
         try:
             with torch.device("meta"):
-                dnnlib.util.construct_class_by_name(**EasyDict(**kwargs, **sizes, skip_init=True))
+                NETWORKS.call(network.name, network.arguments, **sizes, skip_init=True)
         except ValueError as error:
             raise OptionError("--z-dim" if str(error).startswith("dim_z") else "--attn", str(error)) from None
 
 
-def training_config(opts: EasyDict, data: DataInfo) -> EasyDict:
-    """The arguments of `training_loop`.
+def training_config(opts: EasyDict, data: DataInfo) -> RunConfig:
+    """The configuration of a run that trains BigGAN networks.
 
     Raises:
         OptionError: options that do not fit together, or the data set.
@@ -123,31 +133,30 @@ def training_config(opts: EasyDict, data: DataInfo) -> EasyDict:
     preset = preset_of(data)
     batch, batch_gpu = batch_sizes(opts, preset)
     d_steps = preset.d_steps if opts.d_steps is None else opts.d_steps
-    c = run_config(opts, data)
-    c.G_kwargs, c.D_kwargs = network_config(opts, preset, data.resolution)
-    _check_networks(data, (c.G_kwargs, c.D_kwargs))
+    networks = network_config(opts, preset, data)
     # The gradients of a batch's passes are summed up here, not averaged; Adam does not notice if its epsilon does.
     eps = preset.eps * (batch // (opts.gpus * batch_gpu))
-    for name, given, rate in (("G_opt_kwargs", opts.glr, preset.g_lr), ("D_opt_kwargs", opts.dlr, preset.d_lr)):
-        lr = rate if given is None else given
-        c[name] = EasyDict(class_name="torch.optim.Adam", lr=lr, betas=[0.0, 0.999], eps=eps)
-    c.loss_kwargs = EasyDict(class_name="training.loss_biggan.HingeLoss")
     half_life = ema_half_life_kimg(preset.ema_decay, batch * d_steps)
-    c.update(
-        total_kimg=preset.kimg if opts.kimg is None else opts.kimg,
-        batch_size=batch,
-        batch_gpu=batch_gpu,
-        D_steps=d_steps,
-        G_reg_interval=None,
-        D_reg_interval=None,
-        ema_kimg=half_life if opts.ema_kimg is None else opts.ema_kimg,
-        ema_rampup=None,
-        ema_start_kimg=preset.ema_start_kimg,
-        ema_buffers=True,
+    start_kimg = preset.ema_start_kimg if networks.init is None else 0
+    return RunConfig(
+        data=data_config(opts, data),
+        networks=networks,
+        optimizers=OptimizersConfig(
+            G=adam(preset.g_lr if opts.glr is None else opts.glr, 0.999, eps),
+            D=adam(preset.d_lr if opts.dlr is None else opts.dlr, 0.999, eps),
+            D_steps=d_steps,
+            G_reg_interval=None,
+            D_reg_interval=None,
+        ),
+        loss=Component("training.loss_biggan.HingeLoss"),
+        augmentation=augmentation_config(opts, default_aug="noaug"),
+        ema=EMAConfig(
+            kimg=half_life if opts.ema_kimg is None else opts.ema_kimg,
+            rampup=None,
+            start_kimg=start_kimg if opts.ema_start is None else opts.ema_start,
+            buffers=True,
+        ),
+        schedule=schedule_config(opts, preset.kimg, batch, batch_gpu),
+        metrics=metrics_config(opts),
+        machine=machine_config(opts),
     )
-    c.update(further_config(opts, default_aug="noaug"))
-    if "init_kwargs" in c:
-        c.ema_start_kimg = 0
-    if opts.ema_start is not None:
-        c.ema_start_kimg = opts.ema_start
-    return c

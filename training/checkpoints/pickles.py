@@ -7,17 +7,15 @@ from typing import Any, BinaryIO
 import torch
 
 import dnnlib
-from dnnlib import EasyDict
 from dnnlib.util import UserError
-from torch_utils import checkpoint, misc
+from torch_utils import checkpoint
 from torch_utils.checkpoint import CheckpointError, ModuleRecord, TFNetworkRecord, describe
 
-from ..biggan import checkpoints as biggan_checkpoints
+from .. import architectures
 from .records import build
 from .tensorflow import discriminator_from_tf, generator_from_tf
 
 NETWORKS = ("G", "D", "G_ema")
-HALF_PRECISION = {"num_fp16_res": 4, "conv_clamp": 256}  # options of --force-fp16
 
 
 def open_networks(path_or_url: str, force_fp16: bool = False, trust_pickle: bool = False) -> dict[str, Any]:
@@ -26,12 +24,14 @@ def open_networks(path_or_url: str, force_fp16: bool = False, trust_pickle: bool
     Raises:
         CheckpointError: the file is missing or not what it should be; the message names it.
     """
-    if biggan_checkpoints.is_checkpoint(path_or_url):
+    family = architectures.of_path(path_or_url)
+    if family is not None:
         if dnnlib.util.is_url(path_or_url):
-            raise CheckpointError(f"{path_or_url}: BigGAN files are read from a disk; download them into one folder")
+            raise CheckpointError(f"{path_or_url}: such files are read from a disk; download them into one folder")
         if force_fp16:
-            raise CheckpointError(f"{path_or_url}: a BigGAN has no half precision; leave out --force-fp16")
-        return biggan_checkpoints.load_networks(path_or_url)
+            raise CheckpointError(f"{path_or_url}: {family.name} networks have no half precision; leave out "
+                                  "`force_fp16`")
+        return family.module("files").load_networks(path_or_url)
     try:
         f = dnnlib.util.open_url(path_or_url)
     except UserError as error:
@@ -119,21 +119,12 @@ def _as_module(name: str, value: Any) -> Any:
 
 
 def _with_fp16(name: str, network: Any) -> Any:
-    """The same weights in a network that computes its four highest resolutions in half precision."""
-    kind = type(network)
-    if kind.__name__ not in ("Generator", "Discriminator"):
-        raise CheckpointError(f"{name}: a {kind.__name__} has no half precision; leave out --force-fp16")
-    given = network.init_kwargs
-    if name == "D":
-        wanted = {**given, **HALF_PRECISION}
-    else:
-        wanted = {**given, "synthesis_kwargs": EasyDict(given.get("synthesis_kwargs", {}), **HALF_PRECISION)}
-    if wanted == given:
-        return network
-    with torch.random.fork_rng(devices=[]):
-        rebuilt = kind(**wanted)
-    misc.copy_params_and_buffers(network, rebuilt, require_all=True)
-    return _frozen(rebuilt)
+    """The same weights in a network with half precision, for families that have it."""
+    family = architectures.find(network)
+    convert = None if family is None else getattr(family.module("reader"), "half_precision", None)
+    if convert is None:
+        raise CheckpointError(f"{name}: a {type(network).__name__} has no half precision; leave out `force_fp16`")
+    return convert(name, network)
 
 
 def _frozen(module: torch.nn.Module) -> torch.nn.Module:
