@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from dnnlib import strict_json
 from dnnlib.cli import Command, Group
 
 FILTERS = ["lanczos", "box"]
@@ -46,6 +47,21 @@ class _Range(click.ParamType):
         return int(match[1] or 0), int(match[2]) if match[2] else None
 
 
+class _Colour(click.ParamType):
+    name = "colour"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int, int]:
+        from PIL import ImageColor
+
+        if isinstance(value, tuple):
+            return value
+        try:
+            red, green, blue = ImageColor.getrgb(value)[:3]
+        except ValueError:
+            self.fail(f"expected a colour, for example white or #80a0ff, found {value!r}", param, ctx)
+        return red, green, blue
+
+
 @click.group(cls=_Tool)
 def main() -> None:
     """Converts images into a data set, or checks one."""
@@ -63,13 +79,21 @@ def main() -> None:
 @click.option("--height", help="Output height (or use --resolution)", type=click.IntRange(min=1), metavar="INT")
 @click.option("--resize-filter", help="Filter for resizing", type=click.Choice(FILTERS), default="lanczos",
               show_default=True)
-@click.option("--force-channels", help="Convert to greyscale (1) or RGB (3); an alpha channel is dropped",
-              type=click.Choice(["1", "3"]))
+@click.option("--force-channels", help="Convert to greyscale (1) or RGB (3)", type=click.Choice(["1", "3"]))
+@click.option("--background", help="Colour that transparency is composed on, e.g. black or #80a0ff; also takes images "
+              "with transparency without --force-channels", type=_Colour(), metavar="COLOUR",
+              show_default="white with --force-channels")
 @click.option("--subfolders-as-labels", help="Number the sorted top-level folders and use them as class labels",
               is_flag=True)
-@click.option("--skip-bad", help="Leave bad images out, and list them, instead of stopping", is_flag=True)
-def convert_command(resolution: tuple[int, int] | None, force_channels: str | None, **options: Any) -> None:
-    """Converts images into a data set: PNGs in a folder or in an uncompressed zip.
+@click.option("--skip-bad", help="Leave bad images out, and list them, instead of stopping: up to a tenth of them, or "
+              "with --skip-bad=all any number", is_flag=False, flag_value="few", type=click.Choice(["few", "all"]))
+@click.option("--format", "file_format", help="Format of the images; jpg (quality 95) is smaller, but not exact",
+              type=click.Choice(["png", "jpg"]), default="png", show_default=True)
+@click.option("--json", "as_json", help="Print the account of the conversion as JSON", is_flag=True)
+def convert_command(
+    resolution: tuple[int, int] | None, force_channels: str | None, as_json: bool, **options: Any
+) -> None:
+    """Converts images into a data set: PNGs or JPEGs in a folder or in an uncompressed zip.
 
     `dataset_tool.py validate --data=PATH` checks a data set instead; see its own --help.
 
@@ -81,14 +105,23 @@ def convert_command(resolution: tuple[int, int] | None, force_channels: str | No
       cifar-10-python.tar.gz            CIFAR-10, training images with labels
       *-images-idx3-ubyte.gz            MNIST, Fashion-MNIST, ... with the labels
                                         file beside it; padded from 28 to 32 pixels
+      PATH.tfrecords, PATH/             data sets of the TensorFlow code: a folder of
+                                        .tfrecords files, with .labels beside them
       PATH_lmdb/                        LSUN (needs the lmdb package)
 
-    All images must come out square, with a power of two as side, greyscale or RGB, and alike. If one does not,
-    nothing is written and every such file is named; --transform, --resolution and --force-channels change images,
-    --skip-bad leaves them out. Images keep their number in the source, so those left out leave gaps.
+    Images are taken as a viewer shows them: upright as their EXIF data say, with their palette, the first frame of an
+    animation. PNG, JPEG, WebP, BMP, GIF, TIFF and PPM are read. HEIC and camera raw files are not; they are listed and
+    left out, as are the hidden files of systems and tools.
+
+    All images must come out square, with a power of two from 8 up as side, greyscale or RGB, and of the shape that
+    most of them have. If one does not, nothing is written and every such file is named; --transform, --resolution and
+    --force-channels change images, --skip-bad leaves them out. Images keep their number in the source, so those left
+    out leave gaps.
 
     Labels of a folder or zip come from its dataset.json, {"labels": [["dir/image.png", 6], ...]}, or with
     --subfolders-as-labels from its folders. A label is a class number or a list of numbers.
+
+    The conversion ends with an account of what was stored, left out and why, and of labels and classes.
 
     \b
     --transform=center-crop             the central square
@@ -107,12 +140,15 @@ def convert_command(resolution: tuple[int, int] | None, force_channels: str | No
         options["width"], options["height"] = resolution
     options["force_channels"] = int(force_channels) if force_channels else None
     with _sigterm_raises():
-        report = convert(ConvertOptions(**options))
-    assert report.shape is not None, "something was stored"
-    for note in report.notes():
+        account = convert(ConvertOptions(**options))
+    if as_json:
+        click.echo(strict_json.dumps({"dest": options["dest"], **account.as_json()}))
+        return
+    for note in account.notes():
         click.echo(note, err=True)
-    height, width, num_channels = report.shape
-    click.echo(f"{options['dest']}: {report.num_stored} images, {width}x{height}, {num_channels} channel(s)")
+    assert account.shape is not None, "something was stored"
+    height, width, num_channels = account.shape
+    click.echo(f"{options['dest']}: {account.num_stored} images, {width}x{height}, {num_channels} channel(s)")
 
 
 @main.command(cls=Command, name="validate")
@@ -135,6 +171,9 @@ def validate_command(data: str, resolution: int | None) -> None:
         raise DatasetError(f"{data}: {'; '.join(problems)}", "data")
     assert report.shape is not None, "there are good images"
     height, width, num_channels = report.shape
+    if report.empty_classes:
+        numbers = ", ".join(map(str, report.empty_classes[:20])) + (", ..." if len(report.empty_classes) > 20 else "")
+        click.echo(f"Note: {len(report.empty_classes)} classes have no image: {numbers}", err=True)
     labels = f"labels of shape {report.label_shape}" if report.label_shape != [0] else "no labels"
     click.echo(f"{data}: {report.num_images} images, {width}x{height}, {num_channels} channel(s), {labels}: fine")
 

@@ -22,7 +22,17 @@ class UserError(Exception):
 
 
 class FileError(UserError, OSError):
-    """A file or folder that cannot be read or written."""
+    """A file or folder that cannot be read or written.
+
+    Args:
+        message: as for UserError.
+        field: likewise.
+        reason: what is wrong without the file's name, for callers that call the file something else.
+    """
+
+    def __init__(self, message: str, field: str | None = None, reason: str | None = None) -> None:
+        super().__init__(message, field)
+        self.reason = message if reason is None else reason
 
 
 class UrlError(UserError, OSError):

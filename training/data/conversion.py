@@ -9,13 +9,17 @@ import numpy as np
 
 from dnnlib.progress import Progress
 
+from .account import MAX_LISTED, Account, Names
 from .files import BadFile, DatasetError
-from .pixels import check_same_shape, check_square_power_of_two, encode_png
+from .labels import labels_array
+from .pixels import MODE_OF_CHANNELS, Colour, Picture, check_square_power_of_two, encode_jpeg, encode_png
 from .sources import Source, SourceImage, open_source
 from .transforms import Transform, make_transform
 from .writer import WriteFile, check_dest, image_name, open_dest, write_labels
 
-MAX_LISTED = 20
+MAX_SKIPPED = 0.1  # of the images; leaving out more must be asked for
+
+ENCODERS = {"png": encode_png, "jpg": encode_jpeg}
 
 _ADVICE = (
     "Repair or remove the bad ones, change images with `transform`, `resolution` or `force_channels`, "
@@ -36,93 +40,161 @@ class ConvertOptions:
     height: int | None = None
     resize_filter: str = "lanczos"
     force_channels: int | None = None
+    background: Colour | None = None
     subfolders_as_labels: bool = False
-    skip_bad: bool = False
+    skip_bad: str | None = None  # "few" leaves out up to a tenth of the images, "all" any number
+    file_format: str = "png"  # or "jpg"
 
 
-@dataclasses.dataclass
-class Names:
-    """A count of images with a line for each of the first ones."""
+class _OtherShape(Exception):
+    """Most images have another shape than the first one, which was taken to be the right one."""
 
-    count: int = 0
-    lines: list[str] = dataclasses.field(default_factory=list)
-
-    def add(self, line: str) -> None:
-        """Counts one image."""
-        self.count += 1
-        if len(self.lines) < MAX_LISTED:
-            self.lines.append(line)
-
-    def __str__(self) -> str:
-        if self.count == 1:
-            return self.lines[0]
-        more = [f"... and {self.count - len(self.lines)} more"] if self.count > len(self.lines) else []
-        return "\n  ".join([f"{self.count} images:", *self.lines, *more])
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__(shape)
+        self.shape = shape
 
 
-@dataclasses.dataclass
-class Report:
-    """What became of the images."""
-
-    num_stored: int = 0
-    shape: tuple[int, ...] | None = None  # [H, W, C] of the first good image, which the others must have
-    first_name: str = ""  # its name
-    refused: Names = dataclasses.field(default_factory=Names)
-    skipped: Names = dataclasses.field(default_factory=Names)  # bad ones left out
-    too_small: Names = dataclasses.field(default_factory=Names)  # left out by center-crop-wide
-    unlabelled: Names = dataclasses.field(default_factory=Names)
-    labels: dict[str, Any] = dataclasses.field(default_factory=dict)  # stored name → label
-
-    def notes(self) -> list[str]:
-        """What the user should know of a conversion that went through."""
-        notes = [
-            (self.skipped, "left out, bad"),
-            (self.too_small, "left out, smaller than the crop"),
-            (self.unlabelled, "without a label, so dataset.json holds no labels at all"),
-        ]
-        if self.unlabelled.count == self.num_stored:  # the source has no labels: nothing was lost
-            notes.pop()
-        return [f"{what}: {names}" for names, what in notes if names.count]
-
-
-def convert(options: ConvertOptions) -> Report:
+def convert(options: ConvertOptions) -> Account:
     """Converts a source into a data set; on any error nothing is written.
 
-    Images keep the number that they have in the source, so those left out leave gaps.
+    The right shape is the one that most images have. Images keep the number that they have in the source, so those
+    left out leave gaps.
 
     Raises:
-        UserError: source, destination or options are wrong, no image is left, or images are bad and `skip_bad`
-            is off; the message then names up to 20 of them.
+        UserError: source, destination or options are wrong, no image is left, the loader would refuse the labels, or
+            images are bad and `skip_bad` does not allow to leave them out; the message then names up to 20 of them.
     """
     check_dest(options.dest)
     transform = make_transform(options.transform, options.width, options.height, options.resize_filter)
-    source = open_source(options.source, options.force_channels, options.subfolders_as_labels)
-    report = Report()
+    try:
+        return _convert(options, transform, None)
+    except _OtherShape as error:
+        return _convert(options, transform, error.shape)
+
+
+def _convert(options: ConvertOptions, transform: Transform, shape: tuple[int, ...] | None) -> Account:
+    source = open_source(options.source, options.force_channels, options.subfolders_as_labels, options.background)
+    job = _Job(options, transform, source, shape)
     with open_dest(options.dest) as write:
-        _store_images(source, transform, options, report, write)
-        _check_outcome(report)
-        write_labels(write, None if report.unlabelled.count else report.labels, _provenance(options, source))
-    return report
+        job.store_images(write)
+        job.check_outcome()
+        account = job.account
+        if account.stored_labels is not None:
+            labels_array(list(job.source_labels), job.source_labels, options.source)  # as the loader will
+        write_labels(write, account.stored_labels, _provenance(options, source))
+    return account
 
 
-def _store_images(
-    source: Source, transform: Transform, options: ConvertOptions, report: Report, write: WriteFile
-) -> None:
-    first, end = _selection(source.total, options)
-    selected = zip(range(first, end), itertools.islice(source.images, first, end), strict=True)
-    with Progress(end - first, "images", unit="img") as progress:
-        for index, item in selected:
-            try:
-                pixels = _good_pixels(item, transform, report)
-            except BadFile as error:
-                may_skip = options.skip_bad or (source.skips_unreadable and error.size is None)
-                (report.skipped if may_skip else report.refused).add(error.describe(item.name))
-                pixels = None
-            if pixels is not None and not report.refused.count:
-                _store(image_name(index), item, pixels, report, write)
-            progress.update()
-            if report.shape is None and report.refused.count == MAX_LISTED:
-                break  # the first twenty are all bad: something common to them, no need to go through the rest
+class _Job:
+    """One pass over the images of a source.
+
+    Args:
+        shape: [H, W, C] of the images to store; None takes the first good image's.
+    """
+
+    def __init__(
+        self, options: ConvertOptions, transform: Transform, source: Source, shape: tuple[int, ...] | None
+    ) -> None:
+        self._options = options
+        self._transform = transform
+        self._source = source
+        self._unreadable = Names()
+        self._by_shape: dict[tuple[int, ...], Names] = {}
+        self.source_labels: dict[str, Any] = {}  # name in the source → label, of the stored images
+        self.account = Account(shape=shape, classes=source.classes, num_labels=source.num_labels)
+        for names, files in ((self.account.unsupported, source.unsupported), (self.account.hidden, source.hidden)):
+            for index, name in enumerate(files):
+                names.add(index, name)
+
+    def store_images(self, write: WriteFile) -> None:
+        """Goes through the images and stores the good ones, as long as that may be of use."""
+        first, end = _selection(self._source.total, self._options)
+        selected = zip(range(first, end), itertools.islice(self._source.images, first, end), strict=True)
+        self.account.num_source = end - first
+        with Progress(end - first, "images", unit="img") as progress:
+            for index, item in selected:
+                try:
+                    self._take(index, item, write)
+                except BadFile as error:
+                    self._note_bad(index, item, error)
+                progress.update()
+                if not self._by_shape and self._unreadable.count == MAX_LISTED and not self._options.skip_bad:
+                    break  # the first twenty are all bad: something common to them, no need to go through the rest
+
+    def _take(self, index: int, item: SourceImage, write: WriteFile) -> None:
+        picture = item.load()
+        pixels = self._transform(picture.pixels)
+        if pixels is None:
+            self.account.too_small.add(index, item.name)
+            return
+        check_square_power_of_two(pixels.shape)
+        if self.account.shape is None:
+            self.account.shape = pixels.shape
+        mode = MODE_OF_CHANNELS[pixels.shape[2]]
+        line = f"{item.name} ({mode} {pixels.shape[1]}x{pixels.shape[0]})"
+        self._by_shape.setdefault(pixels.shape, Names()).add(index, line)
+        may_store = self._options.skip_bad or not (self._unreadable.count or len(self._by_shape) > 1)
+        if pixels.shape == self.account.shape and may_store:
+            self._store(index, item, picture, pixels, write)
+
+    def _note_bad(self, index: int, item: SourceImage, error: BadFile) -> None:
+        line = error.describe(item.name)
+        if self._source.skips_unreadable and error.size is None:  # reported, and never a reason to stop
+            self.account.bad.add(index, line)
+        else:
+            self._unreadable.add(index, line)
+
+    def _store(self, index: int, item: SourceImage, picture: Picture, pixels: np.ndarray, write: WriteFile) -> None:
+        account, name = self.account, image_name(index, self._options.file_format)
+        write(name, ENCODERS[self._options.file_format](pixels))
+        account.num_stored += 1
+        account.num_turned += picture.is_turned
+        account.num_composed += picture.is_composed
+        account.num_first_frames += picture.is_first_frame
+        account.labels[name] = self.source_labels[item.name] = item.label
+        if item.label is None:
+            account.unlabelled.add(index, item.name)
+
+    def check_outcome(self) -> None:
+        """Judges the pass.
+
+        Raises:
+            _OtherShape: it took the wrong shape for the right one.
+            DatasetError: images are bad and may not be left out, or none is left.
+        """
+        account = self.account
+        bad = Names.merged([self._unreadable, *self._odd_shapes()])
+        if bad.count and not self._options.skip_bad:
+            end = ". " if bad.count == 1 else "\n"
+            raise DatasetError(f"{bad}{end}Nothing was written. {_ADVICE}", "source")
+        account.bad = Names.merged([account.bad, bad])
+        if self._by_shape and account.shape != self._usual_shape():
+            raise _OtherShape(self._usual_shape())
+        if not account.num_stored:
+            left_out = "; ".join(str(names) for names in (account.bad, account.too_small) if names.count)
+            raise DatasetError(f"every image was left out, nothing was written: {left_out}", "source")
+        if bad.count > MAX_SKIPPED * account.num_source and self._options.skip_bad != "all":
+            raise DatasetError(
+                f"{bad.count} of {account.num_source} images are bad, more than a tenth; nothing was written. "
+                f"`skip_bad=all` leaves out any number. {bad}",
+                "source",
+            )
+
+    def _usual_shape(self) -> tuple[int, ...]:
+        """The shape of most images, of equally frequent ones the first."""
+        return max(self._by_shape, key=lambda shape: self._by_shape[shape].count)
+
+    def _odd_shapes(self) -> list[Names]:
+        """The images of other shapes than most have, with the reason."""
+        if len(self._by_shape) < 2:
+            return []
+        height, width, channels = usual = self._usual_shape()
+        reason = f"expected {MODE_OF_CHANNELS[channels]} {width}x{height} as most images are"
+        return [
+            Names(names.count, [(index, f"{line}: {reason}") for index, line in names.first])
+            for shape, names in self._by_shape.items()
+            if shape != usual
+        ]
 
 
 def _selection(total: int, options: ConvertOptions) -> tuple[int, int]:
@@ -131,36 +203,6 @@ def _selection(total: int, options: ConvertOptions) -> tuple[int, int]:
     if end > total or first >= end:
         raise DatasetError(f"{first}:{end} is outside of the {total} images of {options.source}", "index_range")
     return first, end if options.max_images is None else min(end, first + options.max_images)
-
-
-def _good_pixels(item: SourceImage, transform: Transform, report: Report) -> np.ndarray | None:
-    """The image as it will be stored, None if the crop leaves it out. Raises BadFile."""
-    pixels = transform(item.load())
-    if pixels is None:
-        report.too_small.add(item.name)
-        return None
-    check_square_power_of_two(pixels.shape)
-    if report.shape is None:
-        report.shape, report.first_name = pixels.shape, item.name
-    check_same_shape(pixels.shape, report.shape, f"{report.first_name} is")
-    return pixels
-
-
-def _store(name: str, item: SourceImage, pixels: np.ndarray, report: Report, write: WriteFile) -> None:
-    write(name, encode_png(pixels))
-    report.num_stored += 1
-    report.labels[name] = item.label
-    if item.label is None:
-        report.unlabelled.add(item.name)
-
-
-def _check_outcome(report: Report) -> None:
-    if report.refused.count:
-        end = ". " if report.refused.count == 1 else "\n"
-        raise DatasetError(f"{report.refused}{end}Nothing was written. {_ADVICE}", "source")
-    if not report.num_stored:
-        left_out = "; ".join(str(names) for names in (report.skipped, report.too_small) if names.count)
-        raise DatasetError(f"every image was left out, nothing was written: {left_out}", "source")
 
 
 def _provenance(options: ConvertOptions, source: Source) -> dict[str, Any]:
@@ -174,6 +216,8 @@ def _provenance(options: ConvertOptions, source: Source) -> dict[str, Any]:
         "height": options.height,
         "resize_filter": options.resize_filter if resized else None,
         "force_channels": options.force_channels,
+        "background": options.background and list(options.background),
+        "format": None if options.file_format == "png" else options.file_format,
         "classes": source.classes,
     }
     return {key: value for key, value in facts.items() if value is not None}

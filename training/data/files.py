@@ -7,12 +7,15 @@ import os
 import zipfile
 import zlib
 
-import PIL.Image
+from dnnlib.bounded import read_file, read_zip_entry
+from dnnlib.errors import FileError, UserError
 
-from dnnlib.errors import UserError
+from .formats import is_hidden, is_image_name, is_unsupported_name
 
 # What reading a missing, damaged, encrypted or oddly compressed entry raises.
 _ZIP_ENTRY_ERRORS = (KeyError, OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
+
+MAX_FILE = 1 << 30  # bytes of one image or label file
 
 
 class DatasetError(UserError, OSError):
@@ -65,9 +68,16 @@ class FileTree(abc.ABC):
         """Releases what is held open; the next read opens it again."""
 
     def image_names(self) -> list[str]:
-        """The files whose lower-cased extension PIL knows, sorted as strings."""
-        extensions = _image_extensions()
-        return [name for name in self.names() if os.path.splitext(name)[1].lower() in extensions]
+        """The files that are images by their extension, without hidden ones, sorted as strings."""
+        return [name for name in self.names() if is_image_name(name) and not is_hidden(name)]
+
+    def unsupported_names(self) -> list[str]:
+        """The files that are images of a kind that cannot be read, by their extension, without hidden ones."""
+        return [name for name in self.names() if is_unsupported_name(name) and not is_hidden(name)]
+
+    def hidden_names(self) -> list[str]:
+        """The images that belong to an operating system or a tool (`formats.is_hidden`)."""
+        return [name for name in self.names() if is_hidden(name) and (is_image_name(name) or is_unsupported_name(name))]
 
 
 class FolderTree(FileTree):
@@ -88,10 +98,9 @@ class FolderTree(FileTree):
             BadFile: they cannot be read.
         """
         try:
-            with open(os.path.join(self.path, name), "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise BadFile(f"cannot be read: {error.strerror}") from error
+            return read_file(os.path.join(self.path, name), MAX_FILE)
+        except FileError as error:
+            raise BadFile(f"cannot be read: {error.reason}") from error
 
     def fingerprint(self, name: str) -> bytes:
         """A digest of the file's bytes.
@@ -130,7 +139,9 @@ class ZipTree(FileTree):
             BadFile: they cannot be read.
         """
         try:
-            return self._zip().read(name)
+            return read_zip_entry(self._zip(), name, MAX_FILE)
+        except FileError as error:
+            raise BadFile(f"cannot be read from the zip: {error.reason}") from error
         except _ZIP_ENTRY_ERRORS as error:
             raise BadFile(f"cannot be read from the zip: {error}") from error
 
@@ -172,12 +183,6 @@ def open_tree(path: str) -> FileTree:
     if os.path.splitext(path)[1].lower() != ".zip":
         raise DatasetError(f"{path}: expected a folder or a .zip. Make one with dataset_tool.py.")
     return ZipTree(path)
-
-
-@functools.cache
-def _image_extensions() -> frozenset[str]:
-    PIL.Image.init()
-    return frozenset(PIL.Image.EXTENSION)
 
 
 @functools.cache

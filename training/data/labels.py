@@ -1,31 +1,35 @@
 """The label file of a data set, `dataset.json`: reading it and checking it against the images. No torch."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from dnnlib import strict_json
+
 from .files import BadFile, DatasetError, FileTree
+from .formats import is_hidden
 
 LABEL_FILE = "dataset.json"
+MAX_CLASSES = 1 << 16  # a label becomes a one-hot vector of this length
 
 
-def read_label_table(tree: FileTree) -> dict[str, Any] | None:
+def read_label_table(tree: FileTree, name: str = LABEL_FILE) -> dict[str, Any] | None:
     """Reads `labels` of dataset.json: image name → label.
 
     Returns:
         The table with the labels as JSON holds them (numbers or lists), or None if there is no dataset.json or
-        its `labels` is null.
+        its `labels` is null. Backslashes in names become slashes.
 
     Raises:
         DatasetError: the file is no JSON object with `labels` as null or a list of [name, label] pairs.
     """
-    if LABEL_FILE not in tree.names():
+    if name not in tree.names():
         return None
-    where = f"{tree.path}/{LABEL_FILE}"
+    where = f"{tree.path}/{name}"
     try:
-        content = json.loads(tree.read(LABEL_FILE))
+        content = strict_json.loads(tree.read(name))
     except BadFile as error:
         raise DatasetError(error.describe(where)) from error
     except ValueError as error:
@@ -40,10 +44,48 @@ def read_label_table(tree: FileTree) -> dict[str, Any] | None:
     for pair in pairs:
         if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
             raise DatasetError(f'{where}: expected [name, label] pairs in "labels", found {json.dumps(pair)[:80]}')
-    return {name: label for name, label in pairs}
+    return {image.replace("\\", "/").removeprefix("./"): label for image, label in pairs}
 
 
-def labels_array(names: Sequence[str], table: dict[str, Any], where: str) -> np.ndarray:
+def find_label_file(tree: FileTree) -> str | None:
+    """The dataset.json at the top of a source, else the only one below it; None if there is none.
+
+    Raises:
+        DatasetError: there are several below it.
+    """
+    names = [name for name in tree.names() if name.split("/")[-1] == LABEL_FILE and not is_hidden(name)]
+    if LABEL_FILE in names or len(names) < 2:
+        return LABEL_FILE if LABEL_FILE in names else next(iter(names), None)
+    raise DatasetError(f"{tree.path}: found {_some(names)}; put one {LABEL_FILE} with all labels at the top")
+
+
+def match_labels(tree: FileTree, images: Sequence[str]) -> tuple[dict[str, Any], int]:
+    """The labels of a source's images, from the dataset.json that `find_label_file` finds.
+
+    Names in a file below the top count from its folder.
+
+    Returns:
+        Image name → label, for the images that have one, and the number of labels that the file has.
+
+    Raises:
+        DatasetError: the file is malformed, or has labels of which not one belongs to an image.
+    """
+    name = find_label_file(tree)
+    table = None if name is None else read_label_table(tree, name)
+    if name is None or not table:
+        return {}, 0
+    folder = name.removesuffix(LABEL_FILE)
+    given = {image: label for image, label in table.items() if label is not None}
+    matched = {image: given[key] for image in images if (key := image.removeprefix(folder)) in given}
+    if given and not matched:
+        raise DatasetError(
+            f"{tree.path}/{name}: none of its {len(given)} labels belongs to an image; "
+            f"it names for example {next(iter(given))}, the images are called for example {images[0]}"
+        )
+    return matched, len(given)
+
+
+def labels_array(names: Sequence[str], table: Mapping[str, Any], where: str) -> np.ndarray:
     """Looks up the label of every image.
 
     Args:
@@ -69,24 +111,38 @@ def labels_array(names: Sequence[str], table: dict[str, Any], where: str) -> np.
     return np.array(labels, dtype=np.int64 if kinds[0] == () else np.float32)
 
 
+def empty_classes(labels: np.ndarray) -> list[int]:
+    """The class numbers below the highest one that no image has; none for label vectors.
+
+    Args:
+        labels: int64 [N] or float32 [N, ...].
+    """
+    if labels.ndim != 1 or not len(labels):
+        return []
+    return np.flatnonzero(np.bincount(labels) == 0).tolist()
+
+
 def _kind(label: Any) -> tuple[int, ...] | None:
-    """() for a class number, the shape of a (nested) vector, None for anything else."""
-    if isinstance(label, int) and not isinstance(label, bool):
-        return ()
+    """() for a class number (3.0 is one), the shape of a (nested) vector, None for anything else."""
+    if isinstance(label, (int, float)) and not isinstance(label, bool):
+        return () if label == label // 1 else None
     if not isinstance(label, list):
         return None
     try:
         vector = np.array(label)
-    except ValueError:  # ragged
+    except (ValueError, RecursionError):  # ragged, or nested without end
         return None
     return vector.shape if vector.dtype.kind in "iuf" and np.isfinite(vector).all() else None
 
 
 def _problem(label: Any, kind: tuple[int, ...] | None, first_kind: tuple[int, ...] | None, first: str) -> str | None:
     if kind is None:
-        return f"is {json.dumps(label)[:80]}, expected a class number (0, 1, ...) or a list of numbers"
+        advice = f"; write [{label}] for a vector of one number" if isinstance(label, float) else ""
+        return f"is {json.dumps(label)[:80]}, expected a class number (0, 1, ...) or a list of numbers{advice}"
     if kind == () and label < 0:
         return f"is {label}, expected a class number from 0 up"
+    if kind == () and label >= MAX_CLASSES:
+        return f"is {label}, expected a class number below {MAX_CLASSES}"
     if kind != first_kind:
         return f"is {_kind_name(kind)}, but {first} has {_kind_name(first_kind)}. Give all labels the same form."
     return None

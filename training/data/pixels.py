@@ -1,26 +1,90 @@
-"""One image: bytes to pixels, pixels to PNG bytes, and which images are refused. No torch."""
+"""One image: bytes to pixels, pixels to PNG or JPEG bytes, and which images are refused. No torch."""
 
+import dataclasses
 import io
+import struct
+import warnings
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 
 from .files import BadFile
+from .formats import FORMATS, unsupported_kind
 
 MODE_OF_CHANNELS = {1: "L", 3: "RGB"}
-_MODES = frozenset(MODE_OF_CHANNELS.values())
+MAX_PIXELS = 89_478_485  # Pillow's own limit: a quarter of a GiB as RGB
+MIN_SIDE = 8  # pixels; the networks' lowest block makes 4x4, and the next one needs 8x8
+WHITE = (255, 255, 255)
+
+Colour = tuple[int, int, int]
+
+_LOSSLESS = {"L": "L", "1": "L", "RGB": "RGB", "P": "RGB"}  # mode → the mode that shows the same picture
 _MODES_WITH_ALPHA = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
-_DEEP_MODES = "IF"  # I, I;16, I;16B, F, ...: PIL would clip their values to 255
+_DEEP_MODES = "IF"  # I, I;16, I;16B, F, ...: Pillow would clip their values to 255
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_NO_IMAGE = "cannot be read: not an image, or damaged at its start"
+_ORIENTATION = 0x0112  # EXIF tag
+_EXIF_PLACES = frozenset({"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"})
 
 
-def decode_image(data: bytes, channels: int | None = None) -> np.ndarray:
-    """Decodes an image file.
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A decoded image, and what was done so that it looks as it does in a viewer.
+
+    Attributes:
+        image: of mode L or RGB.
+        is_turned: the orientation in its EXIF data was applied.
+        is_composed: transparency was composed on the background.
+        is_first_frame: it is the first frame of an animation.
+    """
+
+    image: PIL.Image.Image
+    is_turned: bool = False
+    is_composed: bool = False
+    is_first_frame: bool = False
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """uint8 [H, W, C], C = 1 or 3."""
+        pixels = np.asarray(self.image)
+        return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+
+
+def read_picture(data: bytes, channels: int | None = None, background: Colour | None = None) -> Picture:
+    """Decodes an image file as a viewer shows it: upright, with its palette, the first frame of several.
+
+    Everything that takes images (data sets, their conversion, the projector) uses this function.
 
     Args:
-        data: the file's bytes, in any format that PIL reads.
-        channels: None takes greyscale (L) and RGB images as they are and refuses the rest; 1 or 3 converts
-            any mode of 8 bits to greyscale or RGB, dropping an alpha channel.
+        data: the file's bytes, in one of `formats.FORMATS`.
+        channels: None takes greyscale (L) and RGB images, with or without a palette, and refuses the rest; 1 or 3
+            converts any mode of 8 bits to greyscale or RGB.
+        background: what transparency is composed on; None is white with `channels`, and refuses transparency without.
+
+    Raises:
+        BadFile: the bytes are no readable image of these formats, or the mode is not accepted.
+    """
+    image, is_first_frame, was_turned = _open(data)
+    upright = _upright(image)
+    is_transparent = upright.mode in _MODES_WITH_ALPHA or "transparency" in upright.info
+    if upright.mode[0] in _DEEP_MODES:
+        raise BadFile("has more than 8 bits per channel and no agreed scale to 8", image.mode, image.size)
+    if is_transparent and channels is None and background is None:
+        raise BadFile(_mode_problem(image.mode, is_transparent), image.mode, image.size)
+    try:
+        flat = _composed(upright, background or WHITE) if is_transparent else upright
+        if channels is None and not is_transparent and flat.mode not in _LOSSLESS:
+            raise BadFile(_mode_problem(image.mode, is_transparent), image.mode, image.size)
+        mode = MODE_OF_CHANNELS[channels] if channels is not None else _LOSSLESS[flat.mode]
+        flat = flat if flat.mode == mode else flat.convert(mode)
+    except ValueError as error:
+        raise BadFile(f"cannot be converted: {error}", image.mode, image.size) from error
+    return Picture(flat, was_turned or upright is not image, is_transparent, is_first_frame)
+
+
+def decode_image(data: bytes, channels: int | None = None, background: Colour | None = None) -> np.ndarray:
+    """The pixels of `read_picture`.
 
     Returns:
         uint8 [H, W, C], C = 1 or 3.
@@ -28,33 +92,72 @@ def decode_image(data: bytes, channels: int | None = None) -> np.ndarray:
     Raises:
         BadFile: the bytes are no readable image, or the mode is not accepted.
     """
-    image = _open(data)
-    if channels is not None:
-        if image.mode[0] in _DEEP_MODES:
-            raise BadFile("has more than 8 bits per channel and no agreed scale to 8", image.mode, image.size)
-        image = image.convert(MODE_OF_CHANNELS[channels])
-    elif image.mode not in _MODES:
-        raise BadFile(_mode_problem(image.mode), image.mode, image.size)
-    pixels = np.asarray(image)
-    return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+    return read_picture(data, channels, background).pixels
 
 
-def _open(data: bytes) -> PIL.Image.Image:
-    # Naming the format spares PIL its search, a fifth of the time at 32 pixels.
-    formats = ("PNG",) if data.startswith(_PNG_SIGNATURE) else None
+def _open(data: bytes) -> tuple[PIL.Image.Image, bool, bool]:
+    """The loaded image, whether it is the first of several, and whether Pillow has turned it upright already.
+
+    Its size is checked before anything is decoded.
+    """
     try:
-        image = PIL.Image.open(io.BytesIO(data), formats=formats)
+        if data.startswith(_PNG_SIGNATURE):  # naming the format spares Pillow its search, a fifth of the time at 32 px
+            _check_png_size(data)
+            image = PIL.Image.open(io.BytesIO(data), formats=("PNG",))
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+                image = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
+        has_frames = image.format != "MPO" and bool(getattr(image, "is_animated", False))  # an MPO is one photograph
+        is_turned = image.format == "TIFF" and _orientation(image) != 1  # Pillow turns these when it loads them
         image.load()
+    except BadFile:
+        raise
     except PIL.UnidentifiedImageError as error:
-        raise BadFile("cannot be read: not an image, or damaged at its start") from error
-    except Exception as error:  # PIL's decoders raise whatever their parsers trip over: struct.error, SyntaxError...
+        kind = unsupported_kind(data)
+        raise BadFile(f"is {kind}, which is not supported" if kind else _NO_IMAGE) from error
+    except Exception as error:  # Pillow's decoders raise whatever their parsers trip over: struct.error, SyntaxError...
         raise BadFile(f"cannot be read: {error}") from error
-    return image
+    return image, has_frames, is_turned
 
 
-def _mode_problem(mode: str) -> str:
-    what = "has an alpha channel" if mode in _MODES_WITH_ALPHA else f"has mode {mode}"
-    return f"{what}, expected greyscale (L) or RGB"
+def _check_png_size(data: bytes) -> None:
+    if len(data) < 24:
+        raise BadFile(_NO_IMAGE)
+    width, height = struct.unpack(">II", data[16:24])
+    if width * height > MAX_PIXELS:
+        raise BadFile(f"has {width}x{height} pixels, more than {MAX_PIXELS:,}")
+
+
+def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    """The image turned as its EXIF data say; the same object if they say nothing."""
+    if _EXIF_PLACES.isdisjoint(image.info) or _orientation(image) == 1:
+        return image
+    return PIL.ImageOps.exif_transpose(image)
+
+
+def _orientation(image: PIL.Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF data: viewers show the image as it is stored
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _composed(image: PIL.Image.Image, background: Colour) -> PIL.Image.Image:
+    """An image with transparency on a plain background, RGB; greyscale images stay so on a grey background."""
+    rgba = image.convert("RGBA")
+    opaque = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, (*background, 255)), rgba).convert("RGB")
+    is_grey = image.mode in ("L", "LA", "La", "1") and len(set(background)) == 1
+    return opaque.convert("L") if is_grey else opaque
+
+
+def _mode_problem(mode: str, is_transparent: bool) -> str:
+    if is_transparent:
+        kind = "has an alpha channel" if mode in _MODES_WITH_ALPHA else "has a transparent colour"
+    else:
+        kind = f"has mode {mode}"
+    return f"{kind}, expected greyscale (L) or RGB"
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -64,13 +167,20 @@ def encode_png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def encode_jpeg(pixels: np.ndarray) -> bytes:
+    """Encodes uint8 [H, W, C] (C = 1 or 3) as a JPEG of quality 95 with its colours at full resolution."""
+    buffer = io.BytesIO()
+    to_pil(pixels).save(buffer, format="jpeg", quality=95, subsampling=0)
+    return buffer.getvalue()
+
+
 def to_pil(pixels: np.ndarray) -> PIL.Image.Image:
     """uint8 [H, W, C] with C = 1 or 3 as an L or RGB image."""
     return PIL.Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def check_square_power_of_two(pixels_shape: tuple[int, ...]) -> None:
-    """Checks that [H, W, C] is square with a power of two as its side, the only sizes the networks take.
+    """Checks that [H, W, C] is square with a power of two from 8 up as its side, the only sizes the networks take.
 
     Raises:
         BadFile: it is not.
@@ -81,6 +191,8 @@ def check_square_power_of_two(pixels_shape: tuple[int, ...]) -> None:
         raise BadFile("is not square", mode, (width, height))
     if height & (height - 1) != 0:
         raise BadFile("side is not a power of two", mode, (width, height))
+    if height < MIN_SIDE:
+        raise BadFile(f"side is below {MIN_SIDE}, the smallest that the networks take", mode, (width, height))
 
 
 def check_same_shape(pixels_shape: tuple[int, ...], expected: tuple[int, ...], reference: str) -> None:
@@ -93,4 +205,4 @@ def check_same_shape(pixels_shape: tuple[int, ...], expected: tuple[int, ...], r
         height, width, num_channels = expected
         expected_mode = MODE_OF_CHANNELS[num_channels]
         raise BadFile(f"expected {expected_mode} {width}x{height} as {reference}",
-                       MODE_OF_CHANNELS[pixels_shape[2]], (pixels_shape[1], pixels_shape[0]))
+                      MODE_OF_CHANNELS[pixels_shape[2]], (pixels_shape[1], pixels_shape[0]))

@@ -1,20 +1,23 @@
 """The places dataset_tool.py reads images from, each as a stream of (name, pixels, label). No torch."""
 
 import dataclasses
-import gzip
 import os
 import struct
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from dnnlib.bounded import read_gzip
+from dnnlib.errors import FileError
+
+from . import tfrecords
 from .cifar import read_cifar10
-from .files import DatasetError, FileTree, open_tree
-from .labels import read_label_table
-from .pixels import MODE_OF_CHANNELS, decode_image, to_pil
+from .files import MAX_FILE, DatasetError, FileTree, open_tree
+from .formats import describe_unsupported
+from .labels import match_labels
+from .pixels import MODE_OF_CHANNELS, Colour, Picture, read_picture, to_pil
 
 IDX_IMAGES = "-images-idx3-ubyte.gz"
 IDX_LABELS = "-labels-idx1-ubyte.gz"
@@ -27,31 +30,43 @@ class SourceImage:
 
     name: str
     label: Any  # class number, list of numbers, or None
-    load: Callable[[], np.ndarray]  # uint8 [H, W, C], C = 1 or 3; raises BadFile
+    load: Callable[[], Picture]  # raises BadFile
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
     """A stream of images.
 
-    `total` images come out of `images`. `classes` names the classes if folders do. `skips_unreadable` says that
-    the source is known to hold undecodable items, which are reported and left out (LSUN).
+    Attributes:
+        total: number of images that come out of `images`.
+        images: the stream.
+        classes: names of the classes, if folders give them.
+        num_labels: labels that the source has, for whatever images.
+        skips_unreadable: the source is known to hold undecodable items, which are reported and left out (LSUN).
+        unsupported: files that are images of a kind that cannot be read, with the reason.
+        hidden: images that belong to an operating system or a tool.
     """
 
     total: int
     images: Iterator[SourceImage]
     classes: list[str] | None = None
+    num_labels: int = 0
     skips_unreadable: bool = False
+    unsupported: Sequence[str] = ()
+    hidden: Sequence[str] = ()
 
 
-def open_source(path: str, channels: int | None = None, subfolders_as_labels: bool = False) -> Source:
-    """Opens whatever `path` is: folder, .zip, CIFAR-10 archive, MNIST-family images, LSUN database.
+def open_source(
+    path: str, channels: int | None = None, subfolders_as_labels: bool = False, background: Colour | None = None
+) -> Source:
+    """Opens whatever `path` is: folder, .zip, CIFAR-10 archive, MNIST-family images, TFRecords, LSUN database.
 
     Args:
         path: a folder; a .zip; `cifar-10-python.tar.gz`; any `*-images-idx3-ubyte.gz` with its labels file beside
-            it; a folder named `*_lmdb`.
+            it; a `*.tfrecords` file, or a folder of them; a folder named `*_lmdb`.
         channels: 1 or 3 converts every image to greyscale or RGB; None takes L and RGB and refuses the rest.
         subfolders_as_labels: for a folder or zip, number the sorted top-level folders and use them as labels.
+        background: what transparency is composed on; see `pixels.read_picture`.
 
     Raises:
         DatasetError: the path is none of these, or its structure or labels are wrong.
@@ -59,10 +74,13 @@ def open_source(path: str, channels: int | None = None, subfolders_as_labels: bo
     base = os.path.basename(os.path.normpath(path))
     if not os.path.exists(path):
         raise DatasetError(f"{path}: no such file or folder", "source")
-    if subfolders_as_labels and not _is_tree(path, base):
+    records = tfrecords.find(path)
+    if subfolders_as_labels and (records or not _is_tree(path, base)):
         raise DatasetError(f"needs a folder or zip as `source`, found {path}", "subfolders_as_labels")
+    if records is not None:
+        return _tfrecords_source(records, channels)
     if _is_tree(path, base):
-        return _tree_source(path, channels, subfolders_as_labels)
+        return _tree_source(path, channels, subfolders_as_labels, background)
     if base.endswith("_lmdb"):
         return _lsun_source(path, channels)
     if base == CIFAR_ARCHIVE:
@@ -70,7 +88,8 @@ def open_source(path: str, channels: int | None = None, subfolders_as_labels: bo
     if base.endswith(IDX_IMAGES):
         return _array_source(*_read_idx_pair(path), channels)
     raise DatasetError(
-        f"{path}: expected a folder, a .zip, {CIFAR_ARCHIVE}, a file named *{IDX_IMAGES} or a folder named *_lmdb",
+        f"{path}: expected a folder, a .zip, {CIFAR_ARCHIVE}, a file named *{IDX_IMAGES} or *.tfrecords, or a folder "
+        "named *_lmdb",
         "source",
     )
 
@@ -82,42 +101,62 @@ def _is_tree(path: str, base: str) -> bool:
 # Folder and zip.
 
 
-def _tree_source(path: str, channels: int | None, subfolders_as_labels: bool) -> Source:
+def _tree_source(path: str, channels: int | None, subfolders_as_labels: bool, background: Colour | None) -> Source:
     tree = open_tree(path)
     names = tree.image_names()
+    unsupported = [f"{name} is {describe_unsupported(name)}" for name in tree.unsupported_names()]
     if not names:
-        raise DatasetError(f"{path}: no image files found", "source")
+        advice = f"; {unsupported[0]}, which is not supported" if unsupported else ""
+        raise DatasetError(f"{path}: no image files found{advice}", "source")
     if os.path.isdir(path):
         names.sort(key=lambda name: name.split("/"))  # NVlabs' order: by path components, not by string
-    classes = _class_folders(path, names) if subfolders_as_labels else None
-    table = _folder_labels(names, classes) if classes else read_label_table(tree) or {}
-    return Source(len(names), _tree_images(tree, names, table, channels), classes)
+    classes, labels, num_labels = None, {}, 0
+    if subfolders_as_labels:
+        top = _single_top(names)
+        classes = _class_folders(path, names, top)
+        labels, num_labels = _folder_labels(names, classes, top), len(names)
+    else:
+        labels, num_labels = match_labels(tree, names)
+    images = _tree_images(tree, names, labels, channels, background)
+    return Source(
+        len(names), images, classes, num_labels, unsupported=unsupported, hidden=tree.hidden_names()
+    )
 
 
 def _tree_images(
-    tree: FileTree, names: list[str], table: dict[str, Any], channels: int | None
+    tree: FileTree, names: list[str], labels: dict[str, Any], channels: int | None, background: Colour | None
 ) -> Iterator[SourceImage]:
     try:
         for name in names:
-            yield SourceImage(name, table.get(name), partial(_load_file, tree, name, channels))
+            yield SourceImage(name, labels.get(name), partial(_load_file, tree, name, channels, background))
     finally:
         tree.close()
 
 
-def _load_file(tree: FileTree, name: str, channels: int | None) -> np.ndarray:
-    return decode_image(tree.read(name), channels)
+def _load_file(tree: FileTree, name: str, channels: int | None, background: Colour | None) -> Picture:
+    return read_picture(tree.read(name), channels, background)
 
 
-def _class_folders(path: str, names: list[str]) -> list[str]:
-    stray = [name for name in names if "/" not in name]
+def _single_top(names: list[str]) -> str:
+    """The folders that all images are in and that hold folders only, such as the one that a zip was made from."""
+    top = ""
+    while True:
+        parts = [name.removeprefix(top).split("/") for name in names]
+        if len({part[0] for part in parts}) > 1 or any(len(part) < 3 for part in parts):
+            return top
+        top += parts[0][0] + "/"
+
+
+def _class_folders(path: str, names: list[str], top: str) -> list[str]:
+    stray = [name for name in names if "/" not in name.removeprefix(top)]
     if stray:
         raise DatasetError(f"{path}/{stray[0]} is in no sub-folder, move it into its class's", "subfolders_as_labels")
-    return sorted({name.split("/")[0] for name in names})
+    return sorted({name.removeprefix(top).split("/")[0] for name in names})
 
 
-def _folder_labels(names: list[str], classes: list[str]) -> dict[str, int]:
+def _folder_labels(names: list[str], classes: list[str], top: str) -> dict[str, int]:
     number = {folder: index for index, folder in enumerate(classes)}
-    return {name: number[name.split("/")[0]] for name in names}
+    return {name: number[name.removeprefix(top).split("/")[0]] for name in names}
 
 
 # Arrays in memory: CIFAR-10 and MNIST.
@@ -128,14 +167,31 @@ def _array_source(pixels_nhwc: np.ndarray, labels: np.ndarray, channels: int | N
         SourceImage(f"image {index}", int(label), partial(_convert_pixels, pixels, channels))
         for index, (pixels, label) in enumerate(zip(pixels_nhwc, labels, strict=True))
     )
-    return Source(len(labels), images)
+    return Source(len(labels), images, num_labels=len(labels))
 
 
-def _convert_pixels(pixels: np.ndarray, channels: int | None) -> np.ndarray:
-    if channels in (None, pixels.shape[2]):
-        return pixels
-    converted = np.asarray(to_pil(pixels).convert(MODE_OF_CHANNELS[channels]))
-    return converted.reshape(*pixels.shape[:2], channels)
+def _convert_pixels(pixels: np.ndarray, channels: int | None) -> Picture:
+    image = to_pil(pixels)
+    return Picture(image if channels is None else image.convert(MODE_OF_CHANNELS[channels]))
+
+
+# TFRecords.
+
+
+def _tfrecords_source(files: tfrecords.RecordFiles, channels: int | None) -> Source:
+    labels = tfrecords.read_labels(files)
+    images = (
+        SourceImage(f"record {index}", labels and labels[index], partial(_load_record, record, channels))
+        for index, record in enumerate(tfrecords.records(files.path))
+    )
+    total = tfrecords.count(files.path)
+    if labels is not None and len(labels) != total:
+        raise DatasetError(f"{files.labels_path}: {len(labels)} labels for {total} images", "source")
+    return Source(total, images, num_labels=0 if labels is None else total)
+
+
+def _load_record(record: bytes, channels: int | None) -> Picture:
+    return _convert_pixels(tfrecords.decode(record), channels)
 
 
 def _read_idx_pair(path: str) -> tuple[np.ndarray, np.ndarray]:
@@ -154,10 +210,9 @@ def _read_idx_pair(path: str) -> tuple[np.ndarray, np.ndarray]:
 def _read_idx(path: str, num_dims: int) -> np.ndarray:
     """Reads an idx file of bytes: two zero bytes, type 8, number of dimensions, big-endian sizes, the bytes."""
     try:
-        with gzip.open(path, "rb") as file:
-            content = file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DatasetError(f"{path}: cannot be unpacked: {error}", "source") from error
+        content = read_gzip(path, MAX_FILE)
+    except FileError as error:
+        raise DatasetError(f"{path}: cannot be unpacked: {error.reason}", "source") from error
     header_size = 4 + 4 * num_dims
     if len(content) < header_size or content[:4] != bytes([0, 0, 8, num_dims]):
         raise DatasetError(f"{path}: is no idx file of bytes in {num_dims} dimensions", "source")
@@ -187,4 +242,4 @@ def _lsun_source(path: str, channels: int | None) -> Source:
 def _lsun_images(database: Any, channels: int | None) -> Iterator[SourceImage]:
     with database, database.begin(buffers=False) as transaction:
         for key, data in transaction.cursor():
-            yield SourceImage(key.decode("ascii", "replace"), None, partial(decode_image, data, channels))
+            yield SourceImage(key.decode("ascii", "replace"), None, partial(read_picture, data, channels))

@@ -6,7 +6,7 @@ import dataclasses
 from dnnlib.progress import Progress
 
 from .files import BadFile, DatasetError, FileTree, open_tree
-from .labels import labels_array, read_label_table
+from .labels import empty_classes, labels_array, read_label_table
 from .pixels import check_same_shape, check_square_power_of_two, decode_image
 
 
@@ -34,6 +34,7 @@ class CheckReport:
     label_shape: list[int]  # [classes], the vector's shape, or [0] without labels
     label_error: str | None
     bad_files: list[Finding]
+    empty_classes: list[int]  # class numbers that no image has
 
 
 def check_dataset(path: str, resolution: int | None = None) -> CheckReport:
@@ -64,10 +65,10 @@ def check_dataset(path: str, resolution: int | None = None) -> CheckReport:
             progress.update()
     shape, odd = _judge_shapes(shapes, resolution)
     refused |= odd
-    label_shape, label_error = _check_labels(tree, names)
+    label_shape, label_error, holes = _check_labels(tree, names)
     bad_files = [Finding(name, refused[name].mode, refused[name].size, refused[name].reason)
                  for name in names if name in refused]
-    return CheckReport(len(names), shape, label_shape, label_error, bad_files)
+    return CheckReport(len(names), shape, label_shape, label_error, bad_files, holes)
 
 
 def _usable_shape(tree: FileTree, name: str) -> tuple[int, ...]:
@@ -96,12 +97,14 @@ def _judge_shapes(
     return shape, odd
 
 
-def _check_labels(tree: FileTree, names: list[str]) -> tuple[list[int], str | None]:
+def _check_labels(tree: FileTree, names: list[str]) -> tuple[list[int], str | None, list[int]]:
+    """The shape of the labels, what is wrong with them, and the classes without images."""
     try:
         table = read_label_table(tree)
         if table is None:
-            return [0], None
+            return [0], None, []
         labels = labels_array(names, table, tree.path)
     except DatasetError as error:
-        return [0], str(error)
-    return ([int(labels.max()) + 1] if labels.ndim == 1 else list(labels.shape[1:])), None
+        return [0], str(error), []
+    shape = [int(labels.max()) + 1] if labels.ndim == 1 else list(labels.shape[1:])
+    return shape, None, empty_classes(labels)

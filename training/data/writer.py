@@ -1,13 +1,13 @@
 """Writes a data set as a folder or a zip that appears only once it is complete. No torch."""
 
 import contextlib
-import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dnnlib import strict_json
 from dnnlib.files import atomic_dir, check_writable_dir, open_atomic
 
 from .files import DatasetError
@@ -16,9 +16,9 @@ from .labels import LABEL_FILE
 WriteFile = Callable[[str, bytes], None]
 
 
-def image_name(index: int) -> str:
+def image_name(index: int, extension: str = "png") -> str:
     """The name of the index-th image: 00012/img00012345.png."""
-    return f"{index // 1000:05d}/img{index:08d}.png"
+    return f"{index // 1000:05d}/img{index:08d}.{extension}"
 
 
 @contextlib.contextmanager
@@ -70,7 +70,7 @@ def check_dest(dest: str) -> None:
 def label_file_content(labels: dict[str, Any] | None, provenance: dict[str, Any]) -> bytes:
     """dataset.json: the labels by name, or null, and how the images were made, which loaders do not read."""
     pairs = None if labels is None else [[name, label] for name, label in labels.items()]
-    return json.dumps({"labels": pairs, "dataset_tool": provenance}).encode()
+    return strict_json.dumps({"labels": pairs, "dataset_tool": provenance}).encode()
 
 
 def write_labels(write: WriteFile, labels: dict[str, Any] | None, provenance: dict[str, Any]) -> None:
