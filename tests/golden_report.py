@@ -22,7 +22,7 @@ from torch_utils.ops import bias_act, conv2d_resample, filtered_lrelu, upfirdn2d
 from training import networks_stylegan3
 from training.augment import AUGPIPE_PRESETS, AugmentPipe
 from training.biggan import checkpoints as biggan_checkpoints
-from training.checkpoints import pickles
+from training.checkpoints import pickles, rosinality
 from training.checkpoints.rebuilding import rebuild
 from training.loss import Part, Step, StyleGAN2Loss
 from training.stylegan3 import records
@@ -203,6 +203,28 @@ def ops(file: str) -> Iterator[Row]:
     yield Row(file, "conv2d_resample", worst, 1e-5)
 
 
+@torch.no_grad()
+def rosinality_file(file: str) -> Iterator[Row]:
+    """Networks of a file in rosinality's layout, and the bytes of its tensors after a round trip."""
+    ref, path = golden(file), next(GOLDEN.glob(f"{file}.pt*"))
+    with open(path, "rb") as f:
+        data = checkpoint.read(f, keep_foreign=True)
+    networks = {role: rosinality.build(role, data) for role in rosinality.ROLES}
+    G, D = networks["G_ema"], networks["D"]
+    z, img = _tensors(ref, "z", "img_const")
+    ws = G.mapping(z, None)
+    yield of_logits(file, "w", ws[:, 0], ref["style"], 1e-5)
+    yield of_logits(file, "image, noise const", G.synthesis(ws, noise_mode="const"), ref["img_const"], 1e-5)
+    yield of_logits(file, "image, noise none", G.synthesis(ws[:2], noise_mode="none"), ref["img_zero"], 1e-5)
+    yield of_logits(file, "logits", D(img, None), ref["logits"], 1e-5)
+    changed = 0
+    for role, key in rosinality.ROLES.items():
+        again = rosinality.state_dict(role, networks[role])
+        changed += sum(again[name].numpy().tobytes() != tensor.contiguous().numpy().tobytes()
+                       for name, tensor in data[key].items())
+    yield Row(file, "tensors changed by a round trip", changed, 0)
+
+
 def _stylegan3(file: str) -> Any:
     """G_ema of a StyleGAN3 pickle."""
     with open(GOLDEN / f"{file}.pkl", "rb") as f:
@@ -303,6 +325,7 @@ REPORTS = {
     "augment": (augment,),
     "ops": (ops,),
     "sg3ops": (alias_free_ops,),
+    **{path.stem: (rosinality_file,) for path in (*GOLDEN.glob("rosinality*.pt"), *GOLDEN.glob("cagc*.pth"))},
     **{file: (stylegan3,) for file in ("sg3t64", "sg3r32", "sg3odd32")},
     **{f"{file}_layers": (stylegan3_layers,) for file in ("sg3t64", "sg3r32", "sg3odd32")},
 }

@@ -48,6 +48,13 @@ class _NumpyArray(Unfinished):
         return flat.reshape(shape, order="F" if is_fortran else "C").copy()
 
 
+def _array_of_buffer(raw: Any, dtype: Any, shape: Any, order: Any = "C", *_: Any) -> np.ndarray:
+    """How protocol 5 spells NumPy arrays."""
+    if not isinstance(raw, bytes | bytearray) or order not in ("C", "F"):
+        raise CheckpointError("NumPy array: malformed")
+    return np.frombuffer(raw, dtype=_checked(dtype, np.dtype, "NumPy array")).reshape(shape, order=order).copy()
+
+
 def _checked(value: Any, kind: type, name: str) -> Any:
     if not isinstance(value, kind):
         raise CheckpointError(f"{name}: expected a {kind.__name__}, found a {type(value).__name__}")
@@ -139,6 +146,8 @@ GLOBALS: dict[tuple[str, str], Function] = {
     ("numpy._core.multiarray", "scalar"): Function(_numpy_scalar),
     ("numpy.core.multiarray", "_reconstruct"): Function(_NumpyArray),
     ("numpy._core.multiarray", "_reconstruct"): Function(_NumpyArray),
+    ("numpy.core.numeric", "_frombuffer"): Function(_array_of_buffer),
+    ("numpy._core.numeric", "_frombuffer"): Function(_array_of_buffer),
     ("builtins", "set"): Function(_set),
     ("__builtin__", "set"): Function(_set),
     ("_codecs", "encode"): Function(_encode),

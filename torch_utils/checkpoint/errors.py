@@ -1,5 +1,13 @@
 """The error of everything that reads network files."""
+import pickle
+import struct
+
 from dnnlib.errors import UserError
+
+MALFORMED = (  # what a damaged file can make of the functions that read it
+    pickle.UnpicklingError, EOFError, AttributeError, ArithmeticError, ImportError, LookupError, TypeError, ValueError,
+    MemoryError, RuntimeError, struct.error,
+)  # fmt: skip
 
 _MAX_LENGTH = 1000  # characters; names in a damaged file can be of any length
 

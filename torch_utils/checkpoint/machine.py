@@ -13,7 +13,7 @@ from .errors import CheckpointError
 
 _PUSH_ARGUMENT = {
     "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
-    "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINSTRING", "SHORT_BINSTRING",
+    "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "BINSTRING", "SHORT_BINSTRING",
 }  # fmt: skip
 _PUSH_NEW: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,

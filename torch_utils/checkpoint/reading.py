@@ -1,24 +1,21 @@
 """Reads network pickles: by default into plain records, executing nothing; on request with all that they ask for."""
 import io
 import pickle
-import struct
+import zipfile
 from typing import Any, BinaryIO
+
+import torch
 
 from .. import persistence
 from .allowed_globals import GLOBALS
-from .errors import CheckpointError, describe
+from .errors import MALFORMED, CheckpointError, describe
 from .machine import run
-from .records import TFNetworkRecord
-
-MALFORMED = (
-    pickle.UnpicklingError, EOFError, AttributeError, ArithmeticError, ImportError, LookupError, TypeError, ValueError,
-    MemoryError, RuntimeError, struct.error,
-)  # fmt: skip
+from .records import Foreign, TFNetworkRecord
+from .torch_files import is_torch_file, read_torch_content
 
 _BEGINNING = b"\x80"  # of every pickle of protocol 2 or newer; networks were never written in an older one
 # How files begin that users take for network pickles.
 _SIGNATURES = {
-    b"PK": "a zip archive (a torch.save file or a data set?)",
     b"<": "a web page or XML; was the download redirected?",
     b"version https://git-lfs": "what Git LFS leaves in place of a large file; fetch it with 'git lfs pull'",
     b"\x89PNG": "a PNG image",
@@ -27,14 +24,18 @@ _SIGNATURES = {
 }
 
 
-def _find_global(module: str, name: str) -> Any:
-    try:
-        return GLOBALS[module, name]
-    except KeyError:
-        raise CheckpointError(
-            f"refused: the file names {module}.{name}, which no network pickle needs. "
-            "Pass `trust_pickle` only if you trust its origin: that executes what the file contains"
-        ) from None
+def refusal(name: str) -> str:
+    """What an error says about a file that needs a class or function by this dotted name."""
+    return (f"refused: the file names {name}, which no network pickle needs. "
+            "Pass `trust_pickle` only if you trust its origin: that executes what the file contains")
+
+
+def _refuse(module: str, name: str) -> Any:
+    raise CheckpointError(refusal(f"{module}.{name}"))
+
+
+def _keep(module: str, name: str) -> Any:
+    return Foreign(f"{module}.{name}")
 
 
 def file_name(f: BinaryIO) -> str:
@@ -52,33 +53,40 @@ def _check_signature(data: bytes) -> None:
 
 
 def _damaged(name: str, data: bytes, error: BaseException) -> CheckpointError:
+    if data.startswith(b"PK"):
+        return CheckpointError(f"{name}: the file is truncated or damaged ({describe(error)})")
     if not data.startswith(_BEGINNING):
         return CheckpointError(f"{name}: not a network pickle: it does not begin as one")
     return CheckpointError(f"{name}: the file is truncated, damaged or not a network pickle "
                            f"({describe(error)})")
 
 
-def read(f: BinaryIO) -> Any:
-    """Reads a pickle without executing anything it names.
+def read(f: BinaryIO, keep_foreign: bool = False) -> Any:
+    """Reads a pickle, or a file of torch.save, without executing anything it names.
 
     Args:
         f: binary file; its `name`, if any, appears in error messages.
+        keep_foreign: let a `Foreign` stand for every object of a class or function that network files do not need,
+            instead of refusing the file.
 
     Returns:
         Dictionaries, lists, tuples, sets, numbers, strings, NumPy arrays, tensors (which may share memory), and a
         `ModuleRecord` or `TFNetworkRecord` for every network object.
 
     Raises:
-        CheckpointError: the file is not a pickle, is damaged, or names a global that is not in the list of
+        CheckpointError: the file is of another kind, is damaged, or names a global that is not in the list of
             docs/checkpoints.md.
     """
     name, data = file_name(f), f.read()
+    find_unknown = _keep if keep_foreign else _refuse
     try:
         _check_signature(data)
-        return run(io.BytesIO(data), _find_global)
+        if is_torch_file(data):
+            return read_torch_content(io.BytesIO(data), find_unknown)
+        return run(io.BytesIO(data), lambda module, name: GLOBALS.get((module, name)) or find_unknown(module, name))
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}") from None
-    except MALFORMED as error:
+    except (*MALFORMED, zipfile.BadZipFile) as error:
         raise _damaged(name, data, error) from None
 
 
@@ -99,6 +107,8 @@ def read_trusted(f: BinaryIO) -> Any:
     try:
         _check_signature(data)
         with persistence.trusted():
+            if is_torch_file(data):
+                return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False)
             return _TrustingUnpickler(io.BytesIO(data)).load()
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}") from None

@@ -7,7 +7,34 @@ from typing import Any
 import torch
 
 from .errors import CheckpointError
-from .machine import Unfinished
+from .machine import Sink, Unfinished
+
+
+class Foreign(Sink):
+    """Stands for an object of a class or function that is not allowed; a stream cannot do anything with it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name  # dotted
+
+
+def foreign_name(value: Any) -> str | None:
+    """The dotted name of the first foreign class or function within what a file holds; None without one."""
+    waiting, seen = [value], set()
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Foreign):
+            return part.name
+        if id(part) in seen:
+            continue
+        if isinstance(part, ModuleRecord | TFNetworkRecord):
+            part = part.state
+        if isinstance(part, dict):
+            seen.add(id(part))
+            waiting += [*part.values(), *part.keys()]
+        elif isinstance(part, list | tuple | set):
+            seen.add(id(part))
+            waiting += part
+    return None
 
 
 @dataclass(eq=False)

@@ -1,6 +1,7 @@
 """Files of torch.save, zip archives and the format before them, read without executing what they name."""
 import io
 import os
+import pickle
 import struct
 import zipfile
 from collections.abc import Callable
@@ -9,10 +10,9 @@ from typing import Any, BinaryIO
 import torch
 
 from .allowed_globals import GLOBALS, make_dict, strided_view
-from .errors import CheckpointError, describe
+from .errors import MALFORMED, CheckpointError, describe
 from .machine import Function, Sink, Unfinished, run
-from .reading import MALFORMED
-from .storage import DTYPES, elements, is_header, storage_entry
+from .storage import DTYPES, MAGIC, elements, is_header, storage_entry
 
 
 class Inert(Sink):
@@ -40,25 +40,52 @@ _KNOWN: dict[tuple[str, str], Any] = {
 }
 
 FindStorage = Callable[[torch.dtype, str, int], torch.Tensor]
+FindUnknown = Callable[[str, str], Any]
+
+_STREAM = pickle.dumps(MAGIC, protocol=2)  # how files of the older format begin
 
 
-def _run(f: BinaryIO, find_storage: FindStorage) -> Any:
-    """Tensors, plain values, and Inert objects; `find_storage(dtype, key, count)` gives a tensor's elements."""
+def is_torch_file(data: bytes) -> bool:
+    """Whether the content of a file is a zip archive or of torch's older format."""
+    return data.startswith((b"PK", _STREAM))
+
+
+def read_torch_content(f: BinaryIO, find_unknown: FindUnknown) -> Any:
+    """What torch.save wrote, executing nothing.
+
+    Args:
+        f: binary file, at its beginning.
+        find_unknown: (module, name) → what stands for a class or function that network files do not need.
+
+    Returns:
+        As `read_torch_file`, but records for network objects.
+
+    Raises:
+        CheckpointError: the content is of another kind; damage may raise any of `MALFORMED`, or zipfile.BadZipFile.
+    """
+    is_archive = f.read(2) == b"PK"
+    f.seek(0)
+    return _read_archive(f, find_unknown) if is_archive else _read_stream(f, find_unknown)
+
+
+def _run(f: BinaryIO, find_storage: FindStorage, find_unknown: FindUnknown) -> Any:
+    """Tensors and plain values; `find_storage(dtype, key, count)` gives a tensor's elements."""
 
     def find_external(pid: Any) -> Any:
         if pid[0] == "module":  # a class, in the older format
             return Inert()
         return find_storage(*storage_entry(pid))
 
-    return run(f, lambda module, name: _KNOWN.get((module, name)) or Inert(), find_external)
+    return run(f, lambda module, name: _KNOWN.get((module, name)) or find_unknown(module, name), find_external)
 
 
-def _read_archive(f: BinaryIO) -> Any:
+def _read_archive(f: BinaryIO, find_unknown: FindUnknown) -> Any:
     """The zip format: <root>/data.pkl, and <root>/data/<key> with the elements of every storage."""
     with zipfile.ZipFile(f) as archive:
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(names) != 1:
-            raise CheckpointError("this zip archive was not written by torch.save")
+            raise CheckpointError("not a network pickle but a zip archive that was not written by torch.save "
+                                  "(a data set?)")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise CheckpointError("the entries of this zip archive are compressed; torch.save does not do that")
         root = names[0].removesuffix("data.pkl")
@@ -71,17 +98,17 @@ def _read_archive(f: BinaryIO) -> Any:
                 storages[key] = elements(archive.read(f"{root}data/{key}"), dtype, count)
             return storages[key]
 
-        return _run(io.BytesIO(archive.read(names[0])), find)
+        return _run(io.BytesIO(archive.read(names[0])), find, find_unknown)
 
 
-def _read_stream(f: BinaryIO) -> Any:
+def _read_stream(f: BinaryIO, find_unknown: FindUnknown) -> Any:
     """The format before: magic number, protocol, machine, the object, the storages' keys, then their elements."""
     storages: dict[str, torch.Tensor] = {}
 
     def find(dtype: torch.dtype, key: str, count: int) -> torch.Tensor:
         return storages.setdefault(key, torch.zeros([count], dtype=dtype))
 
-    magic, protocol, machine, data, keys = (_run(f, find) for _ in range(5))
+    magic, protocol, machine, data, keys = (_run(f, find, find_unknown) for _ in range(5))
     if not is_header(magic, protocol, machine):
         raise CheckpointError("not a little-endian torch file")
     for key in keys:
@@ -107,9 +134,7 @@ def read_torch_file(path: str | os.PathLike) -> Any:
     """
     try:
         with open(path, "rb") as f:
-            is_archive = f.read(2) == b"PK"
-            f.seek(0)
-            return _read_archive(f) if is_archive else _read_stream(f)
+            return read_torch_content(f, lambda module, name: Inert())
     except CheckpointError as error:
         raise CheckpointError(f"{os.fspath(path)}: {error}") from None
     except OSError as error:

@@ -110,7 +110,6 @@ def test_names_of_odd_shape(parts: bytes, match: str) -> None:
         (b"N2", "operation DUP,"),
         (b"\x97", "operation NEXT_BUFFER,"),
         (b"N\x98", "operation READONLY_BUFFER,"),
-        (b"\x96\x00\x00\x00\x00\x00\x00\x00\x00", "operation BYTEARRAY8"),
     ],
 )
 def test_operations_that_no_network_needs(parts: bytes, match: str) -> None:

@@ -78,7 +78,7 @@ def test_other_files(tmp_path: Path) -> None:
         read_torch_file(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("images/0.png", b"")
-    with pytest.raises(CheckpointError, match="this zip archive was not written"):
+    with pytest.raises(CheckpointError, match="a zip archive that was not written by"):
         read_torch_file(path)
 
 
