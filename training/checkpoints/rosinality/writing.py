@@ -16,7 +16,8 @@ from .layout import KERNEL, ROLES, discriminator_table, generator_table, shape_t
 
 def obstacles(role: str, network: Any) -> list[str]:
     """What of a network ('G', 'D' or 'G_ema') cannot be expressed in this layout, one line each."""
-    if not isinstance(network, Discriminator if role == "D" else Generator):
+    expected: Any = Discriminator if role == "D" else Generator
+    if not isinstance(network, expected):
         cls = type(network)
         return [f"it is a {cls.__module__}.{cls.__name__}, and only a StyleGAN2 has this layout"]
     lines = []
