@@ -25,7 +25,9 @@ from training.loss import (
 )
 from training.optimization import make_phases
 
-from . import kd as distillation
+from . import kd
+from .comparison import Comparison, ComparisonOptions
+from .distillation import NETWORK, Distillation
 from .teacher import TeacherSet
 from .teacher_term import TeacherDiscriminatorTerm
 
@@ -49,6 +51,10 @@ class Guidance:
         teacher_opt_kwargs: their optimizer's class_name and arguments; the learning rate is used as it is.
         teacher_reg_interval: iterations between their R1 steps.
         kd: weights of distillation terms (`dgl.kd.TERMS`), with the first teacher.
+        kd_mask, kd_blocks, kd_lpips: details of these terms; see ComparisonOptions.
+        distil_kimg: thousands of images of distillation alone, before the game begins; see Distillation.
+        distil_lr: its learning rate.
+        distil_warmup_kimg: thousands of images over which the learning rate rises to that.
     """
 
     dgl_weight: float = 0.1
@@ -60,11 +66,23 @@ class Guidance:
     teacher_opt_kwargs: Mapping[str, Any] | None = None
     teacher_reg_interval: int = 16
     kd: Mapping[str, float] | None = None
+    kd_mask: str | None = None
+    kd_blocks: Sequence[float] | None = None
+    kd_lpips: str | None = None
+    distil_kimg: float = 0
+    distil_lr: float = 0.002
+    distil_warmup_kimg: float = 0
 
     @property
     def start_nimg(self) -> int:
-        """Images seen when the teachers join."""
-        return round(self.stage1_kimg * 1000)
+        """Images seen when the teachers join the game: after stage one, or after distillation."""
+        return round(max(self.stage1_kimg, self.distil_kimg) * 1000)
+
+    @property
+    def comparison_options(self) -> ComparisonOptions:
+        """Details of the distillation terms."""
+        blocks = None if self.kd_blocks is None else tuple(self.kd_blocks)
+        return ComparisonOptions(self.kd_mask, blocks, self.kd_lpips)
 
 
 class DelayedTerm:
@@ -85,16 +103,24 @@ class GuidedLoss(Loss):
         base: the loss that the student would have alone; the terms are added to its own.
         teachers: the teachers of this run.
         guidance: how they guide.
-        device: where to compute.
 
     Attributes:
         terms: the terms that the teachers add to the generator's loss.
     """
 
-    def __init__(self, base: AdversarialLoss, teachers: TeacherSet, guidance: Guidance, device: torch.device) -> None:
+    def __init__(self, base: AdversarialLoss, teachers: TeacherSet, guidance: Guidance) -> None:
         self.base, self.teachers, self.guidance = base, teachers, guidance
-        self.terms = _make_terms(base, teachers, guidance, device)
+        distillation_terms = _distillation_terms(base, teachers, guidance)
+        self.terms = [
+            _teacher_term(base, teachers, guidance),
+            *(DelayedTerm(guidance.start_nimg, term) for term in distillation_terms),
+        ]
         base.g_terms.extend(self.terms)
+        self.distillation = None
+        if guidance.distil_kimg:
+            self.distillation = Distillation(
+                base.G, distillation_terms, guidance.distil_lr, round(guidance.distil_kimg * 1000),
+                round(guidance.distil_warmup_kimg * 1000))
         self._num_passes = 0
         self._trained: dict[str, torch.nn.Module] = {}  # network of a phase → discriminator
         self._extra_phases: list[Phase] = []
@@ -111,8 +137,13 @@ class GuidedLoss(Loss):
             self._extra_phases.append(Phase(network, part, D, both.opt, interval))
 
     def extra_phases(self) -> list[Phase]:
-        """The phases of the teachers that are trained further."""
-        return self._extra_phases
+        """The phase of distillation, and those of the teachers that are trained further."""
+        return [*([self.distillation.phase] if self.distillation else []), *self._extra_phases]
+
+    def references(self) -> Mapping[str, torch.nn.Module]:
+        """The teacher's generator, if the student is distilled from it."""
+        first = self.teachers.first
+        return {} if self.distillation is None or first is None else {"teacher": first.G_ema}
 
     def stage(self, cur_nimg: int) -> int:
         """0 before the teachers join, then 1; 0 if they are there from the start."""
@@ -123,7 +154,14 @@ class GuidedLoss(Loss):
         self.base.begin_stage()
 
     def accumulate_gradients(self, network: str, part: Part, step: Step) -> None:
-        """The base loss with the teachers' terms, or the loss of a teacher that is trained further."""
+        """The base loss with the teachers' terms, the loss of a teacher that is trained further, or distillation.
+
+        As long as there is distillation, there is nothing else.
+        """
+        if self.distillation is not None and (network == NETWORK or self.distillation.is_under_way(step.cur_nimg)):
+            if network == NETWORK:
+                self.distillation.accumulate_gradients(step)
+            return
         has_joined = step.cur_nimg >= self.guidance.start_nimg
         if network in self._trained:
             if has_joined:
@@ -165,27 +203,26 @@ def _unchanged(img: torch.Tensor) -> torch.Tensor:
     return img
 
 
-def _make_terms(
-    base: AdversarialLoss, teachers: TeacherSet, guidance: Guidance, device: torch.device
-) -> list[LossTerm]:
-    """The teachers' term, and those of distillation."""
-    terms: list[LossTerm] = [
-        TeacherDiscriminatorTerm(
-            teachers.discriminators,
-            weight=guidance.dgl_weight,
-            augmented=guidance.teacher_aug,
-            start_nimg=guidance.start_nimg,
-            ramp_nimg=round(guidance.dgl_ramp_kimg * 1000),
-            teacher_weights=guidance.teacher_weights,
-            g_loss=base.g_loss,
-        )
-    ]
-    for name, weight in (guidance.kd or {}).items():
-        assert teachers.first is not None, "distillation needs the teacher's generator"
-        make_term = distillation.TERMS[name].load()
-        term = make_term(weight=weight, teacher=teachers.first, G=base.G, device=device)
-        terms.append(DelayedTerm(guidance.start_nimg, term))
-    return terms
+def _teacher_term(base: AdversarialLoss, teachers: TeacherSet, guidance: Guidance) -> LossTerm:
+    """The term of the teachers' discriminators."""
+    return TeacherDiscriminatorTerm(
+        teachers.discriminators,
+        weight=guidance.dgl_weight,
+        augmented=guidance.teacher_aug,
+        start_nimg=guidance.start_nimg,
+        ramp_nimg=round(guidance.dgl_ramp_kimg * 1000),
+        teacher_weights=guidance.teacher_weights,
+        g_loss=base.g_loss,
+    )
+
+
+def _distillation_terms(base: AdversarialLoss, teachers: TeacherSet, guidance: Guidance) -> list[LossTerm]:
+    """The terms that compare the student with its first teacher."""
+    if not guidance.kd:
+        return []
+    assert teachers.first is not None, "distillation needs the teacher's generator"
+    comparison = Comparison(teachers.first, base.G, guidance.comparison_options)
+    return [kd.TERMS[name].load()(weight, comparison) for name, weight in guidance.kd.items()]
 
 
 def _guided_parts(
@@ -196,14 +233,14 @@ def _guided_parts(
     augment_pipe: torch.nn.Module | None,
     teachers: Sequence[Mapping[str, Any]],
     options: Mapping[str, Any],
-) -> tuple[AdversarialLoss, TeacherSet, Guidance, torch.device]:
+) -> tuple[AdversarialLoss, TeacherSet, Guidance]:
     """The arguments of GuidedLoss from those that `training_options.json` holds in one dictionary."""
     fields = {field.name for field in dataclasses.fields(Guidance)}
     guidance = Guidance(**{name: value for name, value in options.items() if name in fields})
     base_options = {name: value for name, value in options.items() if name not in fields}
     base = base_class(device, G, D, augment_pipe, **base_options)
     opened = TeacherSet.open(teachers, device, guidance.teacher_update, with_generator=bool(guidance.kd))
-    return base, opened, guidance, device
+    return base, opened, guidance
 
 
 class DGLLoss(GuidedLoss):

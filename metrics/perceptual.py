@@ -1,4 +1,5 @@
 """Features in which the squared Euclidean distance of two images says how different they look."""
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
@@ -39,33 +40,55 @@ class DetectorFeatures:
 
 
 def block_features(D: Any, img: torch.Tensor, force_fp32: bool = False) -> list[torch.Tensor]:
-    """The activations of a StyleGAN2 discriminator after each of its blocks, from high to low resolution.
+    """The activations of a discriminator after each of its blocks, from high to low resolution.
 
     The channel vector of every pixel is scaled to unit length, as perceptual distances do (LPIPS, Zhang et al. 2018,
     arXiv:1801.03924, equation 1).
 
     Args:
-        D: discriminator with `block_resolutions` and a block b<resolution> for each.
+        D: discriminator of StyleGAN2, with `block_resolutions` and a block b<resolution> for each, or of BigGAN, with
+            `blocks`. Neither labels nor the other images of the minibatch affect these blocks.
         img: [N, img_channels, H, W], nominally in [-1, 1].
         force_fp32: compute blocks of half precision in single precision.
 
     Returns:
         [N, C, h, w] float32 of each block.
     """
-    x, features = None, []
-    for res in D.block_resolutions:
-        x, img = getattr(D, f"b{res}")(x, img, force_fp32=force_fp32)
+    features = []
+    for x in _activations(D, img, force_fp32):
         maps = x.to(torch.float32)
         features.append(maps * (maps.square().sum(dim=1, keepdim=True) + 1e-8).rsqrt())
     return features
 
 
-def block_distance(a: list[torch.Tensor], b: list[torch.Tensor]) -> torch.Tensor:
-    """Distance between two lists of `block_features`, [N], from 0 to 4.
+def num_blocks(D: Any) -> int:
+    """How many `block_features` a discriminator has."""
+    return len(D.block_resolutions) if hasattr(D, "block_resolutions") else len(D.blocks)
 
-    It is the squared distance of the channel vectors, averaged over pixels and then over blocks.
-    """
-    return torch.stack([(x - y).square().sum(dim=1).mean(dim=[1, 2]) for x, y in zip(a, b)]).mean(dim=0)
+
+def _activations(D: Any, img: torch.Tensor, force_fp32: bool) -> Iterator[torch.Tensor]:
+    """What the blocks return, [N, C, h, w] each."""
+    if hasattr(D, "block_resolutions"):
+        x = None
+        for res in D.block_resolutions:
+            x, img = getattr(D, f"b{res}")(x, img, force_fp32=force_fp32)
+            yield x
+        return
+    x = img if D.input_conv is None else D.input_conv(img)
+    for stage in D.blocks:
+        for layer in stage:
+            x = layer(x)
+        yield x
+
+
+def block_errors(a: list[torch.Tensor], b: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Squared distances of the channel vectors of two lists of `block_features`: [N, h, w] of each block, 0 to 4."""
+    return [(x - y).square().sum(dim=1) for x, y in zip(a, b)]
+
+
+def block_distance(a: list[torch.Tensor], b: list[torch.Tensor]) -> torch.Tensor:
+    """`block_errors` averaged over pixels and then over blocks, [N]."""
+    return torch.stack([error.mean(dim=[1, 2]) for error in block_errors(a, b)]).mean(dim=0)
 
 
 class DiscriminatorFeatures:

@@ -117,6 +117,10 @@ class Loss:
         """Further phases, run after those of G and D."""
         return []
 
+    def references(self) -> Mapping[str, torch.nn.Module]:
+        """Name → generator whose images of the sample latents are saved beside the first ones, as <name>.png."""
+        return {}
+
     def stage(self, cur_nimg: int) -> int:
         """The stage of training at this point; when it grows, the loop resets every optimizer."""
         return 0

@@ -9,7 +9,7 @@ from torch_utils import distributed, training_stats
 
 from . import optimization
 from .ada import AdaController
-from .data.feed import DataFeed
+from .data.feed import Feed
 from .loss import Loss, Phase
 
 
@@ -33,7 +33,7 @@ class Run:
     phases: list[Phase]
     loss: Loss
     ada: AdaController | None
-    feed: DataFeed
+    feed: Feed
     guard: optimization.GradientGuard
     collector: training_stats.Collector
     cur_nimg: int = 0

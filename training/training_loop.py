@@ -16,7 +16,7 @@ from torch_utils.ops.backend import choice as cuda_kernels
 from . import architectures, optimization, run_config, run_state
 from .ada import AdaController
 from .data import image_grid
-from .data.feed import DataFeed
+from .data.feed import Feed, make_feed
 from .ema import ema_beta, update_ema
 from .loss import Loss, Phase, Step
 from .maintenance import Maintenance
@@ -65,7 +65,7 @@ def training_loop(
 
     # Training data.
     dataset = run_config.DATASETS.call(config.data.training_set.name, config.data.training_set.arguments)
-    feed = DataFeed(dataset, num_images, schedule.random_seed, device, config.data.loader, state and state["data"])
+    feed = make_feed(dataset, num_images, schedule.random_seed, device, config.data.loader, state and state["data"])
     print_line(f"Training set: {len(dataset)} images {dataset.image_shape}, labels {dataset.label_shape}")
 
     # Networks and their initial weights, the same on every rank.
@@ -100,6 +100,8 @@ def training_loop(
         if run.cur_nimg == 0:
             grid.save_reals()
             grid.save_fakes("fakes_init.png")
+            for name, reference in run.loss.references().items():
+                grid.save_fakes(f"{name}.png", reference)
     maintenance = Maintenance(run, config, run_dir, grid, device, start_time)
     report_progress = progress_fn or (lambda cur_kimg, total_kimg: None)
     report_progress(run.cur_nimg // 1000, int(schedule.total_kimg))
@@ -164,7 +166,7 @@ def _build_networks(config: NetworksConfig, dataset: Any, device: torch.device) 
 
 
 def _build_run(
-    config: RunConfig, networks: dict[str, torch.nn.Module], feed: DataFeed, num_images: int, device: torch.device
+    config: RunConfig, networks: dict[str, torch.nn.Module], feed: Feed, num_images: int, device: torch.device
 ) -> Run:
     """Loss, optimizers and controllers of networks."""
     G, D, augment_pipe = networks["G"], networks["D"], networks.get("augment_pipe")

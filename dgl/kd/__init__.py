@@ -1,7 +1,7 @@
 """The registry of distillation terms: small optional terms of the generator's loss, one file each.
 
-A term is a class with the keyword arguments `weight`, `teacher` (dgl.teacher.Teacher), `G` (the student) and `device`
-that implements `training.loss.LossTerm`. No torch here: command lines list the names.
+A term is a class with the arguments `weight` and `comparison` (dgl.comparison.Comparison) that implements
+`training.loss.LossTerm`. No torch here: command lines list the names.
 """
 import dataclasses
 import importlib
@@ -30,9 +30,11 @@ class TermInfo:
 
 
 TERMS: dict[str, TermInfo] = {
-    "rgb": TermInfo("rgb.RGBTerm", "L1 to the teacher's image", ("stylegan2",)),
-    "feature": TermInfo("feature.FeatureTerm", "distance in the features of the teacher's D", ("stylegan2",)),
+    "rgb": TermInfo("rgb.RGBTerm", "L1 to the teacher's image", ("stylegan2", "biggan")),
+    "feature": TermInfo("feature.FeatureTerm", "distance in the features of the teacher's D", ("stylegan2", "biggan")),
+    "torgb": TermInfo("torgb.ToRGBTerm", "L1 to the teacher's images of every resolution", ("stylegan2",)),
     "latent": TermInfo("latent.LatentDirectionTerm", "relations of latent directions", ("stylegan2",)),
+    "lpips": TermInfo("lpips.LPIPSTerm", "LPIPS by the file of --kd-lpips", ("stylegan2", "biggan")),
 }
 
 

@@ -3,8 +3,6 @@
 Moving a latent along a direction changes the image; how alike the changes of different latents are is a relation that
 the student should share with its teacher.
 """
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,8 +10,8 @@ import torch.nn.functional as F
 from metrics.perceptual import block_features
 from training.loss import GenBatch
 
+from ..comparison import Comparison
 from ..scores.diversity import principal_directions
-from ..teacher import Teacher
 
 STEP = 5.0  # length of a move in w
 
@@ -26,18 +24,17 @@ class LatentDirectionTerm:
 
     Args:
         weight: of the term; 0 adds nothing.
-        teacher: whose relations are imitated and whose D gives the features, frozen on the device.
-        G: the student; its moved images need a pass of their own.
-        device: unused.
+        comparison: of student and teacher. The student's moved images need a pass of their own; a mask weighs the
+            features.
     """
 
     name = "kd_latent"
 
-    def __init__(self, weight: float, teacher: Teacher, G: Any, device: torch.device) -> None:
-        self.weight = weight
-        self.G = G
-        self.teacher = teacher.G_ema
-        self.D = teacher.D
+    def __init__(self, weight: float, comparison: Comparison) -> None:
+        self.weight, self.comparison = weight, comparison
+        self.G = comparison.G
+        self.teacher = comparison.teacher.G_ema
+        self.D = comparison.teacher.D
         self.directions = principal_directions(self.teacher, torch.Generator().manual_seed(0))
 
     def __call__(self, batch: GenBatch) -> torch.Tensor | None:
@@ -54,6 +51,9 @@ class LatentDirectionTerm:
 
     def _relations(self, plain: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
         """Cosines between the changes of all pairs of samples, [N, N], from images [N, C, H, W]."""
-        change = (block_features(self.D, moved)[-1] - block_features(self.D, plain)[-1]).flatten(1)
+        change = block_features(self.D, moved)[-1] - block_features(self.D, plain)[-1]
+        if self.comparison.options.mask is not None:
+            change = change * self.comparison.weights(change)
+        change = change.flatten(1)
         unit = F.normalize(change, dim=1)
         return unit @ unit.t()

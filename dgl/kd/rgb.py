@@ -1,36 +1,27 @@
-"""L1 distance to the teacher's image of the same ws."""
-from typing import Any
-
+"""L1 distance to the teacher's image of the same latent."""
 import torch
 
 from training.loss import GenBatch
 
-from ..teacher import Teacher
+from ..comparison import Comparison
 
 
 class RGBTerm:
-    """weight · mean |G(ws) - G_T(ws)| over channels and pixels.
-
-    The teacher is given the student's ws (style mixing included) without gradient, so it presupposes the teacher's w
-    space, which a student keeps that starts with the teacher's mapping network. Its noise is constant.
+    """weight · mean |G(z) - G_T(z)| over channels and pixels.
 
     Args:
         weight: of the term; 0 adds nothing.
-        teacher: whose G_ema is imitated, frozen on the device.
-        G: unused.
-        device: unused.
+        comparison: of student and teacher.
     """
 
     name = "kd_rgb"
 
-    def __init__(self, weight: float, teacher: Teacher, G: Any, device: torch.device) -> None:
-        self.weight = weight
-        self.synthesis = teacher.G_ema.synthesis
+    def __init__(self, weight: float, comparison: Comparison) -> None:
+        self.weight, self.comparison = weight, comparison
 
     def __call__(self, batch: GenBatch) -> torch.Tensor | None:
         """Loss per sample [N]; None if the weight is 0."""
         if self.weight == 0:
             return None
-        with torch.no_grad():
-            target = self.synthesis(batch.ws, noise_mode="const")
-        return (batch.img - target).abs().mean(dim=[1, 2, 3]) * self.weight
+        error = (batch.img - self.comparison.teacher_image(batch)).abs()
+        return self.comparison.mean(error) * self.weight

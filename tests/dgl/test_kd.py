@@ -3,18 +3,24 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
 
 from dgl import kd, teacher
-from dgl.kd import feature, latent, rgb
+from dgl.comparison import Comparison, ComparisonOptions, draw, read_mask
+from dgl.kd import feature, latent, lpips, rgb, torgb
 from dgl.loss import DGLLoss
-from metrics import perceptual
-from tests import tiny
+from dnnlib.errors import UserError
+from metrics import perceptual, torchscript
+from tests import tiny, tiny_biggan
 from torch_utils import training_stats
 from training.loss import GenBatch
 
-TERMS = {"rgb": rgb.RGBTerm, "feature": feature.FeatureTerm, "latent": latent.LatentDirectionTerm}
+TERMS = {"rgb": rgb.RGBTerm, "feature": feature.FeatureTerm, "torgb": torgb.ToRGBTerm,
+         "latent": latent.LatentDirectionTerm, "lpips": lpips.LPIPSTerm}
+WITHOUT_FILES = [name for name in TERMS if name != "lpips"]
 DEVICE = torch.device("cpu")
 
 
@@ -30,8 +36,8 @@ def batch_of(G: Any, noise_mode: str = "const", cur_nimg: int = 0) -> GenBatch:
     return GenBatch(z, c, ws, img, img, cur_nimg)
 
 
-def make(name: str, trained: Any, G: Any, weight: float = 1.0) -> Any:
-    return TERMS[name](weight=weight, teacher=trained, G=G, device=DEVICE)
+def make(name: str, trained: Any, G: Any, weight: float = 1.0, **options: Any) -> Any:
+    return TERMS[name](weight, Comparison(trained, G, ComparisonOptions(**options)))
 
 
 def test_the_terms_are_those_of_the_command_line() -> None:
@@ -41,13 +47,13 @@ def test_the_terms_are_those_of_the_command_line() -> None:
     assert all(info.families for info in kd.TERMS.values())
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", WITHOUT_FILES)
 def test_a_student_equal_to_its_teacher_has_nothing_to_learn(name: str, trained: Any) -> None:
     term = make(name, trained, trained.G_ema)
     torch.testing.assert_close(term(batch_of(trained.G_ema)), torch.zeros(4), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", WITHOUT_FILES)
 def test_a_different_student_has(name: str, trained: Any) -> None:
     G = tiny.tiny_generator(seed=3)
     once, twice = (make(name, trained, G, weight)(batch_of(G)) for weight in (1, 2))
@@ -56,13 +62,13 @@ def test_a_different_student_has(name: str, trained: Any) -> None:
     torch.testing.assert_close(twice, 2 * once)
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", WITHOUT_FILES)
 def test_without_weight_there_is_no_term(name: str, trained: Any) -> None:
     G = tiny.tiny_generator(seed=3)
     assert make(name, trained, G, weight=0)(batch_of(G)) is None
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", WITHOUT_FILES)
 def test_terms_draw_no_random_numbers_and_train_only_the_student(name: str, trained: Any) -> None:
     G = tiny.tiny_generator(seed=3).requires_grad_(True)
     term = make(name, trained, G)
@@ -196,3 +202,128 @@ def test_terms_join_the_loss_by_name(tmp_path: Path) -> None:
     collector.update()
     assert collector.mean("Loss/G/kd_rgb") > 0
     assert collector.mean("Loss/G/kd_latent") > 0
+
+
+# Details of the terms.
+
+
+def test_blocks_are_weighted(trained: Any) -> None:
+    G = tiny.tiny_generator(seed=3)
+    example = batch_of(G)
+    first, second = (make("feature", trained, G, blocks=blocks)(example) for blocks in ((1.0, 0.0), (0.0, 1.0)))
+    torch.testing.assert_close(make("feature", trained, G, blocks=(2.0, 3.0))(example), 2 * first + 3 * second)
+    torch.testing.assert_close(make("feature", trained, G)(example), (first + second) / 2)
+    with pytest.raises(ValueError, match="expected one weight for each of the 2 blocks of the teacher's discriminator, "
+                                         "found 3"):
+        make("feature", trained, G, blocks=(1.0, 1.0, 1.0))(example)
+
+
+def write_mask(path: Path, size: tuple[int, int] = (16, 16)) -> str:
+    """White in the upper half, black in the lower one."""
+    pixels = np.zeros(size[::-1], dtype=np.uint8)
+    pixels[: size[1] // 2] = 255
+    PIL.Image.fromarray(pixels).save(path)
+    return str(path)
+
+
+def test_a_mask_weighs_the_pixels(trained: Any, tmp_path: Path) -> None:
+    batch = batch_of(trained.G_ema)
+    shift = torch.zeros([4, 3, 16, 16])
+    shift[:, :, :8], shift[:, :, 8:] = 0.5, 100
+    shifted = dataclasses.replace(batch, img=batch.img + shift)
+    mask = write_mask(tmp_path / "mask.png")
+    torch.testing.assert_close(make("rgb", trained, trained.G_ema, mask=mask)(shifted), torch.full([4], 0.5))
+    below = dataclasses.replace(batch, img=batch.img + shift * (shift > 1))
+    torch.testing.assert_close(make("rgb", trained, trained.G_ema, mask=mask)(below), torch.zeros(4))
+    for name in WITHOUT_FILES:
+        G = tiny.tiny_generator(seed=3)
+        example = batch_of(G)
+        assert not torch.allclose(make(name, trained, G, mask=mask)(example), make(name, trained, G)(example)), name
+
+
+def test_masks_that_do_not_fit_are_named(trained: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^kd_mask: the mask .*mask.png is 8x16, the teacher's images are 16x16"):
+        make("rgb", trained, trained.G_ema, mask=write_mask(tmp_path / "mask.png", (8, 16)))
+    PIL.Image.new("L", (16, 16)).save(tmp_path / "black.png")
+    with pytest.raises(UserError, match="has no bright pixel"):
+        read_mask(str(tmp_path / "black.png"), 16)
+    (tmp_path / "no.png").write_text("no")
+    with pytest.raises(UserError, match="cannot be read as an image"):
+        read_mask(str(tmp_path / "no.png"), 16)
+
+
+def test_images_by_resolution_end_with_the_image(trained: Any) -> None:
+    batch = batch_of(trained.G_ema)
+    images = torgb.images_by_resolution(trained.G_ema.synthesis, batch.ws)
+    assert [tuple(img.shape) for img in images] == [(4, 3, 4, 4), (4, 3, 8, 8), (4, 3, 16, 16)]
+    assert torch.equal(images[-1], batch.img)
+    assert not any(module._forward_hooks for module in trained.G_ema.modules()), "snapshots must not hold hooks"
+
+
+def test_the_torgb_term_is_the_mean_over_resolutions(trained: Any) -> None:
+    G = tiny.tiny_generator(seed=3)
+    example = batch_of(G)
+    pairs = zip(*(torgb.images_by_resolution(net.synthesis, example.ws) for net in (G, trained.G_ema)))
+    expected = sum((a - b).abs().mean(dim=[1, 2, 3]) for a, b in pairs) / 3
+    torch.testing.assert_close(make("torgb", trained, G, weight=2)(example), 2 * expected)
+
+
+def test_a_residual_generator_has_one_image_only(trained: Any) -> None:
+    with pytest.raises(UserError, match=r"^kd: torgb needs a generator with an image at every resolution"):
+        make("torgb", trained, tiny.tiny_generator("resnet"))
+
+
+class ToyLPIPS(torch.nn.Module):
+    """The pixels of an image in units of 255."""
+
+    def forward(self, img: torch.Tensor, resize_images: bool = True, return_lpips: bool = False) -> torch.Tensor:
+        return img.flatten(1) / 255
+
+
+def test_lpips_is_the_squared_distance_of_the_files_features(trained: Any, tmp_path: Path) -> None:
+    torchscript.script(ToyLPIPS()).save(str(tmp_path / "vgg.pt"))
+    batch = batch_of(trained.G_ema)
+    shifted = dataclasses.replace(batch, img=batch.img + 0.5)
+    term = make("lpips", trained, trained.G_ema, weight=2, lpips=str(tmp_path / "vgg.pt"))
+    torch.testing.assert_close(term(shifted), torch.full([4], 2 * 3 * 16 * 16 * 0.25**2))
+    mask = write_mask(tmp_path / "mask.png")
+    masked = make("lpips", trained, trained.G_ema, lpips=str(tmp_path / "vgg.pt"), mask=mask)
+    torch.testing.assert_close(masked(shifted), torch.full([4], 3 * 16 * 8 * 0.25**2))
+    with pytest.raises(ValueError, match="expected the path of a TorchScript file"):
+        make("lpips", trained, trained.G_ema)
+
+
+@pytest.mark.parametrize("name", WITHOUT_FILES)
+def test_gradients_of_the_terms(name: str, trained: Any) -> None:
+    """Towards lower values: a step against the gradient reduces the term."""
+    G = tiny.tiny_generator(seed=3)
+    term = make(name, trained, G)
+    params = list(G.synthesis.requires_grad_(True).parameters())
+    before = term(batch_of(G)).mean()
+    gradients = torch.autograd.grad(before, params, allow_unused=True)
+    with torch.no_grad():
+        norm = sum(g.square().sum() for g in gradients if g is not None).sqrt()
+        for param, gradient in zip(params, gradients):
+            if gradient is not None:
+                param -= 1e-3 * gradient / norm
+        assert float(term(batch_of(G)).mean()) < float(before)
+
+
+def test_the_teachers_image_is_made_once_for_all_terms(trained: Any) -> None:
+    comparison = Comparison(trained, trained.G_ema)
+    first, second = batch_of(trained.G_ema), batch_of(trained.G_ema)
+    assert comparison.teacher_image(first) is comparison.teacher_image(first)
+    assert comparison.teacher_image(first) is not comparison.teacher_image(second)
+    torch.testing.assert_close(comparison.teacher_image(first), draw(trained.G_ema, first.z, first.c, first.ws))
+
+
+def test_features_of_a_biggan_discriminator() -> None:
+    D = tiny_biggan.tiny_discriminator().eval()
+    img, c = tiny_biggan.inputs(D)
+    maps = perceptual.block_features(D, img)
+    assert len(maps) == perceptual.num_blocks(D) > 1
+    assert maps[0].shape[2] > maps[-1].shape[2]
+    last: list[torch.Tensor] = []
+    D.blocks[-1][-1].register_forward_hook(lambda module, args, result: last.append(result))
+    D(img, c)
+    torch.testing.assert_close(maps[-1], torch.nn.functional.normalize(last[0], dim=1), atol=1e-4, rtol=1e-4)

@@ -52,6 +52,8 @@ class Dataset(torch.utils.data.Dataset):
         random_seed: seed of the subset.
     """
 
+    is_generated = False  # by a network, while it is used; such a data set has a `make_feed` (see training.data.feed)
+
     def __init__(
         self,
         name: str,

@@ -1,6 +1,6 @@
 """The endless stream of training batches, and random labels for generated images."""
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -8,6 +8,34 @@ from torch_utils import distributed, loader_workers
 from torch_utils.misc import InfiniteSampler
 
 from .dataset import Dataset
+
+
+class Feed(Protocol):
+    """Batches of this rank, in an order that all ranks share and that can be resumed exactly."""
+
+    def next(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next images [n, C, H, W], float32 in [-1, 1], and labels [n, c_dim] of this rank."""
+
+    def random_labels(self, count: int) -> torch.Tensor:
+        """Random labels [count, c_dim]."""
+
+    def state_dict(self, num_used: int) -> dict[str, Any]:
+        """The position after `num_used` images of all ranks since the very beginning."""
+
+
+def make_feed(
+    dataset: Any,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    loader_kwargs: Mapping[str, Any],
+    state: Mapping[str, Any] | None = None,
+) -> Feed:
+    """The feed of a data set: the one it makes itself, if it generates its images, or a DataFeed; arguments as there.
+    """
+    if dataset.is_generated:
+        return dataset.make_feed(batch_size, seed, device, state)
+    return DataFeed(dataset, batch_size, seed, device, loader_kwargs, state)
 
 
 class DataFeed:

@@ -85,10 +85,13 @@ class SampleGrid:
         self._c = torch.from_numpy(np.stack([dataset.get_label(item) for item in self._items])).to(device)
 
     def save_reals(self) -> None:
-        """reals.png."""
+        """reals.png; nothing for a data set without real images."""
+        if self._dataset.is_generated:
+            return
         images = np.stack([self._dataset[item][0] for item in self._items])
         save_grid(images, self._run_dir / "reals.png", self.size)
 
-    def save_fakes(self, name: str) -> None:
-        """The generator's images, as a file of that name."""
-        save_grid(generate(self._G, self._z, self._c, self._batch), self._run_dir / name, self.size)
+    def save_fakes(self, name: str, G: torch.nn.Module | None = None) -> None:
+        """The images of the generator, or of another one of the same latents and labels, as a file of that name."""
+        images = generate(self._G if G is None else G, self._z, self._c, self._batch)
+        save_grid(images, self._run_dir / name, self.size)

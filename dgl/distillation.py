@@ -1,0 +1,83 @@
+"""Distillation without data: a student learns its teacher's images of the same latents, by terms of `dgl.kd` alone.
+
+No image of a data set takes part, and no discriminator is trained. With the term `feature` that is DGL-GAN
+(arXiv:2112.06502) with the teacher's discriminator as a measure instead of a judge.
+"""
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from torch_utils import training_stats
+from training.loss import GenBatch, LossTerm, Part, Phase, Step, accumulate
+
+from .comparison import draw
+
+NETWORK = "distil"  # name of the network in the phase
+BETAS = (0.9, 0.99)
+DECAY = 0.3  # last part of the images over which the learning rate falls to 0
+
+
+class Distillation:
+    """A phase that trains a student on the sum of distillation terms.
+
+    Of a generator with styles the synthesis network is trained; its mapping network, which is the teacher's, is not.
+    A generator without styles is run in eval mode, so that its images do not depend on each other.
+
+    Args:
+        G: the student.
+        terms: compare it with its teacher; at least one has a weight.
+        lr: learning rate.
+        num_images: length in images.
+        warmup_images: images over which the learning rate rises from 0.
+    """
+
+    def __init__(
+        self, G: Any, terms: Sequence[LossTerm], lr: float, num_images: int, warmup_images: int = 0
+    ) -> None:
+        self.G, self.terms, self.lr = G, terms, lr
+        self.num_images, self.warmup_images = num_images, warmup_images
+        module = G.synthesis if hasattr(G, "synthesis") else G
+        opt = torch.optim.Adam(module.parameters(), lr=lr, betas=BETAS)
+        self.phase = Phase(NETWORK, Part.MAIN, module, opt)
+
+    def is_under_way(self, cur_nimg: int) -> bool:
+        """Whether there is distillation after that many images."""
+        return cur_nimg < self.num_images
+
+    def learning_rate(self, cur_nimg: int) -> float:
+        """The learning rate after that many images: a linear rise, a plateau and a linear fall to 0."""
+        rise = min(1.0, (cur_nimg + 1) / max(self.warmup_images, 1))
+        fall = min(1.0, (self.num_images - cur_nimg) / (DECAY * self.num_images))
+        return self.lr * rise * fall
+
+    def accumulate_gradients(self, step: Step) -> None:
+        """Adds the gradients of one chunk of latents, and sets the learning rate; nothing after the end."""
+        if not self.is_under_way(step.cur_nimg):
+            return
+        for group in self.phase.opt.param_groups:
+            group["lr"] = self.learning_rate(step.cur_nimg)
+        batch = self._generate(step)
+        loss = torch.zeros([len(batch.z)], device=batch.img.device)
+        for term in self.terms:
+            value = term(batch)
+            if value is not None:
+                training_stats.report(f"Loss/distil/{term.name}", value)
+                loss = loss + value
+        training_stats.report("Loss/distil/loss", loss)
+        training_stats.report("Loss/distil/lr", self.learning_rate(step.cur_nimg))
+        accumulate(loss, step.gain)
+
+    def _generate(self, step: Step) -> GenBatch:
+        """The student's images of the latents, with constant noise and without style mixing."""
+        z, c = step.gen_z, step.gen_c
+        if hasattr(self.G, "mapping"):
+            with torch.no_grad():
+                ws = self.G.mapping(z, c, skip_w_avg_update=True)
+            img = draw(self.G, z, c, ws)
+        else:
+            ws = z.new_empty([len(z), 0, 0])
+            was_training = self.G.training
+            img = draw(self.G.eval(), z, c, ws)
+            self.G.train(was_training)
+        return GenBatch(z, c, ws, img, img, step.cur_nimg)

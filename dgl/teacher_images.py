@@ -1,0 +1,135 @@
+"""A teacher's own images in place of a data set: endless, and made on the device from (seed, index)."""
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from torch_utils import distributed
+from training.data.dataset import Dataset
+
+from . import teacher as teachers
+
+NUM_ITEMS = 1 << 16  # of the data set by index; the feed goes on beyond
+CHUNK = 16  # images per pass
+
+
+def latents(G: Any, seed: int, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """z [N, z_dim] and one-hot labels c [N, c_dim] of image numbers, which depend on seed and number alone.
+
+    Classes take turns.
+    """
+    rows = []
+    for index in indices:
+        random = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, index]))
+        rows.append(random.standard_normal(G.z_dim, dtype=np.float32))
+    z = torch.from_numpy(np.stack(rows))
+    classes = torch.tensor(indices) % max(G.c_dim, 1)
+    return z, torch.eye(G.c_dim)[classes] if G.c_dim else torch.zeros([len(z), 0])
+
+
+@torch.no_grad()
+def images(G: Any, seed: int, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The images of these numbers, uint8 [N, C, H, W], and their labels [N, c_dim], on G's device."""
+    device = next(G.parameters()).device
+    parts = []
+    for start in range(0, len(indices), CHUNK):
+        z, c = (tensor.to(device) for tensor in latents(G, seed, indices[start : start + CHUNK]))
+        img = G(z, c, noise_mode="const") if hasattr(G, "synthesis") else G(z, c)
+        parts.append(((img.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8), c))
+    return torch.cat([img for img, _ in parts]), torch.cat([c for _, c in parts])
+
+
+class TeacherImages(Dataset):
+    """The images of a teacher's G_ema as a data set.
+
+    Args:
+        teacher: arguments of `dgl.teacher.load`.
+        seed: of the images.
+        start_kimg: thousands of images before any is needed; until then the feed gives black ones.
+        use_labels: give out labels.
+
+    Raises:
+        UserError: the teacher cannot be loaded.
+    """
+
+    is_generated = True
+
+    def __init__(
+        self, teacher: Mapping[str, Any], seed: int = 0, start_kimg: float = 0, use_labels: bool = False
+    ) -> None:
+        self._teacher, self._seed, self._start_nimg = dict(teacher), seed, round(start_kimg * 1000)
+        G = self._load()
+        shape = [NUM_ITEMS, G.img_channels, G.img_resolution, G.img_resolution]
+        self._c_dim = G.c_dim
+        super().__init__("teacher", shape, use_labels=use_labels and G.c_dim > 0)
+
+    def _load(self) -> Any:
+        return teachers.load(**self._teacher).G_ema
+
+    def _load_raw_image(self, raw_idx: int) -> np.ndarray:
+        img, _ = images(self._load(), self._seed, [raw_idx])
+        return img[0].cpu().numpy()
+
+    def _load_raw_labels(self) -> np.ndarray | None:
+        return np.arange(NUM_ITEMS) % self._c_dim if self._c_dim else None
+
+    def make_feed(
+        self, batch_size: int, seed: int, device: torch.device, state: Mapping[str, Any] | None
+    ) -> "TeacherFeed":
+        """The stream of these images for training; see TeacherFeed."""
+        G = self._load().to(device)
+        return TeacherFeed(G, batch_size, self._seed, self._start_nimg, device, self.label_dim, state)
+
+
+class TeacherFeed:
+    """Batches of this rank: image number i of the stream goes to rank i mod R, so that it is the same for any R.
+
+    Args:
+        G: the teacher's generator on the device.
+        batch_size: images per batch over all ranks.
+        seed: of the images.
+        start_nimg: images before that number are not made but black.
+        device: where batches go.
+        label_dim: size of the labels; 0 gives none.
+        state: `state_dict()` of an earlier feed to resume.
+    """
+
+    def __init__(
+        self,
+        G: Any,
+        batch_size: int,
+        seed: int,
+        start_nimg: int,
+        device: torch.device,
+        label_dim: int,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._G, self._batch_size, self._seed, self._start_nimg = G, batch_size, seed, start_nimg
+        self._device, self._label_dim = device, label_dim
+        self._position = 0 if state is None else int(state["position"])
+
+    def next(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next images [n, C, H, W], float32 in [-1, 1], and labels [n, c_dim] of this rank."""
+        ranks = distributed.world_size()
+        indices = range(self._position + distributed.rank(), self._position + self._batch_size, ranks)
+        is_needed = self._position >= self._start_nimg
+        self._position += self._batch_size
+        if is_needed:
+            img, c = images(self._G, self._seed, indices)
+        else:
+            shape = (self._G.img_channels, self._G.img_resolution, self._G.img_resolution)
+            img = torch.zeros([len(indices), *shape], dtype=torch.uint8, device=self._device)
+            c = latents(self._G, self._seed, indices)[1].to(self._device)
+        return img.to(torch.float32) / 127.5 - 1, c[:, : self._label_dim]
+
+    def random_labels(self, count: int) -> torch.Tensor:
+        """Labels [count, c_dim] of uniformly drawn classes."""
+        if self._label_dim == 0:
+            return torch.zeros([count, 0], device=self._device)
+        drawn = torch.randint(self._label_dim, [count])
+        return torch.nn.functional.one_hot(drawn, self._label_dim).float().to(self._device)
+
+    def state_dict(self, num_used: int) -> dict[str, Any]:
+        """The position after `num_used` images of all ranks since the very beginning."""
+        return {"position": num_used}
