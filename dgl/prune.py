@@ -88,7 +88,7 @@ def slice_network(network: torch.nn.Module, keep: KeepLists) -> torch.nn.Module:
     """The narrow network that the kept channels of a wide one make up, in its mode, on its device, without gradients.
 
     Source: channel sets as in Liu et al. 2021 (arXiv:2104.02244), section 3; gain corrections are ours
-    (docs/adr/0003-slicing-gains.md).
+    (docs/adr/0002-slicing-gains.md).
     """
     plan = plan_of(network)
     state = slice_state({**dict(network.named_parameters()), **dict(network.named_buffers())}, plan, keep)

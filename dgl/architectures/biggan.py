@@ -6,7 +6,7 @@ belongs to the set of its input. Public networks have hidden widths equal to tho
 an eighth and half of theirs; others cannot be written down, so `Plan.fit` ties the widths, not the channels.
 
 Spectral normalisation divides by a singular value of what is left, not of the teacher's weight, and batch statistics
-change with it: both are estimated anew after a cut (docs/adr/0009-biggan-slices.md).
+change with it: both are estimated anew after a cut (docs/adr/0008-biggan-slices.md).
 """
 import copy
 from collections.abc import Callable, Mapping, Sequence

@@ -4,7 +4,7 @@ An operation has a plain implementation (torch's own operations, any device), on
 the CUDA kernels; the latter two may be missing. They take the same arguments, return the same, and make no graph.
 Derivatives are attached by the module of the operation, to all of its implementations alike: on CUDA devices through
 torch's dispatcher, so that programs can be captured, elsewhere by an autograd.Function, which costs less
-(docs/adr/0011-ops-outside-the-dispatcher.md).
+(docs/adr/0010-ops-outside-the-dispatcher.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Builds the kernels into a shared library: nvcc, driven by ninja (not by torch: docs/adr/0010-own-ninja-file.md)."""
+"""Builds the kernels into a shared library: nvcc, driven by ninja (not by torch: docs/adr/0009-own-ninja-file.md)."""
 
 from __future__ import annotations
 
