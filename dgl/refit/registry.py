@@ -1,0 +1,91 @@
+"""Which kinds of networks can be refitted, and doing it by the network's class."""
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from dnnlib.progress import Progress
+from dnnlib.util import UserError
+from torch_utils import distributed
+
+from ..scores.sampling import latents
+from . import discriminator, generator
+from .report import RefitOptions, Report, check_finite
+
+Images = Callable[[int], torch.Tensor]
+
+_GENERATORS = {"Generator": generator}
+_DISCRIMINATORS = {"Discriminator": discriminator}
+
+
+def applies(network: torch.nn.Module) -> bool:
+    """Whether slices of networks of this class can be refitted."""
+    return type(network).__name__ in {**_GENERATORS, **_DISCRIMINATORS}
+
+
+def images_of(G: Any, seed: int, batch: int = 8) -> Images:
+    """A generator's images, other ones in every call, in full precision.
+
+    Args:
+        G: any generator.
+        seed: of the latents; the images depend on nothing else.
+        batch: latents per pass.
+    """
+    random = torch.Generator().manual_seed(seed)
+
+    @torch.no_grad()
+    def images(num: int) -> torch.Tensor:
+        z, c = latents(G, num, random)
+        return torch.cat([G(*part, noise_mode="const", force_fp32=True) for part in zip(z.split(batch), c.split(batch))])
+
+    return images
+
+
+def refit(
+    name: str,
+    teacher: torch.nn.Module,
+    student: torch.nn.Module,
+    keep: Mapping[str, torch.Tensor],
+    options: RefitOptions,
+    images: Images | None = None,
+) -> Report | None:
+    """Refits a slice to its teacher in place, on the device and in the modes that they have; shows progress.
+
+    Args:
+        name: of the network in messages, such as G_ema.
+        teacher: the network that was sliced.
+        student: the slice; its tensors are replaced by the fitted ones.
+        keep: channel set → kept channels.
+        options: see `RefitOptions`.
+        images: for a discriminator, what gives images to fit it on.
+
+    Returns:
+        What was fitted; None if every channel was kept, so that there is nothing to make up for.
+
+    Raises:
+        UserError: networks of this class cannot be refitted, or the teacher holds NaN or infinite values.
+        ValueError: a discriminator without images.
+    """
+    kind = type(teacher).__name__
+    if not applies(teacher):
+        known = ", ".join([*_GENERATORS, *_DISCRIMINATORS])
+        raise UserError(f"slices of a {kind} cannot be refitted, only those of {known}; pass `refit=False`",
+                        field="refit")
+    check_finite(teacher, name)
+    if all(tensor.shape == own.shape for tensor, own in zip(teacher.parameters(), student.parameters())):
+        return None
+    modes = [network.training for network in (teacher, student)]
+    teacher.eval()
+    student.eval()
+    module: Any = _GENERATORS.get(kind) or _DISCRIMINATORS[kind]
+    enabled = None if distributed.is_main() else False
+    try:
+        with Progress(module.num_layers(student), f"refit {name}", unit="layer", enabled=enabled) as bar:
+            if kind in _GENERATORS:
+                return module.refit_generator(teacher, student, keep, options, bar.update)
+            if images is None:
+                raise ValueError("refit: a discriminator needs images")
+            return module.refit_discriminator(teacher, student, keep, options, images, bar.update)
+    finally:
+        for network, mode in zip((teacher, student), modes):
+            network.train(mode)
