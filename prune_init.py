@@ -52,7 +52,9 @@ class Quantity(click.ParamType):
               "masks.  [default: everything]", metavar="[MASK.png|MODULE:FUNCTION]")
 @click.option("--refine", help="Refinement of the slice: svs replaces the singular values of its weights by their "
               "square roots.  [default: none]", type=click.Choice(scores.REFINEMENTS), default="none")
-@click.option("--seed", help="Random seed of the score.  [default: 0]", type=click.IntRange(min=0), default=0,
+@click.option("--refit/--no-refit", help="Fit the weights of the slice to the teacher's features, in closed form and "
+              "without data.  [default: yes]", default=None)
+@click.option("--seed", help="Random seed of score and refit.  [default: 0]", type=click.IntRange(min=0), default=0,
               metavar="INT")
 @click.option("--dest", help="File to write.", metavar="FILE.pkl")
 @click.option("--outdir", help="Folder to write into, instead of --dest.", metavar="DIR")
@@ -79,7 +81,7 @@ def main(**options: Any) -> None:
     if options["roi"] is not None and options["score"] != "content":
         raise click.UsageError("--roi can only be given together with --score=content")
     path = _destination(**options)
-    from dgl import cost, roi, student
+    from dgl import cost, refit, roi, student
     from dgl import teacher as teachers
     from torch_utils.devices import resolve_device, tune_allocator
     from training.checkpoints.pickles import save_networks, snapshot_data
@@ -97,6 +99,7 @@ def main(**options: Any) -> None:
         refine=options["refine"],
         across_layers=options["keep"] == "global",
         budget=limit[1:] if limit else None,
+        refit=refit.applies(source.G_ema) if options["refit"] is None else options["refit"],
     )
     narrow = student.slice_student(source, cut, options["d_width"], device)
     latency = options["latency"]
@@ -116,12 +119,15 @@ def main(**options: Any) -> None:
         "width": str(cut.width),
         "d_width": str(options["d_width"]),
         **how,
+        "refit": {name: report.as_dict() for name, report in narrow.refits.items()},
         "macs": "macs_in counts an up-convolution at its input resolution, macs_out every convolution at its output's",
         "device": device,
         "costs": [dataclasses.asdict(c) for c in costs],
         "kept_channels": {name: kept.tolist() for name, kept in narrow.keep.items()},
     }
     write_json_atomic(os.path.splitext(path)[0] + ".cost.json", record)
+    for name, report in narrow.refits.items():
+        click.echo(f"refit of {name}: {report.summary()}")
     click.echo(cost.table(costs))
     took = costs[1].ms_batch1
     if options["target_ms"] is not None and took is not None and took > options["target_ms"]:
@@ -178,8 +184,8 @@ def _destination(teacher: str, dest: str | None, outdir: str | None, **options: 
 
 
 def _description(
-    d_width: Fraction, score: str, score_samples: int | None, roi: str | None, refine: str, keep: str, seed: int,
-    **sizes: Any,
+    d_width: Fraction, score: str, score_samples: int | None, roi: str | None, refine: str, refit: bool | None,
+    keep: str, seed: int, **sizes: Any,
 ) -> str:
     """What the student is, as part of a file name: its size, its score, and whatever is not the default."""
     name, amount = next((name, sizes[name]) for name in ("width", *_TARGETS) if sizes[name] is not None)
@@ -191,6 +197,7 @@ def _description(
     parts += [] if region is None else [f"roi-{region}"]
     parts += [] if score_samples is None else [f"samples{score_samples}"]
     parts += [] if refine == "none" else [refine]
+    parts += ["plain"] if refit is False else []
     parts += [] if seed == 0 else [f"seed{seed}"]
     return "-".join(parts)
 

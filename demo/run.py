@@ -29,7 +29,7 @@ TEACHER = Path("demo/teacher/fmnist32.pkl")
 DETECTOR = Path("metrics/detectors/clothing32.pt")
 NUM_TRAIN = 8000  # images; the other 2,000 are for the scores
 SEEDS = "0-11"
-SLICE = ("--width=0.5", "--score=diversity")  # the score that was best for this teacher: docs/results
+SLICE = ("--width=0.5", "--score=diversity", "--no-refit")  # the score that was best for this teacher: docs/results
 
 
 @dataclass

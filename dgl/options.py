@@ -83,6 +83,8 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  "  [default: slice]", metavar="[slice|scratch|PKL]"),
     click.option("--score", help="Which channels a slice keeps.  [default: l1]", type=click.Choice(scores.NAMES)),
     click.option("--refine", help="Refinement of a slice.  [default: none]", type=click.Choice(scores.REFINEMENTS)),
+    click.option("--refit/--no-refit", help="Fit the weights of a slice to the teacher's features, in closed form and "
+                 "without data.  [default: yes with --init=slice]", default=None),
     click.option("--d-init", help="Where the student's discriminator starts.  [default: teacher, with --init=scratch "
                  "scratch, with --init=PKL the pickle's unless --d-width is given]",
                  type=click.Choice(["teacher", "scratch"])),
@@ -96,7 +98,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  default=None),
 ]
 _NAMES = ("teacher", "width", "dgl_weight", "init", "score", "d_init", "d_width", "stage1_kimg", "teacher_update",
-          "teacher_aug", "refine", "dgl_ramp", "teacher_weights", "kd")
+          "teacher_aug", "refine", "refit", "dgl_ramp", "teacher_weights", "kd")
 
 
 def add(command: Any) -> Any:
@@ -169,6 +171,7 @@ class _Start:
     init: str
     score: str
     refine: str
+    refit: bool | None  # None is wherever it applies
     d_init: str
     width: Fraction
     d_width: Fraction
@@ -178,7 +181,7 @@ def _start(opts: EasyDict) -> _Start:
     init = opts.init or "slice"
     if init not in ("slice", "scratch"):
         init = os.path.expanduser(init)
-    for name in ("score", "refine"):
+    for name in ("score", "refine", "refit"):
         if opts[name] is not None and init != "slice":
             raise OptionError(_flag(name), "can only be given together with --init=slice")
     d_init = opts.d_init or {"slice": "teacher", "scratch": "scratch"}.get(
@@ -187,6 +190,7 @@ def _start(opts: EasyDict) -> _Start:
         init=init,
         score=opts.score or "l1",
         refine=opts.refine or "none",
+        refit=opts.refit if init == "slice" else False,
         d_init=d_init,
         width=Fraction(1) if opts.width is None else opts.width,
         d_width=Fraction(1) if opts.d_width is None else opts.d_width,
@@ -199,6 +203,7 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> RunConfi
     Raises:
         UserError: a teacher cannot be read or does not fit the data; OptionError: options that do not fit together.
     """
+    from . import refit
     from . import teacher as teachers
     from .student import resized
 
@@ -222,6 +227,9 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> RunConfi
         if opts.trust_pickle:
             spec.trust_pickle = True
         specs.append(spec)
+    if start.refit and not refit.applies(first.G_ema):
+        raise OptionError("--refit", f"cannot be given together with --cfg={opts.cfg}")
+    is_refitted = start.refit or (start.refit is None and refit.applies(first.G_ema))
     init = Component("dgl.student.initialise", {
         "teacher": specs[0],
         "init": start.init,
@@ -231,6 +239,7 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> RunConfi
         "d_init": start.d_init,
         "d_width": str(start.d_width),
         "seed": opts.seed,
+        **({"refit": True} if is_refitted else {}),
     })
     config = config.changed(
         networks=NetworksConfig(G=_component(G), D=_component(D), init=init),

@@ -11,6 +11,7 @@ from training.checkpoints.pickles import open_networks
 
 from . import budget, prune, refine
 from .architectures import costs_of, plan_of
+from .refit import RefitOptions, Report, images_of, refit_network
 from .roi import Roi
 from .scores import DISCRIMINATOR_SCORES
 from .scores.registry import ScoreOptions, compute
@@ -30,6 +31,7 @@ class Cut:
     across_layers: bool = False  # keep the best channels of the whole network, within a budget
     budget: tuple[Callable[[torch.nn.Module], float], float] | None = None  # cost and its limit, across layers; None
     # is the MACs of the uniform cut
+    refit: bool = False  # fit the weights of the slice to the teacher's features
 
     def options(self) -> ScoreOptions:
         """The options of the score."""
@@ -44,6 +46,7 @@ class Student:
     G_ema: Any
     D: Any
     keep: dict[str, torch.Tensor]  # generator's channel sets → kept channels of the teacher
+    refits: dict[str, Report] = dataclasses.field(default_factory=dict)  # network → what was fitted
 
 
 def macs_in(network: torch.nn.Module) -> int:
@@ -71,11 +74,14 @@ def keep_lists(
 def slice_student(
     teacher: Teacher, cut: Cut, d_width: Fraction = Fraction(1), device: torch.device | str | None = None
 ) -> Student:
-    """Slices G_ema by its scores, G by the same channels, and D by its own scores.
+    """Slices G_ema by its scores, G by the same channels, and D by its own scores; refits them if `cut` says so.
 
     Args:
         d_width: part of the discriminator's channels to keep, uniformly; 1 keeps it as it is.
-        device: where to score; None is where the networks are.
+        device: where to score and refit; None is where the networks are.
+
+    Raises:
+        UserError: a score or a refit does not apply to these networks, or they hold NaN.
     """
     keep = keep_lists(teacher.G_ema, cut, device)
     G_ema, G = (prune.slice_network(network, keep) for network in (teacher.G_ema, teacher.G))
@@ -85,8 +91,49 @@ def slice_student(
     D = teacher.D
     if d_width != 1:
         score = cut.score if cut.score in DISCRIMINATOR_SCORES else "l1"
-        D = prune.slice_network(D, keep_lists(D, Cut(d_width, score, cut.seed), device))
-    return Student(G, G_ema, D, keep)
+        d_keep = keep_lists(D, Cut(d_width, score, cut.seed), device)
+        D = prune.slice_network(D, d_keep)
+    student = Student(G, G_ema, D, keep)
+    if cut.refit:
+        keeps = {"G_ema": keep, "G": keep, **({} if d_width == 1 else {"D": d_keep})}
+        student.refits = refit(teacher, student, keeps, RefitOptions(seed=cut.seed), device)
+    return student
+
+
+def refit(
+    teacher: Teacher,
+    student: Student,
+    keeps: Mapping[str, Mapping[str, torch.Tensor]],
+    options: RefitOptions,
+    device: torch.device | str | None = None,
+) -> dict[str, Report]:
+    """Refits a student's networks to the teacher's in place, each to the one of its name.
+
+    Args:
+        keeps: network → channel set → kept channels; networks without one are left alone.
+        options: see `dgl.refit.RefitOptions`.
+        device: where to work; None is where the networks are.
+
+    Returns:
+        Network → what was fitted; networks that keep every channel are missing.
+
+    Raises:
+        UserError: as `dgl.refit.refit_network`.
+    """
+    reports = {}
+    for name, keep in keeps.items():
+        pair = [getattr(networks, name) for networks in (teacher, student)]
+        home = next(pair[0].parameters()).device
+        images = images_of(teacher.G_ema.to(device or home), options.seed) if name == "D" else None
+        try:
+            wide, narrow = (network.to(device or home) for network in pair)
+            report = refit_network(name, wide, narrow, keep, options, images)
+        finally:
+            for network in (*pair, teacher.G_ema):
+                network.to(home)
+        if report is not None:
+            reports[name] = report
+    return reports
 
 
 def resized(network: Any, width: Fraction) -> Any:
@@ -105,6 +152,7 @@ def initialise(
     d_init: str,
     d_width: str,
     seed: int,
+    refit: bool = False,
 ) -> list[str]:
     """Sets the weights that a student starts from; what the training loop calls.
 
@@ -114,9 +162,13 @@ def initialise(
         init: 'slice', 'scratch' (leave the generators alone), or the pickle of a student.
         d_init: 'teacher', 'scratch' (leave D alone), or 'init' (the discriminator in the pickle).
         width, d_width: exact fractions as text.
+        refit: fit a slice's weights to the teacher's features.
 
     Returns:
         Lines that say what was done.
+
+    Raises:
+        UserError: a file cannot be read, or what was asked for does not apply to the teacher's networks.
     """
     lines = []
     sources: dict[str, torch.nn.Module] = {}
@@ -126,7 +178,7 @@ def initialise(
         lines.append(f"Student: weights of {init}")
     if init == "slice" or d_init == "teacher":
         device = next(networks["G"].parameters()).device
-        cut = Cut(Fraction(width), score, seed, refine=refine)
+        cut = Cut(Fraction(width), score, seed, refine=refine, refit=refit)
         student = slice_student(load(**teacher), cut, Fraction(d_width), device)
         if init == "slice":
             sources.update({"G": student.G, "G_ema": student.G_ema})
@@ -134,6 +186,7 @@ def initialise(
         if d_init == "teacher":
             sources["D"] = student.D
             lines.append(f"Student's discriminator: {d_width} of the channels of the teacher's")
+        lines += [f"Refit of {name}: {report.summary()}" for name, report in student.refits.items()]
     for name, source in sources.items():
         misc.copy_params_and_buffers(source, networks[name], require_all=True)
     return lines or ["Student: random weights"]

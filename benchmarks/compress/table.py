@@ -22,12 +22,12 @@ class Run:
 
 
 def _slice(score: str, width: str = "0.5", *more: str) -> tuple[str, ...]:
-    return (f"--width={width}", f"--score={score}", *more)
+    return (f"--width={width}", f"--score={score}", "--no-refit", *more)
 
 
 def _train(weight: str, start: str, width: str = "0.5", stage1: int = 0, *more: str) -> tuple[str, ...]:
     """Arguments of train.py; `start` is 'scratch' or the score of a slice."""
-    begin = ("--init=scratch",) if start == "scratch" else ("--init=slice", f"--score={start}")
+    begin = ("--init=scratch",) if start == "scratch" else ("--init=slice", f"--score={start}", "--no-refit")
     return (f"--width={width}", *begin, f"--dgl-weight={weight}", f"--stage1-kimg={stage1}", *more)
 
 

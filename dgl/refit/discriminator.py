@@ -45,7 +45,7 @@ def refit_discriminator(
     Args:
         teacher: a StyleGAN2 discriminator of any architecture.
         student: its slice.
-        keep: channel set → kept channels.
+        keep: channel set → kept channels, ascending int64 [C'].
         options: see `RefitOptions`.
         images: gives images; a teacher's own will do.
         advance: called after each of the `num_layers(student)` layers.
@@ -151,7 +151,7 @@ class _Walk:
             return
         wide, narrow = (block.skip for block in blocks)
         kept = self.keep[f"{name}.conv1"]
-        places = self._places(self.batches[0].x[0].shape[2] ** 2, narrow.weight[0].numel())
+        places = self._places(self.batches[0].x[0].shape[2] ** 2, narrow)
         inputs, targets = [], []
         for batch, entry in zip(self.batches, entries):
             at = places(len(batch.img))
@@ -163,18 +163,17 @@ class _Walk:
         for batch, entry in zip(self.batches, entries):
             batch.x[1] = batch.x[1] + narrow(entry[1], gain=half)
 
-    def _places(self, size: int, unknowns: int) -> Callable[[int], torch.Tensor]:
-        """A function from a number of images to random positions of each, so many that the system is well determined."""
+    def _places(self, size: int, layer: Any) -> rows.Places:
+        """Positions for a layer whose outputs have `size` pixels."""
         num = sum(len(batch.img) for batch in self.batches)
-        count = -(-min(max(8 * unknowns, 8192), self.options.max_rows) // num)
-        return lambda images: rows.sample_positions(count, size, images, self.generator)
+        return rows.Places(num, size, layer, self.options.max_rows, self.generator)
 
     def _layer(self, name: str, layers: list[Any], gain: float = 1.0) -> None:
         """Fits a convolution to the teacher's pre-activations, and runs it."""
         wide, narrow = layers
         kept = self.keep[name]
         size = (self.batches[0].x[0].shape[2] // wide.down) ** 2
-        places = self._places(size, narrow.weight[0].numel())
+        places = self._places(size, narrow)
         matrix, bias = rows.weight_matrix(wide)[kept] * wide.weight_gain, wide.bias[kept]
         inputs, targets = [], []
         for batch in self.batches:

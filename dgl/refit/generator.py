@@ -18,7 +18,7 @@ from torch_utils.ops import upfirdn2d
 
 from ..scores.sampling import latents
 from . import rows, solve
-from .report import LayerFit, Report, RefitOptions, layer_fit, psnr
+from .report import LayerFit, RefitOptions, Report, layer_fit, psnr
 
 _BATCH_BYTES = 64 << 20  # features of one pass
 _MIN_LATENTS = 4
@@ -55,7 +55,7 @@ def refit_generator(
     Args:
         teacher: a StyleGAN2 generator of any architecture.
         student: its slice.
-        keep: channel set → kept channels.
+        keep: channel set → kept channels, ascending int64 [C'].
         options: see `RefitOptions`.
         advance: called after each of the `num_layers(student)` layers.
     """
@@ -125,7 +125,8 @@ class _Walk:
         """The mapped latents and the constant, which is the teacher's own."""
         teacher = self.nets[0]
         z, c = latents(teacher, self._num_latents(4), self.generator)
-        w = torch.cat([teacher.mapping(*part, skip_w_avg_update=True)[:, 0] for part in zip(z.split(256), c.split(256))])
+        parts = zip(z.split(256), c.split(256))
+        w = torch.cat([teacher.mapping(*part, skip_w_avg_update=True)[:, 0] for part in parts])
         constants = [net.synthesis.b4.const for net in self.nets]
         return [_Batch(w, [const[None].expand(len(w), -1, -1, -1) for const in constants], [])]
 
@@ -157,18 +158,16 @@ class _Walk:
         if has_skip:
             self._shortcut(f"b{res}", [block.skip for block in blocks], entries, half, scale)
 
-    def _places(self, size: int, unknowns: int) -> Callable[[int], torch.Tensor]:
-        """A function from a number of images to random positions of each, so many that the system is well determined."""
+    def _places(self, size: int, layer: Any) -> rows.Places:
+        """Positions for a layer whose outputs have `size` pixels."""
         num = sum(len(batch.w) for batch in self.batches)
-        wanted = min(max(8 * unknowns, 8192), self.options.max_rows)
-        count = -(-wanted // num)
-        return lambda images: rows.sample_positions(count, size, images, self.generator)
+        return rows.Places(num, size, layer, self.options.max_rows, self.generator)
 
     def _convolution(self, name: str, layers: list[Any], gain: float = 1.0) -> torch.Tensor:
         """Fits a modulated convolution and runs it; returns the scale [O] by which the student's features are short."""
         wide, narrow = layers
         kept = self.keep[name]
-        places = self._places(wide.resolution**2, narrow.weight[0].numel())
+        places = self._places(wide.resolution**2, narrow)
         wide_matrix = rows.weight_matrix(wide)[kept]
         energy = wide.weight[kept].square().sum(dim=[2, 3])  # [O, I]
         inputs, targets, styles = [], [], []
@@ -204,7 +203,7 @@ class _Walk:
         """Fits a residual block's shortcut to what its other branch leaves of the teacher's sum, and adds it."""
         wide, narrow = layers
         kept = self.keep[f"{block}.conv1"]
-        places = self._places(self.batches[0].x[0].shape[2] ** 2, narrow.weight[0].numel())
+        places = self._places(self.batches[0].x[0].shape[2] ** 2, narrow)
         inputs, targets = [], []
         for batch, entry in zip(self.batches, entries):
             at = places(len(batch.w))
@@ -224,7 +223,7 @@ class _Walk:
     def _image(self, res: int, blocks: list[Any]) -> None:
         """Fits torgb to what is left between the teacher's image at this resolution and the student's so far."""
         wide, narrow = (block.torgb for block in blocks)
-        places = self._places(res**2, narrow.weight[0].numel())
+        places = self._places(res**2, narrow)
         inputs, targets, styles = [], [], []
         for batch in self.batches:
             at = places(len(batch.w))

@@ -36,12 +36,13 @@ def images_of(G: Any, seed: int, batch: int = 8) -> Images:
     @torch.no_grad()
     def images(num: int) -> torch.Tensor:
         z, c = latents(G, num, random)
-        return torch.cat([G(*part, noise_mode="const", force_fp32=True) for part in zip(z.split(batch), c.split(batch))])
+        parts = zip(z.split(batch), c.split(batch))
+        return torch.cat([G(*part, noise_mode="const", force_fp32=True) for part in parts])
 
     return images
 
 
-def refit(
+def refit_network(
     name: str,
     teacher: torch.nn.Module,
     student: torch.nn.Module,
@@ -55,7 +56,7 @@ def refit(
         name: of the network in messages, such as G_ema.
         teacher: the network that was sliced.
         student: the slice; its tensors are replaced by the fitted ones.
-        keep: channel set → kept channels.
+        keep: channel set → kept channels, ascending int64 [C'].
         options: see `RefitOptions`.
         images: for a discriminator, what gives images to fit it on.
 
@@ -84,7 +85,7 @@ def refit(
             if kind in _GENERATORS:
                 return module.refit_generator(teacher, student, keep, options, bar.update)
             if images is None:
-                raise ValueError("refit: a discriminator needs images")
+                raise ValueError("refit_network: a discriminator needs images")
             return module.refit_discriminator(teacher, student, keep, options, images, bar.update)
     finally:
         for network, mode in zip((teacher, student), modes):

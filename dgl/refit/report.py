@@ -34,7 +34,7 @@ class RefitOptions:
 
 @dataclasses.dataclass(frozen=True)
 class LayerFit:
-    """One layer: squared error over variance before and after, and the smallest, mean and largest scale of a channel."""
+    """One layer: squared error over variance before and after, and smallest, mean and largest scale of a channel."""
 
     layer: str
     before: float
@@ -76,7 +76,7 @@ def layer_fit(name: str, fit: Fit) -> LayerFit:
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor, peak: float = 2.0) -> float:
-    """Peak signal-to-noise ratio of two tensors of one shape, in dB; infinite if they are equal."""
+    """Peak signal-to-noise ratio of two tensors of one shape, [N, C, H, W] or any, in dB; infinite if equal."""
     error = float((a.double() - b.double()).square().mean())
     return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
 
@@ -90,5 +90,5 @@ def check_finite(network: torch.nn.Module, name: str) -> None:
     bad = [key for key, tensor in misc.named_params_and_buffers(network) if not tensor.isfinite().all()]
     if bad:
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-        raise UserError(f"values in {bad[0]}{more} of {name} are NaN or infinite, so the slice cannot be refitted; pass "
-                        "another network, or `refit=False`", field="teacher")
+        raise UserError(f"values in {bad[0]}{more} of {name} are NaN or infinite, so the slice cannot be refitted; "
+                        "pass another network, or `refit=False`", field="teacher")

@@ -1,10 +1,14 @@
 """Rows of a convolution's linear system: what each sampled output position reads, exact at the borders."""
+import dataclasses
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from torch_utils.ops import upfirdn2d
+
+ROWS_PER_UNKNOWN = 8
+MIN_ROWS = 8192
 
 
 def _padding(layer: Any) -> tuple[int, int]:
@@ -18,13 +22,33 @@ def _padding(layer: Any) -> tuple[int, int]:
     return padding, padding
 
 
-def sample_positions(count: int, size: int, num: int, generator: torch.Generator) -> torch.Tensor:
-    """For each of `num` images, `count` different positions out of `size`, [num, min(count, size)] int64."""
-    if count >= size:
-        return torch.arange(size).repeat(num, 1)
-    if count * 4 >= size:
-        return torch.stack([torch.randperm(size, generator=generator)[:count] for _ in range(num)])
-    return torch.randint(size, [num, count], generator=generator)  # repetitions are rare and do no harm
+@dataclasses.dataclass
+class Places:
+    """Random output positions, so many over all images that a linear system is well determined.
+
+    Args:
+        images: how many images there are in all.
+        size: pixels of an output.
+        layer: whose weights are the unknowns.
+        max_rows: of the system.
+        generator: of the random numbers.
+    """
+
+    images: int
+    size: int
+    layer: Any
+    max_rows: int
+    generator: torch.Generator
+
+    def __call__(self, num: int) -> torch.Tensor:
+        """Positions for each of the next `num` images, [num, P] int64 below `size`."""
+        rows = min(max(ROWS_PER_UNKNOWN * self.layer.weight[0].numel(), MIN_ROWS), self.max_rows)
+        count = -(-rows // self.images)
+        if count >= self.size:
+            return torch.arange(self.size).repeat(num, 1)
+        if count * 4 >= self.size:
+            return torch.stack([torch.randperm(self.size, generator=self.generator)[:count] for _ in range(num)])
+        return torch.randint(self.size, [num, count], generator=self.generator)  # repetitions are rare
 
 
 def patches(x: torch.Tensor, layer: Any, positions: torch.Tensor) -> torch.Tensor:
@@ -35,7 +59,7 @@ def patches(x: torch.Tensor, layer: Any, positions: torch.Tensor) -> torch.Tenso
 
     Args:
         x: what the convolution is applied to, [N, C, H, W]; styles are already multiplied in.
-        layer: has `weight` [O, C, K, K], and `up`, `down`, `padding`, `resample_filter` where they are not 1, 1, 0, none.
+        layer: has `weight` [O, C, K, K], and `up`, `down`, `padding`, `resample_filter` where not 1, 1, 0, none.
         positions: flat indices into the output's pixels, [N, P] int64.
 
     Returns:

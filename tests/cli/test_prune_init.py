@@ -36,9 +36,9 @@ def run(*args, **options):
     return CliRunner().invoke(prune_init.main, ["--no-latency", *args, *flags])
 
 
-def student(tmp_path, teacher, **options):
+def student(tmp_path, teacher, *args, **options):
     """The networks of a student, and the record beside them."""
-    result = run(teacher=teacher, dest=tmp_path / "student.pkl", **options)
+    result = run(*args, teacher=teacher, dest=tmp_path / "student.pkl", **options)
     assert result.exit_code == 0, result.output
     return open_networks(str(tmp_path / "student.pkl")), json.loads((tmp_path / "student.cost.json").read_text())
 
@@ -90,7 +90,8 @@ def test_scores_and_seeds(score, teacher, tmp_path):
 
 
 def test_raw_and_averaged_weights_keep_the_same_channels(teacher, tmp_path):
-    narrow, record = student(tmp_path, teacher, width="1/2", score="random")
+    narrow, record = student(tmp_path, teacher, "--no-refit", width="1/2", score="random")
+    assert record["refit"] == {}
     (kept,) = [record["kept_channels"][name] for name in record["kept_channels"] if name.endswith("b16.conv1")]
     wide = open_networks(teacher)
     for name in ("G", "G_ema"):
@@ -103,6 +104,40 @@ def test_a_narrow_discriminator(teacher, tmp_path):
     assert narrow["D"].b8.conv0.weight.shape[0] == 4
     assert torch.isfinite(narrow["D"](tiny.images(), None)).all()
     assert record["d_width"] == "1/4"
+
+
+def test_a_slice_is_refitted_unless_told_otherwise(teacher, tmp_path):
+    result = run(teacher=teacher, dest=tmp_path / "a.pkl", width="1/2", d_width="1/2", score="first")
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.stdout.splitlines() if line.startswith("refit of ")]
+    assert [line.split(":")[0] for line in lines] == ["refit of G_ema", "refit of G", "refit of D"]
+    record = json.loads((tmp_path / "a.cost.json").read_text())["refit"]
+    assert list(record) == ["G_ema", "G", "D"]
+    layers = [layer["layer"] for layer in record["G_ema"]["layers"]]
+    blocks = [f"b{res}.{name}" for res in (8, 16) for name in ("conv0", "conv1", "torgb")]
+    assert layers == ["b4.conv1", "b4.torgb", *blocks]
+    for report in record.values():
+        assert report["psnr_after"] > report["psnr_before"]
+    networks = [student(tmp_path, teacher, flag, width="1/2", score="first")[0] for flag in ("--refit", "--no-refit")]
+    refitted = open_networks(str(tmp_path / "a.pkl"))
+    assert same_state(refitted["G"], networks[0]["G"])
+    assert same_state(refitted["G_ema"], networks[0]["G_ema"])
+    assert not same_state(refitted["G"], networks[1]["G"])
+
+
+def test_a_network_with_nan_is_not_refitted(tmp_path):
+    nets = tiny.tiny_networks()
+    for name in ("G", "G_ema"):
+        nets[name].synthesis.b8.conv1.bias[3] = float("nan")
+    path = tmp_path / "nan.pkl"
+    pickles.save_networks(pickles.snapshot_data(nets, None), path)
+    result = run(teacher=path, dest=tmp_path / "student.pkl", width="1/2", score="first")
+    assert result.exit_code == 1
+    assert result.output == ("Error: --teacher: values in synthesis.b8.conv1.bias of G_ema are NaN or infinite, so the "
+                             "slice cannot be refitted; pass another network, or --no-refit\n")
+    assert not (tmp_path / "student.pkl").exists()
+    narrow, _ = student(tmp_path, str(path), "--no-refit", width="1/2", score="first")
+    assert narrow["G"].synthesis.b8.conv1.bias.isnan().sum() == 1
 
 
 def test_the_table_is_printed_and_saved(teacher, tmp_path):
@@ -131,6 +166,7 @@ def test_the_table_is_printed_and_saved(teacher, tmp_path):
     ("options", "name"),
     [
         ("--width=2/3 --d-width=1/2 --score=random --seed=1 --refine=svs", "width2of3-random-d1of2-svs-seed1"),
+        ("--width=1/2 --score=first --no-refit", "width1of2-first-plain"),
         ("--target-macs=200001 --keep=global --score=first", "macs200001-first-global"),
         ("--target-params=9K --score=content --score-samples=3 --roi=MASK", "params9000-content-roi-my-mask-samples3"),
     ],
