@@ -92,6 +92,6 @@ def weight_matrix(layer: Any, weight: torch.Tensor | None = None) -> torch.Tenso
 
 
 def set_weight(layer: Any, matrix: torch.Tensor) -> None:
-    """Sets a layer's weight from a matrix in the form of `weight_matrix`, in place."""
+    """Sets a layer's weight, in place, from a matrix [O, C·K·K] in the form of `weight_matrix`."""
     weight = matrix.reshape(layer.weight.shape)
     layer.weight.copy_(weight.flip([2, 3]) if getattr(layer, "up", 1) > 1 else weight)

@@ -204,10 +204,12 @@ def test_a_student_of_width_one_starts_as_its_teacher(data: dict[str, str], tmp_
     assert student["G_ema"].init_kwargs == teacher["G_ema"].init_kwargs
 
 
-def test_a_sliced_student_starts_as_prune_init_makes_it(data: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("refit", [True, False])
+def test_a_sliced_student_starts_as_prune_init_makes_it(refit: bool, data: dict[str, str], tmp_path: Path) -> None:
     args = [f"--teacher={data['teacher1']}", "--width=0.57", "--d-width=1/2", "--score=random", "--seed=3"]
+    args += [] if refit else ["--no-refit"]
     student = start(data, tmp_path, *args, ema_kimg=1e9)
-    cut = students.Cut(Fraction("0.57"), "random", seed=3)
+    cut = students.Cut(Fraction("0.57"), "random", seed=3, refit=refit)
     expected = students.slice_student(teachers.load(data["teacher1"]), cut, Fraction(1, 2))
     assert same_parameters(student["G"], expected.G)
     assert same_parameters(student["D"], expected.D)
