@@ -110,7 +110,7 @@ def refit(
     """Refits a student's networks to the teacher's in place, each to the one of its name.
 
     Args:
-        keeps: network → channel set → kept channels; networks without one are left alone.
+        keeps: network → channel set → kept channels, int64 [C']; networks without one are left alone.
         options: see `dgl.refit.RefitOptions`.
         device: where to work; None is where the networks are.
 
