@@ -1,4 +1,4 @@
-"""Calculate quality metrics of one network pickle, or of every one in a folder."""
+"""Calculate quality metrics of one network pickle, of every one in a folder, or of a folder of images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnnlib.cli import CommaList, Command, device_option, trust_pickle_option
+from dnnlib.cli import CommaList, Command, FiniteFloat, device_option, trust_pickle_option
 from dnnlib.util import UserError, is_url
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _DATASET_CLASS = "training.dataset.ImageFolderDataset"
 class Job:
     """Everything a process needs to know."""
 
-    networks: list[str]
+    networks: list[str] | None
     metrics: list[str]
     data: str | None
     mirror: bool | None
@@ -29,6 +29,7 @@ class Job:
     trust_pickle: bool
     verbose: bool
     options: dict[str, Any]  # passed on to every metric
+    images: str | None = None
 
 
 class MetricList(CommaList):
@@ -134,6 +135,25 @@ def calc_network(job: Job, path: str, device: torch.device) -> None:
             report_metric(result, run_dir=run_dir_of(path), snapshot_pkl=path)
 
 
+def calc_images(job: Job, device: torch.device) -> None:
+    """Runs all metrics on a data set's images in place of a network's, and reports them."""
+    from metrics.metric_main import calc_metric, report_metric
+    from torch_utils import distributed
+
+    real, images = ({"class_name": _DATASET_CLASS, "path": path} for path in (job.data, job.images))
+    for name in job.metrics:
+        result = calc_metric(
+            name,
+            dataset_kwargs=real | {"xflip": bool(job.mirror)},
+            images_kwargs=images,
+            device=device,
+            verbose=job.verbose,
+            **job.options,
+        )
+        if distributed.is_main():
+            report_metric(result)
+
+
 def _compute_in_full_precision() -> None:
     """No TF32 on GPUs, for scores that can be compared; cuDNN may try which of its algorithms is the fastest."""
     from torch.backends import cuda, cudnn
@@ -153,8 +173,10 @@ def run(job: Job) -> None:
     _compute_in_full_precision()
     distributed.init(device.type)
     try:
-        for path in job.networks:
+        for path in job.networks or ():
             calc_network(job, path, device)
+        if job.images is not None:
+            calc_images(job, device)
     finally:
         distributed.shutdown()
 
@@ -164,11 +186,14 @@ _BOOL: dict[str, Any] = {"type": bool, "metavar": "BOOL"}
 
 
 @click.command(cls=Command, fields={"detector": "detectors"})
-@click.option("--network", "networks", help="Network pickle, or a folder of them: path or URL.", required=True,
+@click.option("--network", "networks", help="Network pickle, or a folder of them: path or URL.",
               metavar="[PATH|URL]", type=NetworkSource())
 @click.option("--metrics", help="Metrics, comma-separated, or none.  [default: fid50k_full]", default="fid50k_full",
               metavar="LIST", type=MetricList())
 @click.option("--data", help="Real images: folder or zip.  [default: those of the training]", metavar="PATH")
+@click.option("--images", help="Images to measure in place of a network's: folder or zip; with --data.", metavar="PATH")
+@click.option("--trunc", "psi", help="Truncation of the generated images; such scores are not comparable.",
+              type=FiniteFloat(), metavar="FLOAT")
 @click.option("--mirror", help="Add the mirror images of the real ones.  [default: as in training]", **_BOOL)
 @click.option("--gpus", help="Number of processes.  [default: 1]", default=1, **_INT)
 @click.option("--verbose", help="Show progress and settings.  [default: true]", default=True, **_BOOL)
@@ -184,9 +209,11 @@ _BOOL: dict[str, Any] = {"type": bool, "metavar": "BOOL"}
 @device_option
 @trust_pickle_option
 def main(
-    networks: list[str],
+    networks: list[str] | None,
     metrics: list[str],
     data: str | None,
+    images: str | None,
+    psi: float | None,
     mirror: bool | None,
     gpus: int,
     verbose: bool,
@@ -208,6 +235,9 @@ def main(
       # A quick look at every snapshot of a run, without a download.
       python calc_metrics.py --network=runs/00000-fmnist --num-gen=2000 --detector=metrics/detectors/clothing32.pt
     \b
+      # How far the images of a folder are from those of a zip.
+      python calc_metrics.py --images=generated --data=real.zip --metrics=fid50k_full,kid50k_full
+    \b
     What can be measured:
       fid50k_full, fid50k   FID: features of real and generated images, as two normal distributions
       kid50k_full, kid50k   KID: the same with a kernel, whose estimate few images do not bias
@@ -221,7 +251,14 @@ def main(
     """
     from torch_utils import distributed
 
-    job = Job(networks, metrics, data, mirror, device, trust_pickle, verbose, {"cache": not no_cache, **options})
+    if (networks is None) == (images is None):
+        raise click.UsageError("expected either --network or --images with --data")
+    if images is not None and data is None:
+        raise click.UsageError("--images: pass the images to compare with as --data")
+    if psi is not None:
+        options["G_kwargs"] = {"truncation_psi": psi}
+    options["cache"] = not no_cache
+    job = Job(networks, metrics, data, mirror, device, trust_pickle, verbose, options, images)
     distributed.launch(run, [job], gpus)
 
 

@@ -5,8 +5,10 @@ from typing import Any
 import click
 import numpy as np
 
+from dnnlib.arrays import load_arrays
 from dnnlib.cli import (
     Command,
+    FiniteFloat,
     SeedList,
     class_label,
     class_option,
@@ -14,20 +16,20 @@ from dnnlib.cli import (
     seed_latents,
     trust_pickle_option,
 )
+from dnnlib.errors import FileError, UserError
 from dnnlib.files import check_writable_dir
 from dnnlib.progress import Progress
-from dnnlib.util import UserError
 
 
 @click.command(cls=Command)
 @click.option("--network", help="Network pickle: path or URL.", required=True, metavar="[PATH|URL]")
 @click.option("--seeds", help="One image per seed, e.g. 3,8,20-29.", type=SeedList(), metavar="LIST")
 @click.option("--trunc", "psi", help="Truncation: factor of the distance of w from its average.  [default: 1]",
-              type=float, default=1, metavar="FLOAT")
+              type=FiniteFloat(), default=1, metavar="FLOAT")
 @class_option
 @click.option("--noise-mode", help="Noise of the synthesis network.  [default: const]",
               type=click.Choice(["const", "random", "none"]), default="const")
-@click.option("--projected-w", help="Images of the array w [n, num_ws, w_dim] in an npz file, instead of --seeds.",
+@click.option("--projected-w", help="Images of the array w [n, num_ws, w_dim] in an npz or npy file; no --seeds.",
               metavar="FILE")
 @click.option("--outdir", help="Folder for the images.", required=True, metavar="DIR")
 @click.option("--batch", help="Images at a time.  [default: 1]", type=click.IntRange(min=1), default=1, metavar="INT")
@@ -37,7 +39,7 @@ def main(
     network: str,
     seeds: list[int] | None,
     psi: float,
-    class_idx: int | None,
+    class_idx: int | tuple[float, ...] | None,
     noise_mode: str,
     projected_w: str | None,
     outdir: str,
@@ -88,20 +90,23 @@ def main(
 
 
 def _load_ws(path: str, G: Any) -> np.ndarray:
-    """The array w of an npz file, checked against the network."""
+    """The array w of an npz or npy file, checked against the network."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            if "w" not in getattr(data, "files", []):
-                raise UserError(f"--projected-w: {path} holds no array 'w'; projector.py writes one")
-            ws = np.asarray(data["w"], dtype=np.float32)
-    except FileNotFoundError:
-        raise UserError(f"--projected-w: {path}: no such file") from None
-    except (ValueError, OSError, AttributeError) as error:
-        raise UserError(f"--projected-w: {path} is not an npz file with an array 'w' ({error})") from None
+        arrays = load_arrays(path)
+    except FileError as error:
+        raise UserError(str(error), "projected_w") from None
+    ws = arrays.get("w", arrays.get(""))
+    if ws is None or ws.dtype.kind not in "fiu":
+        raise UserError(f"{path} holds no array 'w' of numbers; projector.py writes one", "projected_w")
+    ws = ws.astype(np.float32)
+    if ws.ndim == 2:  # of one image, as other projectors write it
+        ws = ws[np.newaxis]
     if not hasattr(G, "num_ws"):
-        raise UserError(f"--projected-w: only style-based generators have w, this is a {type(G).__name__}")
+        raise UserError(f"only style-based generators have w, this is a {type(G).__name__}", "projected_w")
     if ws.ndim != 3 or ws.shape[1:] != (G.num_ws, G.w_dim):
-        raise UserError(f"--projected-w: expected w of shape [n, {G.num_ws}, {G.w_dim}], {path} has {list(ws.shape)}")
+        raise UserError(f"expected w of shape [n, {G.num_ws}, {G.w_dim}], {path} has {list(ws.shape)}", "projected_w")
+    if not np.isfinite(ws).all():
+        raise UserError(f"{path} holds numbers that are not finite", "projected_w")
     return ws
 
 

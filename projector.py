@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from dnnlib.bounded import read_file
 from dnnlib.cli import Command, class_label, class_option, device_option, trust_pickle_option
+from dnnlib.errors import FileError, UserError
 from dnnlib.files import check_writable_dir, open_atomic
 from dnnlib.progress import Progress
-from dnnlib.util import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 OWN_DISCRIMINATOR = "D"
 VIDEO = {"fps": 10, "codec": "libx264", "bitrate": "16M", "macro_block_size": 1}  # any size of image
-_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's, by number of channels
 
 
 @click.command(cls=Command)
@@ -48,7 +48,7 @@ def main(
     seed: int,
     save_video: bool,
     outdir: str,
-    class_idx: int | None,
+    class_idx: int | tuple[float, ...] | None,
     detector: str | None,
     device: str,
     trust_pickle: bool,
@@ -78,8 +78,8 @@ def main(
     networks = open_networks(network, trust_pickle=trust_pickle)
     G = networks["G_ema"].to(compute)
     if not hasattr(G, "mapping") or not hasattr(G, "synthesis"):
-        raise UserError(f"--network: {network} holds a {type(G).__name__}, which has no latent space w to project "
-                        "into; this needs a StyleGAN2")
+        raise UserError(f"{network} holds a {type(G).__name__}, which has no latent space w; this needs a "
+                        "StyleGAN2", "network")
     label = torch.from_numpy(class_label(G.c_dim, class_idx)).to(compute)
     target = _load_target(target_path, G)
     ws = project(
@@ -109,24 +109,20 @@ def main(
 
 def _load_target(path: str, G: Any) -> np.ndarray:
     """The target as uint8 [H, W, C] of the network's size and channels."""
-    import PIL.Image
-    import PIL.ImageOps
-
+    from training.data.files import MAX_FILE, BadFile
+    from training.data.pixels import read_picture
     from training.data.transforms import make_transform
 
-    path = os.path.expanduser(path)
-    mode = _MODES.get(G.img_channels)
-    if mode is None:
-        raise UserError(f"--network: images of {G.img_channels} channels cannot be written as PNG")
+    if G.img_channels not in range(1, 5):
+        raise UserError(f"images of {G.img_channels} channels cannot be written as PNG", "network")
     try:
-        with PIL.Image.open(path) as picture:
-            picture = PIL.ImageOps.exif_transpose(picture).convert(mode)
-    except FileNotFoundError:
-        raise UserError(f"--target: {path}: no such file") from None
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise UserError(f"--target: {path} cannot be read as an image ({error})") from None
+        picture = read_picture(read_file(path, MAX_FILE), G.img_channels)
+    except FileError as error:
+        raise UserError(str(error), "target_path") from None
+    except BadFile as error:
+        raise UserError(error.describe(path), "target_path") from None
     to_network = make_transform("center-crop", G.img_resolution, G.img_resolution, "lanczos")
-    pixels = to_network(np.asarray(picture).reshape(picture.height, picture.width, G.img_channels))
+    pixels = to_network(picture.pixels)
     assert pixels is not None
     return pixels
 
@@ -161,7 +157,7 @@ def _can_write_video(asked: bool) -> bool:
     except (ImportError, RuntimeError) as error:
         advice = f"a video needs imageio-ffmpeg (pip install imageio-ffmpeg), which cannot be used: {error}"
     if asked:
-        raise UserError(f"--save-video: {advice}")
+        raise UserError(advice, "save_video")
     click.echo(f"Note: no proj.mp4 will be written; {advice}", err=True)
     return False
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from dnnlib.cli import (
     Command,
+    FiniteFloat,
     SeedList,
     class_label,
     class_option,
@@ -32,7 +33,7 @@ DEFAULT_STYLES = range(7)
 @click.option("--styles", "layers", help="Layers, from coarse to fine, that take the column's style.  [default: 0-6, "
               "as far as the network has them]", type=SeedList(), metavar="LIST")
 @click.option("--trunc", "psi", help="Truncation: factor of the distance of w from its average.  [default: 1]",
-              type=float, default=1, metavar="FLOAT")
+              type=FiniteFloat(), default=1, metavar="FLOAT")
 @class_option
 @click.option("--noise-mode", help="Noise of the synthesis network.  [default: const]",
               type=click.Choice(["const", "random", "none"]), default="const")
@@ -45,7 +46,7 @@ def main(
     cols: list[int],
     layers: list[int] | None,
     psi: float,
-    class_idx: int | None,
+    class_idx: int | tuple[float, ...] | None,
     noise_mode: str,
     outdir: str,
     device: str,

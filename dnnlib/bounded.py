@@ -34,7 +34,7 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
         is_folder = stat.S_ISDIR(os.fstat(handle).st_mode)
         os.close(handle)
         raise _unreadable(path, "it is a folder" if is_folder else "it is no regular file but a pipe or a device")
-    return open(handle, "rb")
+    return open(path, "rb", opener=lambda *_: handle)  # so that the file knows its name
 
 
 def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:

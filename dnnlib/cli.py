@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -62,6 +64,24 @@ def _one_line_errors(command: click.Command, fields: Mapping[str, str]) -> Itera
         raise click.ClickException(in_flags(error, command, fields)) from error
 
 
+_PATH_KINDS = re.compile(r"PATH|DIR|FILE|PKL")  # in the metavar of an option
+
+
+def _with_home(command: click.Command, args: list[str]) -> list[str]:
+    """The arguments with `~` expanded in values of path options; shells leave it as it is after `--name=`."""
+    options = [param for param in command.params if isinstance(param, click.Option)]
+    flags = {flag for option in options if _PATH_KINDS.search(str(option.metavar)) for flag in option.opts}
+    expanded = []
+    for before, arg in zip(["", *args], args):
+        flag, equals, value = arg.partition("=")
+        if flag in flags and value.startswith("~"):
+            arg = flag + equals + os.path.expanduser(value)
+        elif before in flags and arg.startswith("~"):
+            arg = os.path.expanduser(arg)
+        expanded.append(arg)
+    return expanded
+
+
 class _OneLineErrors:
     """What a command needs for that.
 
@@ -73,9 +93,12 @@ class _OneLineErrors:
         super().__init__(*args, **kwargs)
         self.fields = dict(fields or {})
 
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        with _one_line_errors(cast(click.Command, self), self.fields):
-            return super().make_context(*args, **kwargs)  # type: ignore[misc]
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **kwargs: Any) -> click.Context:
+        """Parses the arguments; `~` at the start of a path stands for the home folder, as in a shell."""
+        command = cast(click.Command, self)
+        with _one_line_errors(command, self.fields):
+            expanded = _with_home(command, args)
+            return super().make_context(info_name, expanded, *rest, **kwargs)  # type: ignore[misc]
 
     def invoke(self, ctx: click.Context) -> Any:
         with _one_line_errors(cast(click.Command, self), self.fields):
@@ -190,21 +213,70 @@ def seed_latents(seeds: list[int], z_dim: int) -> np.ndarray:
     return np.array(latents, dtype=np.float32).reshape(len(seeds), z_dim)
 
 
-def class_label(c_dim: int, class_idx: int | None) -> np.ndarray:
-    """The label that --class stands for: float32 [1, c_dim]; warns if the network (c_dim 0) has no use for it.
+class ClassOrLabel(click.ParamType):
+    """Option type: a class number such as 7 becomes an int, a label such as 0.33,0.67 a tuple of floats."""
+
+    name = "label"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | tuple[float, ...]:
+        """Reads the option's text."""
+        if isinstance(value, (int, tuple)):
+            return value
+        if re.fullmatch(r"-?[0-9]+", value):
+            if int(value) < 0:
+                self.fail(f"expected a class number from 0 up, found {value}", param, ctx)
+            return int(value)
+        try:
+            numbers = tuple(float(item) for item in value.split(","))
+        except ValueError:
+            numbers = ()
+        if not numbers or not all(math.isfinite(number) for number in numbers):
+            self.fail(f"expected a class number, or numbers with commas between them, found {value!r}", param, ctx)
+        return numbers
+
+
+class FiniteFloat(click.ParamType):
+    """Option type: a number that is neither NaN nor infinite."""
+
+    name = "float"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Reads the option's text."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            self.fail(f"expected a finite number, found {value!r}", param, ctx)
+        return number
+
+
+def class_label(c_dim: int, class_idx: int | tuple[float, ...] | None) -> np.ndarray:
+    """The label that `class_idx` stands for: float32 [1, c_dim]; warns if the network (c_dim 0) has no use for it.
+
+    Args:
+        c_dim: length of the network's labels.
+        class_idx: class number, or the label itself, of c_dim numbers.
 
     Raises:
-        UserError: the network is conditional and there is no class, or none of that number.
+        UserError: the network is conditional and there is no class, or none of that number, or a label of another size.
     """
-    if c_dim == 0 and class_idx is not None:
-        click.echo("Warning: --class has no effect, this network knows no classes", err=True)
-    elif c_dim != 0 and class_idx is None:
-        raise UserError(f"give the class of the images, 0 to {c_dim - 1}", "class_idx")
-    elif c_dim != 0 and class_idx not in range(c_dim):
+    if c_dim == 0:
+        if class_idx is not None:
+            click.echo("Warning: --class has no effect, this network knows no classes", err=True)
+        return np.zeros([1, 0], dtype=np.float32)
+    if class_idx is None:
+        raise UserError(f"give the class of the images, 0 to {c_dim - 1}, or a label of {c_dim} numbers", "class_idx")
+    if isinstance(class_idx, tuple):
+        if len(class_idx) != c_dim:
+            raise UserError(f"this network takes labels of {c_dim} numbers, found {len(class_idx)}", "class_idx")
+        return np.array([class_idx], dtype=np.float32)
+    if class_idx not in range(c_dim):
         raise UserError(f"this network has classes 0 to {c_dim - 1}, found {class_idx}", "class_idx")
     return (np.arange(c_dim) == class_idx).astype(np.float32)[np.newaxis]
 
 
 class_option = click.option(
-    "--class", "class_idx", type=click.IntRange(min=0), metavar="INT", help="Number of the class, if there are classes."
-)
+    "--class", "--label", "class_idx", type=ClassOrLabel(), metavar="INT|LIST",
+    help="Class number, or the label itself as numbers with commas between them, e.g. 0.5,0.5 to mix two classes.",
+)  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import secrets
@@ -14,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from dnnlib import strict_json
 from dnnlib.errors import FileError
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -120,8 +120,11 @@ def atomic_dir(path: PathLike) -> Iterator[Path]:
 
 
 def write_json_atomic(path: PathLike, obj: Any) -> None:
-    """Writes an object as indented JSON with a newline at the end; see `open_atomic`."""
-    text = json.dumps(obj, indent=2) + "\n"  # before the file is touched: an object JSON cannot express leaves no trace
+    """Writes an object as indented JSON with a newline at the end, numbers that are not finite as null.
+
+    See `open_atomic`.
+    """
+    text = strict_json.dumps(obj, indent=2) + "\n"  # first: an object that JSON cannot express leaves no trace
     with open_atomic(path, "w") as file:
         file.write(text)
 
@@ -146,8 +149,17 @@ def append_line(path: PathLike, text: str) -> None:
         raise _cannot_write(path, error) from error
 
 
+def safe_name(text: str) -> str:
+    """A text as a part of a file name, at most 100 long: letters, digits and `._+=,@-` stay, the rest becomes `_`."""
+    return re.sub(r"[^\w.+=,@-]", "_", text)[:100]
+
+
 def next_run_dir(outdir: PathLike, desc: str) -> Path:
-    """The run folder that `new_run_dir` would make now: `outdir/00000-desc`, numbered past all folders in outdir."""
+    """The run folder that `new_run_dir` would make now: `outdir/00000-desc`, numbered past all folders in outdir.
+
+    Of the description, `safe_name` is used.
+    """
+    desc = safe_name(desc)
     ids = [-1]
     if os.path.isdir(outdir):
         with os.scandir(outdir) as entries:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import IO, Any
 
+from dnnlib.bounded import open_regular
 from dnnlib.download import check_sha256, download, unreadable
 from dnnlib.errors import FileError
 from dnnlib.files import open_atomic
@@ -112,10 +113,10 @@ def _local_path(url: str) -> str | None:
 
 
 def _open_local(path: str) -> IO[bytes]:
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    snapshots = sorted(glob.glob(os.path.join(glob.escape(path), "network-snapshot-*.pkl")))
+    if snapshots:
+        raise FileError(f"{path}: is a folder, expected a file; its newest network is {snapshots[-1]}")
+    return open_regular(path)
 
 
 def _hash_file(path: str) -> str:

@@ -85,7 +85,7 @@ def _run_on_dataset(
     batches = loader_workers.batches(
         dataset, sampler=order.tolist(), batch_size=batch_size, generator=rng, **opts.loader_kwargs()
     )
-    with opts.progress(num_items, "real images") as bar, torch.no_grad():
+    with opts.progress(num_items, "images") as bar, torch.no_grad():
         for batch in batches:  # images and labels
             stats.append_torch(detector(batch[0].to(opts.device), **detector_kwargs))
             bar.set(stats.num_items)
@@ -101,15 +101,22 @@ def compute_feature_stats_for_generator(
     batch_size: int = _DETECTOR_BATCH,
     **capture: bool,
 ) -> FeatureStats:
-    """Features of generated images, made for samples 0, 1, 2, ... of opts.seed.
+    """Features of generated images, made for samples 0, 1, 2, ... of opts.seed, or of opts.images_kwargs' images.
 
     Args:
         detector_kwargs: the detector's call form.
-        max_items: how many; opts.num_gen overrides it.
+        max_items: how many; opts.num_gen overrides it. Of given images, all that there are up to this many.
         min_items: fewer are an error (UserError).
         batch_size: images per detector call and block of samples.
         capture: capture_all or capture_mean_cov, as FeatureStats takes them.
     """
+    if opts.images_kwargs is not None:
+        images = opts.images()
+        usual = min(max_items if opts.num_gen is None else opts.num_gen, len(images))
+        opts.comparable &= usual == max_items
+        opts.num_gen = usual
+        num_items = opts.count_gen(usual, min_items)
+        return _run_on_dataset(opts, images, detector, detector_kwargs, num_items, batch_size, **capture)
     num_items = opts.count_gen(max_items, min_items)
     block = min(batch_size, num_items)
     batch_gen = opts.gen_batch()

@@ -25,6 +25,7 @@ class MetricOptions:
         G: generator, called as G(z=[N, z_dim], c=[N, c_dim], **G_kwargs); needs img_resolution and img_channels too.
         G_kwargs: further arguments of each call, for example truncation_psi.
         dataset_kwargs: class_name and arguments of the data set with the real images.
+        images_kwargs: the same of a data set whose images take the place of generated ones; None generates them.
         num_gpus: number of ranks; None is what torch_utils.distributed says. Any other number is an error.
         rank: this process's number, likewise.
         device: where to run; None is this rank's GPU, or the CPU if there is none.
@@ -47,6 +48,7 @@ class MetricOptions:
         G: Any = None,
         G_kwargs: Mapping[str, Any] | None = None,
         dataset_kwargs: Mapping[str, Any] | None = None,
+        images_kwargs: Mapping[str, Any] | None = None,
         num_gpus: int | None = None,
         rank: int | None = None,
         device: torch.device | str | None = None,
@@ -61,6 +63,7 @@ class MetricOptions:
         self.G = G
         self.G_kwargs = EasyDict(G_kwargs or {})
         self.dataset_kwargs = EasyDict(dataset_kwargs or {})
+        self.images_kwargs = None if images_kwargs is None else EasyDict(images_kwargs)
         self.num_gpus = distributed.world_size()
         self.rank = distributed.rank()
         if num_gpus not in (None, self.num_gpus) or rank not in (None, self.rank):
@@ -125,8 +128,10 @@ class MetricOptions:
 
         Raises:
             ValueError: G is None.
-            UserError: its images have neither 1 nor 3 channels.
+            UserError: its images have neither 1 nor 3 channels, or there are images in its place.
         """
+        if self.images_kwargs is not None:
+            raise UserError("this metric needs a network, it cannot be computed from images; pass `networks`", "images")
         if self.G is None:
             raise ValueError("metric options: this metric needs a generator, found G=None")
         if self.G.img_channels not in (1, 3):
@@ -159,6 +164,13 @@ class MetricOptions:
         if self.device.type != "cuda":
             return {"num_workers": 0}
         return {"num_workers": _DATA_LOADER_WORKERS, "pin_memory": True, "prefetch_factor": 2}
+
+    def images(self) -> Any:
+        """The data set that images_kwargs describe; recorded."""
+        assert self.images_kwargs is not None
+        dataset = construct_class_by_name(**self.images_kwargs)
+        self.protocol["images"] = {"name": dataset.name, "sha256": dataset.content_hash()}
+        return dataset
 
     def progress(self, total: int, desc: str) -> Progress:
         """A progress bar that is silent unless verbose, and on all ranks but the first."""

@@ -12,7 +12,10 @@ from click.testing import CliRunner
 
 import calc_metrics
 import dnnlib
+from metrics import torchscript
+from metrics.frechet_inception_distance import frechet_distance
 from tests.helpers import GOLDEN, random_images, write_images
+from training.data.dataset import ImageFolderDataset
 
 ROOT = Path(calc_metrics.__file__).parent
 DETECTOR = ROOT / "metrics" / "detectors" / "clothing32.pt"
@@ -232,3 +235,51 @@ def test_numbers_are_those_of_the_library(grey_data):
     (row,) = rows(run(f"--network={GREY}", "--metrics=kid50k_full", f"--data={grey_data}"))
     assert row["results"] == pytest.approx(expected, rel=1e-9)
     assert np.isfinite(list(expected.values())).all()
+
+
+# Images in place of a network.
+
+
+def test_distance_of_two_folders_is_that_of_their_features(grey_data, tmp_path):
+    others = write_images(tmp_path / "others", random_images(14, side=32, num_channels=1, seed=7))
+    detector = torchscript.load(str(DETECTOR), torch.device("cpu"))
+
+    def moments(folder):
+        images = torch.stack([torch.from_numpy(image) for image, _ in ImageFolderDataset(str(folder))])
+        features = detector(images.expand(-1, 3, -1, -1), return_features=True).detach().double()
+        return features.mean(0).numpy(), features.T.cov(correction=0).numpy()
+
+    args = [f"--data={grey_data}", "--num-gen=50000", "--metrics=fid50k_full,kid50k_full"]
+    first, second = rows(run(f"--images={others}", *args))
+    expected = frechet_distance(*moments(others), *moments(grey_data))
+    assert first["results"]["fd@clothing32"] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert (first["protocol"]["num_gen"], first["protocol"]["num_real"]) == (14, 12)
+    assert first["protocol"]["images"]["name"] == "others"
+    assert not first["comparable"]
+    assert list(second["results"]) == ["kd@clothing32"]
+    same = rows(run(f"--images={grey_data}", f"--data={grey_data}"))
+    assert same[0]["results"]["fd@clothing32"] == pytest.approx(0, abs=1e-6)
+
+
+def test_metrics_that_need_a_network(grey_data):
+    result = run(f"--images={grey_data}", f"--data={grey_data}", "--metrics=ppl2_wend", expect=1)
+    assert error_line(result) == \
+        "Error: --images: this metric needs a network, it cannot be computed from images; pass --network"
+
+
+@pytest.mark.parametrize("args", [[], ["--images=a", f"--network={GREY}"]])
+def test_network_or_images(args):
+    assert "expected either --network or --images with --data" in CliRunner().invoke(calc_metrics.main, args).output
+
+
+def test_images_need_data():
+    result = CliRunner().invoke(calc_metrics.main, ["--images=a"])
+    assert "--images: pass the images to compare with as --data" in result.output
+
+
+def test_truncation(grey_data):
+    args = [f"--network={GREY}", f"--data={grey_data}"]
+    (plain,), (truncated,) = rows(run(*args)), rows(run(*args, "--trunc=0.5"))
+    assert truncated["protocol"]["G_kwargs"] == {"truncation_psi": 0.5}
+    assert not truncated["comparable"]
+    assert plain["results"] != truncated["results"]

@@ -86,6 +86,16 @@ def test_classes(tmp_path, conditional):
     assert not np.array_equal(pixels(tmp_path / "0" / "seed0004.png"), pixels(tmp_path / "2" / "seed0004.png"))
 
 
+def test_labels(tmp_path, conditional):
+    """Classes can be mixed, and labels need not be one-hot."""
+    label = torch.tensor([[0.25, 0.5, 0.75]])
+    assert run(network=conditional, seeds="4", label="0.25,0.5,0.75", outdir=tmp_path).exit_code == 0
+    G = open_networks(conditional)["G_ema"]
+    z = torch.from_numpy(np.random.RandomState(4).randn(1, G.z_dim))
+    image = G(z, label, noise_mode="const")[0].permute(1, 2, 0)
+    assert_image(tmp_path / "seed0004.png", (image * 127.5 + 128).clamp(0, 255).to(torch.uint8).numpy())
+
+
 def test_noise_modes(tmp_path, network):
     for mode in ("const", "none", "random"):
         assert run(network=network, seeds="1", noise_mode=mode, outdir=tmp_path / mode).exit_code == 0
@@ -107,6 +117,19 @@ def test_projected_w(tmp_path, network):
     assert_image(tmp_path / "out" / "proj01.png", expected.to(torch.uint8).numpy())
 
 
+def test_projected_w_of_other_projectors(tmp_path, network):
+    G = open_networks(network)["G_ema"]
+    ws = G.mapping(tiny.latents(num=1)[0], None)
+    np.save(tmp_path / "w.npy", ws[0].numpy())
+    result = run(network=network, projected_w=tmp_path / "w.npy", outdir=tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    expected = (G.synthesis(ws, noise_mode="const")[0].permute(1, 2, 0) * 127.5 + 128).clamp(0, 255)
+    assert_image(tmp_path / "out" / "proj00.png", expected.to(torch.uint8).numpy())
+    np.save(tmp_path / "w.npy", np.full([G.num_ws, G.w_dim], np.nan))
+    result = run(network=network, projected_w=tmp_path / "w.npy", outdir=tmp_path / "out")
+    assert result.stderr == f"Error: --projected-w: {tmp_path}/w.npy holds numbers that are not finite\n"
+
+
 def test_a_class_nobody_needs(tmp_path, network):
     result = run(**{"network": network, "seeds": "1", "class": 3, "outdir": tmp_path})
     assert (result.exit_code, result.stderr) == (0, "Warning: --class has no effect, this network knows no classes\n")
@@ -118,11 +141,11 @@ def test_a_class_nobody_needs(tmp_path, network):
         ({}, "there is nothing to generate: pass --seeds or --projected-w"),
         ({"seeds": "1-"}, "Invalid value for '--seeds': expected numbers and ranges such as 1,3,5-8, found '1-'"),
         ({"seeds": "9-3"}, "Invalid value for '--seeds': a range goes upwards, found '9-3'"),
-        ({"seeds": "1", "trunc": "x"}, "Invalid value for '--trunc': 'x' is not a valid float."),
+        ({"seeds": "1", "trunc": "x"}, "Invalid value for '--trunc': expected a finite number, found 'x'"),
         ({"seeds": "1", "noise_mode": "some"}, "Invalid value for '--noise-mode': 'some' is not one of 'const',"),
-        ({"seeds": "1", "class": "-1"}, "Invalid value for '--class': -1 is not in the range x>=0."),
-        ({"projected_w": "nothing.npz"}, "--projected-w: nothing.npz: no such file"),
-        ({"projected_w": __file__}, f"--projected-w: {__file__} is not an npz file with an array 'w'"),
+        ({"seeds": "1", "class": "-1"}, "Invalid value for '--class' / '--label': expected a class number"),
+        ({"projected_w": "nothing.npz"}, "--projected-w: nothing.npz: cannot be read: No such file"),
+        ({"projected_w": __file__}, f"--projected-w: {__file__}: cannot be read as NumPy arrays: the magic"),
     ],
 )  # fmt: skip
 def test_options_that_do_not_fit(options, message, network, tmp_path):
@@ -136,7 +159,7 @@ def test_options_that_do_not_fit(options, message, network, tmp_path):
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        (None, "--class: give the class of the images, 0 to 2"),
+        (None, "--class: give the class of the images, 0 to 2, or a label of 3 numbers"),
         (3, "--class: this network has classes 0 to 2, found 3"),
     ],
 )

@@ -59,6 +59,25 @@ def test_files(tmp_path, network):
     np.testing.assert_array_equal(read(out / "proj.png"), expected)
 
 
+def test_targets_are_read_as_data_sets_are(tmp_path, network):
+    """Upright, on white; and deep images are refused, not clipped."""
+    upright = np.zeros([16, 16, 3], np.uint8)
+    upright[:8] = 255, 0, 0
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    lying = PIL.Image.fromarray(upright).transpose(PIL.Image.Transpose.ROTATE_90)
+    lying.save(tmp_path / "phone.png", exif=exif)
+    assert run(network=network, target=tmp_path / "phone.png", outdir=tmp_path / "a").exit_code == 0
+    np.testing.assert_array_equal(read(tmp_path / "a" / "target.png"), upright)
+    PIL.Image.new("RGBA", (16, 16), (255, 0, 255, 0)).save(tmp_path / "clear.png")
+    assert run(network=network, target=tmp_path / "clear.png", outdir=tmp_path / "b").exit_code == 0
+    assert (read(tmp_path / "b" / "target.png") == 255).all()
+    PIL.Image.fromarray(np.full([16, 16], 30000, np.uint16)).save(tmp_path / "deep.png")
+    result = run(network=network, target=tmp_path / "deep.png", outdir=tmp_path / "c")
+    assert result.output.startswith(f"Error: --target: {tmp_path}/deep.png (I;16 16x16): has more than 8")
+    assert not (tmp_path / "c").exists()
+
+
 def test_generate_reads_the_result(tmp_path, network):
     import generate
 
@@ -123,7 +142,7 @@ def test_class(tmp_path):
             found.append(data["w"])
     assert (found[0] != found[1]).any()
     result = run(network=network, target=target, outdir=tmp_path)
-    assert result.output == "Error: --class: give the class of the images, 0 to 1\n"
+    assert result.output == "Error: --class: give the class of the images, 0 to 1, or a label of 2 numbers\n"
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +191,8 @@ def test_detector_without_lpips(tmp_path, network):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target": "/nowhere/in.png"}, "Error: --target: /nowhere/in.png: no such file\n"),
-        ({"target": __file__}, f"Error: --target: {__file__} cannot be read as an image"),
+        ({"target": "/nowhere/in.png"}, "Error: --target: /nowhere/in.png: cannot be read: No such file"),
+        ({"target": __file__}, f"Error: --target: {__file__}: cannot be read: not an image"),
         ({"network": __file__}, f"Error: {__file__}"),
         ({"outdir": "/proc/nowhere"}, "Error: --outdir: cannot write to '/proc/nowhere'"),
     ],

@@ -115,7 +115,7 @@ def test_errors(tmp_path, network, options, message):
 def test_conditional_network_needs_a_class(tmp_path, conditional):
     result = run(network=conditional, outdir=tmp_path)
     assert result.exit_code == 1
-    assert result.output == "Error: --class: give the class of the images, 0 to 2\n"
+    assert result.output == "Error: --class: give the class of the images, 0 to 2, or a label of 3 numbers\n"
     result = run(network=conditional, outdir=tmp_path, **{"class": 3})
     assert result.output == "Error: --class: this network has classes 0 to 2, found 3\n"
 

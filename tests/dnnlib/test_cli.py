@@ -218,3 +218,39 @@ def test_file_errors_have_fields_too():
     error = FileError("a.png: cannot be read", field="source")
     assert isinstance(error, OSError)
     assert str(error) == "source: a.png: cannot be read"
+
+
+@click.command(cls=cli.Command)
+@cli.class_option
+@click.option("--trunc", type=cli.FiniteFloat(), default=1)
+@click.option("--data", metavar="PATH")
+@click.option("--desc", metavar="STR")
+def label_and_path(**options):
+    return options
+
+
+def test_classes_and_labels():
+    for text, value in [("7", 7), ("0.5,0.5", (0.5, 0.5)), ("1.0", (1.0,)), ("1,-2e-1", (1.0, -0.2))]:
+        assert label_and_path.main([f"--class={text}"], standalone_mode=False)["class_idx"] == value
+        assert label_and_path.main([f"--label={text}"], standalone_mode=False)["class_idx"] == value
+    for text in ("x", "", "1,,2", "nan,0", "1,inf"):
+        message = f"expected a class number, or numbers with commas between them, found {text!r}"
+        assert message in run(label_and_path, f"--class={text}").output
+    np.testing.assert_array_equal(cli.class_label(3, (0.25, 0.75, 0)), np.float32([[0.25, 0.75, 0]]))
+    with pytest.raises(UserError, match="class_idx: this network takes labels of 3 numbers, found 2"):
+        cli.class_label(3, (0.5, 0.5))
+
+
+@pytest.mark.parametrize("text", ["nan", "-inf", "x", "1e999"])
+def test_numbers_must_be_finite(text):
+    assert f"Invalid value for '--trunc': expected a finite number, found '{text}'" in run(
+        label_and_path, f"--trunc={text}"
+    ).output
+    assert label_and_path.main(["--trunc=-0.5"], standalone_mode=False)["trunc"] == -0.5
+
+
+def test_home_folder_in_paths(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    for args in (["--data=~/x", "--desc=~/x"], ["--data", "~/x", "--desc", "~/x"]):
+        options = label_and_path.main(args, standalone_mode=False)
+        assert (options["data"], options["desc"]) == ("/home/me/x", "~/x")

@@ -21,6 +21,7 @@ Colour = tuple[int, int, int]
 
 _LOSSLESS = {"L": "L", "1": "L", "RGB": "RGB", "P": "RGB"}  # mode → the mode that shows the same picture
 _MODES_WITH_ALPHA = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
+_WITH_ALPHA: dict[int | None, str] = {2: "LA", 4: "RGBA"}
 _DEEP_MODES = "IF"  # I, I;16, I;16B, F, ...: Pillow would clip their values to 255
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NO_IMAGE = "cannot be read: not an image, or damaged at its start"
@@ -33,7 +34,7 @@ class Picture:
     """A decoded image, and what was done so that it looks as it does in a viewer.
 
     Attributes:
-        image: of mode L or RGB.
+        image: of mode L or RGB, or LA or RGBA where transparency is kept.
         is_turned: the orientation in its EXIF data was applied.
         is_composed: transparency was composed on the background.
         is_first_frame: it is the first frame of an animation.
@@ -46,7 +47,7 @@ class Picture:
 
     @property
     def pixels(self) -> np.ndarray:
-        """uint8 [H, W, C], C = 1 or 3."""
+        """uint8 [H, W, C]."""
         pixels = np.asarray(self.image)
         return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
 
@@ -59,7 +60,7 @@ def read_picture(data: bytes, channels: int | None = None, background: Colour | 
     Args:
         data: the file's bytes, in one of `formats.FORMATS`.
         channels: None takes greyscale (L) and RGB images, with or without a palette, and refuses the rest; 1 or 3
-            converts any mode of 8 bits to greyscale or RGB.
+            converts any mode of 8 bits to greyscale or RGB; 2 or 4 keep the transparency (LA, RGBA).
         background: what transparency is composed on; None is white with `channels`, and refuses transparency without.
 
     Raises:
@@ -67,9 +68,12 @@ def read_picture(data: bytes, channels: int | None = None, background: Colour | 
     """
     image, is_first_frame, was_turned = _open(data)
     upright = _upright(image)
+    is_turned = was_turned or upright is not image
     is_transparent = upright.mode in _MODES_WITH_ALPHA or "transparency" in upright.info
     if upright.mode[0] in _DEEP_MODES:
         raise BadFile("has more than 8 bits per channel and no agreed scale to 8", image.mode, image.size)
+    if channels in _WITH_ALPHA:
+        return Picture(upright.convert(_WITH_ALPHA[channels]), is_turned, False, is_first_frame)
     if is_transparent and channels is None and background is None:
         raise BadFile(_mode_problem(image.mode, is_transparent), image.mode, image.size)
     try:
@@ -80,7 +84,7 @@ def read_picture(data: bytes, channels: int | None = None, background: Colour | 
         flat = flat if flat.mode == mode else flat.convert(mode)
     except ValueError as error:
         raise BadFile(f"cannot be converted: {error}", image.mode, image.size) from error
-    return Picture(flat, was_turned or upright is not image, is_transparent, is_first_frame)
+    return Picture(flat, is_turned, is_transparent, is_first_frame)
 
 
 def decode_image(data: bytes, channels: int | None = None, background: Colour | None = None) -> np.ndarray:
@@ -122,8 +126,8 @@ def _open(data: bytes) -> tuple[PIL.Image.Image, bool, bool]:
 
 
 def _check_png_size(data: bytes) -> None:
-    if len(data) < 24:
-        raise BadFile(_NO_IMAGE)
+    if data[12:16] != b"IHDR" or len(data) < 24:
+        return  # Pillow says what is wrong
     width, height = struct.unpack(">II", data[16:24])
     if width * height > MAX_PIXELS:
         raise BadFile(f"has {width}x{height} pixels, more than {MAX_PIXELS:,}")
