@@ -4,11 +4,13 @@
 #   TORCH_INDEX=https://…   where torch comes from, e.g. https://download.pytorch.org/whl/cpu for the small CPU build
 #   JOBS=4                  processes that run the tests
 #   CPU_BENCH=--all         what `make bench` times of the networks: also training at 256 px, and growth with size
+#   GPU_REPORT=--tiny       options of the GPU report (python -m benchmarks.gpu_report --help)
 
 PYTHON ?= python3
 TORCH_INDEX ?=
 JOBS ?= 2
 CPU_BENCH ?=
+GPU_REPORT ?=
 VENV := .venv
 VENV24 := .venv-torch24
 PY := $(VENV)/bin/python
@@ -16,13 +18,14 @@ TORCH := $(shell grep '^torch==' requirements.lock)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check test-gpu test-torch24 bench docs golden clean distclean
+.PHONY: help demo test check test-gpu gpu-report test-torch24 bench docs golden clean distclean
 
 help:
 	@echo "make demo          compress a trained network on real images, score it, draw it (4 minutes on two cores)"
 	@echo "make test          lint, types, and all tests with coverage"
 	@echo "make check         lint and types only"
-	@echo "make test-gpu      the tests that need a CUDA device, and the benchmark of the CUDA ops"
+	@echo "make test-gpu      the tests that need a CUDA device"
+	@echo "make gpu-report    checks and measures this project on a GPU; writes a page to attach to an issue"
 	@echo "make test-torch24  all tests with the oldest torch that is supported, in an environment of its own"
 	@echo "make golden        differences from every reference number, as one table"
 	@echo "make bench         the benchmarks that run on a CPU"
@@ -41,7 +44,9 @@ check: $(VENV)/.dev-installed
 
 test-gpu: $(VENV)/.dev-installed
 	$(PY) -m pytest -m gpu
-	$(PY) benchmarks/cuda_ops.py
+
+gpu-report: $(VENV)/.dev-installed
+	$(PY) -m benchmarks.gpu_report $(GPU_REPORT)
 
 test-torch24: $(VENV24)/.installed
 	$(VENV24)/bin/python -m pytest -n $(JOBS)

@@ -1,0 +1,96 @@
+"""Section: one training tick of every kind of run by train.py's own command line, here, without ops, and on the CPU."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+from .section import Row, Setup
+
+ROOT = Path(__file__).resolve().parents[2]
+TEACHER = ROOT / "tests" / "golden" / "cifar32.pkl"  # conditional, 32 px, ten classes
+TIMEOUT_SEC = 200
+
+SMALL = ["--cbase=512", "--cmax=16", "--z-dim=32", "--w-dim=32", "--map-depth=2"]
+RUNS = {
+    "stylegan2": ["--cfg=stylegan2", *SMALL],
+    "dgl": ["--cfg=dgl", f"--teacher={TEACHER}", "--width=0.5", "--cond=true"],
+    "distillation": ["--cfg=dgl", f"--teacher={TEACHER}", "--width=0.5", "--cond=true", "--kd=rgb", "--kd=feature"],
+    "biggan": ["--cfg=biggan", "--cond=true", "--ch=8"],
+    "stylegan3": ["--cfg=stylegan3-r", *SMALL],
+}
+LOSSES = ("Loss/G/loss", "Loss/D/loss", "Loss/r1_penalty")
+
+
+def write_data(path: Path, num: int = 64, side: int = 32) -> Path:
+    """A zip of smooth random images with labels of ten classes."""
+    rng = np.random.RandomState(0)
+    labels = []
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for i in range(num):
+            coarse = PIL.Image.fromarray(rng.randint(0, 256, (4, 4, 3), dtype=np.uint8))
+            buffer = BytesIO()
+            coarse.resize((side, side), PIL.Image.Resampling.BICUBIC).save(buffer, format="PNG")
+            archive.writestr(f"{i}.png", buffer.getvalue())
+            labels.append([f"{i}.png", i % 10])
+        archive.writestr("dataset.json", json.dumps({"labels": labels}))
+    return path
+
+
+def known_configurations() -> str:
+    """train.py's help, in which a configuration that this tree lacks is not named."""
+    done = subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def run(data: Path, arguments: list[str], device: str, mode: str, folder: Path) -> dict[str, float | str]:
+    """The last line of stats.jsonl of a run of one tick, or {"error": why there is none}."""
+    command = [sys.executable, "train.py", f"--data={data}", f"--outdir={folder}", *arguments, "--batch=64", "--kimg=1",
+               "--tick=1", "--metrics=none", "--workers=1", "--seed=0", f"--device={device}"]  # fmt: skip
+    environment = {**os.environ, "SG_OPS": mode, "OMP_NUM_THREADS": str(min(os.cpu_count() or 1, 4))}
+    try:
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT_SEC)
+    except subprocess.TimeoutExpired:
+        return {"error": f"not done after {TIMEOUT_SEC} s"}
+    if done.returncode != 0:
+        return {"error": " ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-1:])[:300]}
+    stats = next(folder.glob("*/stats.jsonl")).read_text().splitlines()
+    values = {name: value.get("mean") for name, value in json.loads(stats[-1]).items() if isinstance(value, dict)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def ticks(setup: Setup) -> list[Row]:
+    """Losses are means over a tick, with random numbers of the device's own: near the CPU's, not equal."""
+    data = write_data(setup.folder / "images.zip", side=8 if setup.is_tiny else 32)
+    help_text = known_configurations()
+    names = list(RUNS)[:1] if setup.is_tiny else [name for name in RUNS if RUNS[name][0].split("=")[1] in help_text]
+    mode = os.environ.get("SG_OPS", "auto")
+    places = dict.fromkeys([(setup.device.type, mode), (setup.device.type, "ref"), ("cpu", mode)])
+    jobs = [(name, *place) for name in names for place in places]
+
+    def do(job: tuple[str, str, str]) -> dict[str, float | str]:
+        return run(data, RUNS[job[0]], job[1], job[2], setup.folder / "-".join(job))
+
+    with ThreadPoolExecutor(max_workers=4 if setup.is_cuda else 1) as pool:
+        results = dict(zip(jobs, pool.map(do, jobs)))
+    rows = []
+    for (name, device, ops), result in results.items():
+        row: Row = {"run": name, "device": device, "SG_OPS": ops}
+        for loss in LOSSES:
+            row[loss] = result.get(loss, "")
+        row["s per kimg"] = result.get("Timing/sec_per_kimg", "")
+        row["GPU memory, GB"] = result.get("Resources/peak_gpu_mem_gb", "")
+        row["error"] = result.get("error", "")
+        row["ok"] = not row["error"] and all(math.isfinite(v) for v in result.values() if isinstance(v, float))
+        rows.append(row)
+    return rows
