@@ -26,7 +26,7 @@ class Quantity(click.ParamType):
         match = re.fullmatch(r"([0-9]*\.?[0-9]+)([KMG]?)", str(value).strip())
         number = float(match[1]) * {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}[match[2]] if match else 0
         if number <= 0:
-            self.fail(f"expected a positive number such as 7G, 5M or 50, got {value!r}", param, ctx)
+            self.fail(f"expected a positive number such as 7G, 5M or 50, found {value!r}", param, ctx)
         return number
 
 
@@ -176,7 +176,7 @@ def _destination(teacher: str, dest: str | None, outdir: str | None, **options: 
         if os.path.exists(dest):
             raise UserError(f"--outdir: {dest} exists already; move it away, or name a file by --dest")
     if not dest.endswith(".pkl"):
-        raise UserError(f"--dest: expected a name ending in .pkl, got {dest}")
+        raise UserError(f"--dest: expected a name ending in .pkl, found {dest}")
     if os.path.exists(dest) and os.path.exists(teacher) and os.path.samefile(dest, teacher):
         raise UserError(f"--dest: {dest} is the teacher's own file; name another")
     check_writable_dir(os.path.dirname(os.path.abspath(dest)), "--outdir" if outdir is not None else "--dest")

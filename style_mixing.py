@@ -95,7 +95,7 @@ def _layers(G: Any, layers: list[int] | None) -> list[int]:
     if layers is None:
         return [layer for layer in DEFAULT_STYLES if layer < G.num_ws]
     if max(layers) >= G.num_ws:
-        raise UserError(f"--styles: this network has layers 0 to {G.num_ws - 1}, got {max(layers)}")
+        raise UserError(f"--styles: this network has layers 0 to {G.num_ws - 1}, found {max(layers)}")
     return layers
 
 

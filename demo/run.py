@@ -90,7 +90,7 @@ class Demo:
                 for line in process.stdout:
                     click.echo(line, nl=False)
                     lines.append(line)
-            except KeyboardInterrupt:  # the command got it too, and may have work to save
+            except KeyboardInterrupt:  # the command receives it too and may have work to save
                 process.wait()
                 raise
         if process.returncode != 0:

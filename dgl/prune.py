@@ -80,7 +80,7 @@ def slice_state(state: Mapping[str, torch.Tensor], plan: Plan, keep: KeepLists) 
             raise ValueError(f"no keep list for channel set {name}")
         in_range = len(kept) > 0 and 0 <= int(kept[0]) and int(kept[-1]) < size
         if not in_range or bool((kept.diff() <= 0).any()):
-            raise ValueError(f"{name}: expected ascending channels from 0 to {size - 1}, got {kept.tolist()}")
+            raise ValueError(f"{name}: expected ascending channels from 0 to {size - 1}, found {kept.tolist()}")
     return {name: slice_tensor(t, plan.rules[name], keep) if name in plan.rules else t for name, t in state.items()}
 
 

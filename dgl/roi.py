@@ -49,7 +49,7 @@ def load(text: str, resolution: int) -> Roi:
 def _function(text: str) -> Callable[[torch.Tensor], Any]:
     module, _, name = text.partition(":")
     if not module or not name:
-        raise UserError(f"--roi: expected MASK.png or MODULE:FUNCTION, got {text!r}")
+        raise UserError(f"--roi: expected MASK.png or MODULE:FUNCTION, found {text!r}")
     if module.startswith("."):
         raise UserError(f"--roi: {module} in {text!r} is a relative name; give the module's full name")
     try:
@@ -84,11 +84,11 @@ def _as_mask(found: Any, text: str, img: torch.Tensor) -> torch.Tensor:
     try:
         mask = torch.as_tensor(np.ascontiguousarray(found) if isinstance(found, np.ndarray) else found).cpu()
     except (TypeError, ValueError, RuntimeError):
-        raise UserError(f"{wanted}, tensor or array, got a {type(found).__name__}") from None
+        raise UserError(f"{wanted}, tensor or array, found a {type(found).__name__}") from None
     if mask.shape[-2:] != size or mask.numel() != size[0] * size[1]:
-        raise UserError(f"{wanted}, got {list(mask.shape)}")
+        raise UserError(f"{wanted}, found {list(mask.shape)}")
     if mask.is_complex() or (mask.is_floating_point() and not bool(((mask == 0) | (mask == 1)).all())):
-        raise UserError(f"{wanted} of True and False, got {str(mask.dtype).removeprefix('torch.')} values; compare "
+        raise UserError(f"{wanted} of True and False, found {str(mask.dtype).removeprefix('torch.')} values; compare "
                         "them with a threshold, e.g. return mask > 0.5")
     return mask.reshape(size) != 0
 

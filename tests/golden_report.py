@@ -46,19 +46,19 @@ class Row:
         return [self.file, self.quantity, f"{self.difference:.1e}", f"{self.allowed:.1e}", verdict]
 
 
-def _max(got: torch.Tensor, reference: np.ndarray) -> float:
-    assert got.shape == reference.shape, (got.shape, reference.shape)
-    return float(np.abs(got.detach().numpy() - reference).max())
+def _max(result: torch.Tensor, reference: np.ndarray) -> float:
+    assert result.shape == reference.shape, (result.shape, reference.shape)
+    return float(np.abs(result.detach().numpy() - reference).max())
 
 
-def of_image(file: str, quantity: str, got: torch.Tensor, reference: np.ndarray) -> Row:
+def of_image(file: str, quantity: str, result: torch.Tensor, reference: np.ndarray) -> Row:
     """Images and ws may be off by 1e-4 of the reference's standard deviation."""
-    return Row(file, quantity, _max(got, reference), 1e-4 * float(reference.std()))
+    return Row(file, quantity, _max(result, reference), 1e-4 * float(reference.std()))
 
 
-def of_logits(file: str, quantity: str, got: torch.Tensor, reference: np.ndarray, relative: float = 1e-4) -> Row:
+def of_logits(file: str, quantity: str, result: torch.Tensor, reference: np.ndarray, relative: float = 1e-4) -> Row:
     """Logits may be off by a part of the largest reference."""
-    return Row(file, quantity, _max(got, reference), relative * float(np.abs(reference).max()))
+    return Row(file, quantity, _max(result, reference), relative * float(np.abs(reference).max()))
 
 
 def _networks(file: str) -> dict[str, Any]:
@@ -126,9 +126,9 @@ def gradients(file: str) -> Iterator[Row]:
 def _relative(parameter: torch.Tensor, triple: np.ndarray) -> float:
     """Largest relative difference of (sum, sum of absolute values, norm); the second is the scale of the first."""
     gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    got = torch.stack([gradient.sum(), gradient.abs().sum(), gradient.norm()]).double().numpy()
+    result = torch.stack([gradient.sum(), gradient.abs().sum(), gradient.norm()]).double().numpy()
     scale = np.maximum(np.abs(triple[[1, 1, 2]]), 1e-8)
-    return float((np.abs(got - triple) / scale).max())
+    return float((np.abs(result - triple) / scale).max())
 
 
 @torch.no_grad()
@@ -168,8 +168,8 @@ def augment(file: str) -> Iterator[Row]:
         pipe = AugmentPipe(**AUGPIPE_PRESETS.get(name, {name: 1}))
         pipe.p.fill_(1)
         (images,) = _tensors(ref, "images")
-        got = pipe(images[:, : ref[key].shape[1]], debug_percentile=float(percentile))
-        relative = _max(got, ref[key]) / float(ref[key].std())
+        result = pipe(images[:, : ref[key].shape[1]], debug_percentile=float(percentile))
+        relative = _max(result, ref[key]) / float(ref[key].std())
         worst[percentile] = max(worst.get(percentile, 0.0), relative)
     for percentile, relative in sorted(worst.items()):
         yield Row(file, f"all groups at {percentile}, relative", relative, 1e-4)
@@ -188,8 +188,8 @@ def ops(file: str) -> Iterator[Row]:
         worst = max(worst, _max(upfirdn2d.upfirdn2d(x, *_tensors(ref, args.pop("f")), **args), ref[f"{case}/y"]))
     yield Row(file, "upfirdn2d", worst, 1e-5)
     for name in ("filter2d", "upsample2d", "downsample2d"):
-        got = getattr(upfirdn2d, name)(x, f4, padding=[1, 0, 2, -1], gain=1.5)
-        yield Row(file, name, _max(got, ref[f"{name}/y"]), 1e-5)
+        result = getattr(upfirdn2d, name)(x, f4, padding=[1, 0, 2, -1], gain=1.5)
+        yield Row(file, name, _max(result, ref[f"{name}/y"]), 1e-5)
     yield Row(file, "bias_act", max(
         _max(bias_act.bias_act(x, b, act=act, **options), ref[f"bias_act/{act}/{number}"])
         for act in bias_act.activation_funcs for number, options in enumerate(BIAS_ACT_OPTIONS)
@@ -198,8 +198,8 @@ def ops(file: str) -> Iterator[Row]:
     for case in cases["conv2d_resample"]:
         args = ast.literal_eval(str(ref[f"{case}/args"]))
         f, (w,) = args.pop("f"), _tensors(ref, args.pop("w"))
-        got = conv2d_resample.conv2d_resample(x, w, _tensors(ref, f)[0] if f else None, **args)
-        worst = max(worst, _max(got, ref[f"{case}/y"]) / max(float(ref[f"{case}/y"].std()), 1))
+        result = conv2d_resample.conv2d_resample(x, w, _tensors(ref, f)[0] if f else None, **args)
+        worst = max(worst, _max(result, ref[f"{case}/y"]) / max(float(ref[f"{case}/y"].std()), 1))
     yield Row(file, "conv2d_resample", worst, 1e-5)
 
 

@@ -53,11 +53,11 @@ class AdaController:
         max_p: float = 1,
     ) -> None:
         if not 0 <= target <= 1:
-            raise ValueError(f"AdaController: expected a target in [0, 1], got {target}")
+            raise ValueError(f"AdaController: expected a target in [0, 1], found {target}")
         if not (max_p > 0 and ada_kimg > 0 and interval >= 1 and batch_size >= 1):
             raise ValueError(
                 "AdaController: max_p, ada_kimg, interval and batch_size must be positive, "
-                f"got {max_p}, {ada_kimg}, {interval}, {batch_size}"
+                f"found {max_p}, {ada_kimg}, {interval}, {batch_size}"
             )
         self.augment_pipe = augment_pipe
         self.target = target

@@ -342,7 +342,7 @@ class AugmentPipe(torch.nn.Module):
             ValueError: the shape is not one of these.
         """
         if images.ndim != 4:
-            raise ValueError(f"AugmentPipe: expected images [N, C, H, W], got shape {tuple(images.shape)}")
+            raise ValueError(f"AugmentPipe: expected images [N, C, H, W], found shape {tuple(images.shape)}")
         draws = _Draws(images.shape[0], images.device, debug_percentile)
         for stage in (self._move, self._recolor, self._equalize, self._add_noise, self._cut_out):
             images = stage(images, draws)
@@ -388,7 +388,7 @@ class AugmentPipe(torch.nn.Module):
         if not matrices:
             return images
         if channels not in (1, 3):
-            raise ValueError(f"AugmentPipe: colour transforms need images of 1 or 3 channels, got {channels}")
+            raise ValueError(f"AugmentPipe: colour transforms need images of 1 or 3 channels, found {channels}")
         total = functools.reduce(lambda so_far, matrix: matrix @ so_far, matrices)[:, :3].to(images.dtype)
         mix, offset = total[:, :, :3], total[:, :, 3:]
         if channels == 1:  # of r = g = b the mean is kept

@@ -140,12 +140,12 @@ def _fp16_from(img_resolution, num_fp16_res):
 
 def _check_ws(whose, ws, count, w_dim):
     if ws.ndim != 3 or ws.shape[1] != count or ws.shape[2] != w_dim:
-        raise ValueError(f"{whose}: expected ws [N, {count}, {w_dim}], got {list(ws.shape)}")
+        raise ValueError(f"{whose}: expected ws [N, {count}, {w_dim}], found {list(ws.shape)}")
 
 
 def _check_resolution(img_resolution):
     if img_resolution < 4 or img_resolution & (img_resolution - 1):
-        raise ValueError(f"img_resolution: expected a power of two of at least 4, got {img_resolution}")
+        raise ValueError(f"img_resolution: expected a power of two of at least 4, found {img_resolution}")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ class SynthesisLayer(torch.nn.Module):
 
     def forward(self, x, w, noise_mode="random", fused_modconv=True, gain=1):
         if noise_mode not in ("random", "const", "none"):
-            raise ValueError(f"noise_mode: expected 'random', 'const' or 'none', got {noise_mode!r}")
+            raise ValueError(f"noise_mode: expected 'random', 'const' or 'none', found {noise_mode!r}")
         styles, noise = self.affine(w), self._noise(x, noise_mode)
         resample = {"up": self.up, "padding": self.padding, "flip_weight": self.up == 1}
         if not fused_modconv and _computes_fused(x):
@@ -376,7 +376,7 @@ class SynthesisBlock(torch.nn.Module):
     ):
         super().__init__()
         if architecture not in ("orig", "skip", "resnet"):
-            raise ValueError(f"architecture: expected 'orig', 'skip' or 'resnet', got {architecture!r}")
+            raise ValueError(f"architecture: expected 'orig', 'skip' or 'resnet', found {architecture!r}")
         _keep(
             self,
             in_channels=in_channels, w_dim=w_dim, resolution=resolution, img_channels=img_channels,
@@ -462,7 +462,7 @@ class SynthesisNetwork(torch.nn.Module):
             layer_channels = [table[res] for res in self.block_resolutions for _ in range(2)]
         if len(layer_channels) != 2 * len(self.block_resolutions):
             raise ValueError(f"layer_channels: expected {2 * len(self.block_resolutions)} widths for "
-                             f"{img_resolution}x{img_resolution} images, got {len(layer_channels)}")
+                             f"{img_resolution}x{img_resolution} images, found {len(layer_channels)}")
         fp16_from = _fp16_from(img_resolution, num_fp16_res)
         self.num_ws = 0
         previous = 0
@@ -537,9 +537,9 @@ class DiscriminatorBlock(torch.nn.Module):
     ):
         super().__init__()
         if in_channels not in (0, tmp_channels):
-            raise ValueError(f"in_channels: expected 0 or tmp_channels ({tmp_channels}), got {in_channels}")
+            raise ValueError(f"in_channels: expected 0 or tmp_channels ({tmp_channels}), found {in_channels}")
         if architecture not in ("orig", "skip", "resnet"):
-            raise ValueError(f"architecture: expected 'orig', 'skip' or 'resnet', got {architecture!r}")
+            raise ValueError(f"architecture: expected 'orig', 'skip' or 'resnet', found {architecture!r}")
         _keep(
             self,
             in_channels=in_channels, resolution=resolution, img_channels=img_channels,
@@ -672,7 +672,7 @@ class Discriminator(torch.nn.Module):
             layer_channels += [table[4], table[4]]
         if len(layer_channels) != 2 * len(self.block_resolutions) + 3:
             raise ValueError(f"layer_channels: expected {2 * len(self.block_resolutions) + 3} widths for "
-                             f"{img_resolution}x{img_resolution} images, got {len(layer_channels)}")
+                             f"{img_resolution}x{img_resolution} images, found {len(layer_channels)}")
         fp16_from = _fp16_from(img_resolution, num_fp16_res)
         common = {"img_channels": img_channels, "architecture": architecture, "conv_clamp": conv_clamp}
         tmp = layer_channels[0]

@@ -98,13 +98,13 @@ def discriminator_blocks(img_resolution, img_channels, streams, model="BigGAN", 
 def _resolutions(text):
     parts = str(text).split("_")
     if not all(part.isdigit() for part in parts):
-        raise ValueError(f"attention: expected resolutions joined by underscores, such as 32_64, or 0, got {text!r}")
+        raise ValueError(f"attention: expected resolutions joined by underscores, such as 32_64, or 0, found {text!r}")
     return {int(part) for part in parts}
 
 
 def _check_choice(name, value, known):
     if value not in known:
-        raise ValueError(f"{name}: expected one of {', '.join(map(str, known))}, got {value!r}")
+        raise ValueError(f"{name}: expected one of {', '.join(map(str, known))}, found {value!r}")
 
 
 def _streams(name, channels, multiplier, img_resolution, table):
@@ -113,7 +113,7 @@ def _streams(name, channels, multiplier, img_resolution, table):
         return [step * multiplier for step in table[img_resolution]]
     if len(channels) != len(table[img_resolution]):
         raise ValueError(f"{name}: expected {len(table[img_resolution])} widths for {img_resolution}x{img_resolution} "
-                         f"images, got {len(channels)}")
+                         f"images, found {len(channels)}")
     return list(channels)
 
 
@@ -125,7 +125,7 @@ def _options(arguments):
 def _check_labels(c, c_dim):
     if (c.ndim == 1 and not c.is_floating_point()) or (c.ndim == 2 and c.shape[1] == c_dim):
         return
-    raise ValueError(f"labels: expected integers [N] or one-hot rows [N, {c_dim}], got {c.dtype} {list(c.shape)}")
+    raise ValueError(f"labels: expected integers [N] or one-hot rows [N, {c_dim}], found {c.dtype} {list(c.shape)}")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ class SelfAttention(torch.nn.Module):
     def __init__(self, num_channels, spectral):
         super().__init__()
         if num_channels < 8:
-            raise ValueError(f"attention: expected at least 8 channels, got {num_channels}")
+            raise ValueError(f"attention: expected at least 8 channels, found {num_channels}")
         self.gamma = torch.nn.Parameter(torch.zeros([]))
         self.theta = Conv2d(num_channels, num_channels // 8, 1, spectral, bias=False)
         self.phi = Conv2d(num_channels, num_channels // 8, 1, spectral, bias=False)
@@ -435,7 +435,7 @@ class BigGANGenerator(torch.nn.Module):
         _check_choice("G_param", G_param, ("SN", "none"))
         _check_choice("G_init", G_init, _INITIALIZERS)
         if c_dim < 1:
-            raise ValueError(f"c_dim: BigGAN needs at least one class, got {c_dim}")
+            raise ValueError(f"c_dim: BigGAN needs at least one class, found {c_dim}")
         if model == "BigGANdeep" and not hier:
             raise ValueError("hier: BigGANdeep needs it")
         if hier and not G_shared:
@@ -449,7 +449,7 @@ class BigGANGenerator(torch.nn.Module):
         streams = _streams("G_channels", G_channels, G_ch, img_resolution, GENERATOR_STREAMS)
         num_pieces = len(streams) if hier and not self.deep else 1
         if dim_z < num_pieces:
-            raise ValueError(f"dim_z: expected at least {num_pieces}, one number for every piece, got {dim_z}")
+            raise ValueError(f"dim_z: expected at least {num_pieces}, one number for every piece, found {dim_z}")
         self.piece_dim = dim_z // num_pieces
         self.z_dim = self.piece_dim * num_pieces
         embedding_dim = (shared_dim or dim_z) if G_shared else 0
@@ -483,9 +483,10 @@ class BigGANGenerator(torch.nn.Module):
             noise_mode, force_fp32: without meaning here: there is no noise, and no half precision.
         """
         if truncation_cutoff is not None:
-            raise ValueError(f"truncation_cutoff: BigGAN scales all of z alike; expected None, got {truncation_cutoff}")
+            raise ValueError(f"truncation_cutoff: BigGAN scales all of z alike; expected None, "
+                             f"found {truncation_cutoff}")
         if z.ndim != 2 or z.shape[1] < self.z_dim:
-            raise ValueError(f"z: expected [N, {self.z_dim}], got {list(z.shape)}")
+            raise ValueError(f"z: expected [N, {self.z_dim}], found {list(z.shape)}")
         _check_labels(c, self.c_dim)
         z = z[:, : self.z_dim] if truncation_psi == 1 else z[:, : self.z_dim] * truncation_psi
         first, conditions = self.conditions(z, c)
@@ -600,7 +601,7 @@ class BigGANDiscriminator(torch.nn.Module):
         _check_choice("D_param", D_param, ("SN", "none"))
         _check_choice("D_init", D_init, _INITIALIZERS)
         if c_dim < 1:
-            raise ValueError(f"c_dim: BigGAN needs at least one class, got {c_dim}")
+            raise ValueError(f"c_dim: BigGAN needs at least one class, found {c_dim}")
         self.c_dim = c_dim
         self.img_resolution = img_resolution
         self.img_channels = img_channels
@@ -627,7 +628,7 @@ class BigGANDiscriminator(torch.nn.Module):
         """Scores, unbounded; force_fp32 is without meaning here: there is no half precision."""
         expected = [self.img_channels, self.img_resolution, self.img_resolution]
         if list(img.shape[1:]) != expected:
-            raise ValueError(f"img: expected [N, {', '.join(map(str, expected))}], got {list(img.shape)}")
+            raise ValueError(f"img: expected [N, {', '.join(map(str, expected))}], found {list(img.shape)}")
         _check_labels(c, self.c_dim)
         x = img if self.input_conv is None else self.input_conv(img)
         for stage in self.blocks:

@@ -100,7 +100,7 @@ def probe_data(opts: EasyDict) -> DataInfo:
     _check_labels(opts, dataset)
     size = _chosen(opts.subset, len(dataset))
     if not 1 <= size <= len(dataset):
-        raise OptionError("--subset", f"expected 1 to {len(dataset)} images, got {size}")
+        raise OptionError("--subset", f"expected 1 to {len(dataset)} images, found {size}")
     seed_of_subset = {"random_seed": opts.seed} if size < len(dataset) else {}
     training_set = Component("training.dataset.ImageFolderDataset", {
         "path": opts.data,

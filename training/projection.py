@@ -201,4 +201,4 @@ def _check(G: Any, target: torch.Tensor) -> None:
                               f"{type(G).__name__}")
     expected = [G.img_channels, G.img_resolution, G.img_resolution]
     if list(target.shape) != expected:
-        raise ProjectionError(f"target: expected an image of shape {expected}, got {list(target.shape)}")
+        raise ProjectionError(f"target: expected an image of shape {expected}, found {list(target.shape)}")

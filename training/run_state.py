@@ -116,6 +116,6 @@ def load_latest(run_dir: str | os.PathLike) -> dict[str, Any] | None:
         raise ResumeError(f"{run_dir}: none of the {len(found)} state files can be read; {_ADVICE}")
     snapshots = sorted(path.name for path in Path(run_dir).glob("network-snapshot-*.pkl"))
     if snapshots:  # a state is always saved before them
-        raise ResumeError(f"{run_dir}: the files in state/ are gone, but the run has got as far as {snapshots[-1]}, "
+        raise ResumeError(f"{run_dir}: the files in state/ are missing, but there is the snapshot {snapshots[-1]}, "
                           f"which starting over would replace; bring them back, or {_ADVICE}")
     return None

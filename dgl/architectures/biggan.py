@@ -115,7 +115,7 @@ class _Draft:
         def build(widths: Sequence[int]) -> Any:
             found = dict(zip(names, widths, strict=True))
             if self.fit(found) != found:
-                raise ValueError(f"expected widths that a BigGAN can have, such as {self.fit(found)}, got {found}")
+                raise ValueError(f"expected widths that a BigGAN can have, such as {self.fit(found)}, found {found}")
             options = {key: value for key, value in network.options.items() if key != f"{kind}_channels"}
             options |= width_options(kind, [found[stream] for stream in streams], network.img_resolution, _TABLES[kind])
             return type(network)(**options)

@@ -28,7 +28,7 @@ def check_options(dgl_weight: float, outdir: str) -> None:
         UserError: λ is not finite, or the folder cannot be written.
     """
     if not math.isfinite(dgl_weight):
-        raise UserError(f"--dgl-weight: expected a finite number of at least 0, got {dgl_weight}")
+        raise UserError(f"--dgl-weight: expected a finite number of at least 0, found {dgl_weight}")
     check_writable_dir(outdir, "--outdir")
 
 

@@ -242,7 +242,7 @@ def test_one_destination(teacher, tmp_path):
         result = run(teacher=teacher, width="1", **options)
         assert (result.exit_code, result.output) == (2, "Error: pass either --dest or --outdir\n")
     result = run(teacher=teacher, width="1", dest=tmp_path / "a.bin")
-    assert result.output == f"Error: --dest: expected a name ending in .pkl, got {tmp_path}/a.bin\n"
+    assert result.output == f"Error: --dest: expected a name ending in .pkl, found {tmp_path}/a.bin\n"
 
 
 def test_an_older_student_stays_if_a_new_one_fails(teacher, tmp_path):

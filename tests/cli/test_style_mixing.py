@@ -99,7 +99,7 @@ def test_noise_modes(tmp_path, network):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"styles": "2-6"}, "Error: --styles: this network has layers 0 to 5, got 6"),
+        ({"styles": "2-6"}, "Error: --styles: this network has layers 0 to 5, found 6"),
         ({"network": "/nowhere/net.pkl"}, "Error: /nowhere/net.pkl: "),
         ({"outdir": "/proc/nowhere"}, "Error: --outdir: cannot write to '/proc/nowhere'"),
     ],

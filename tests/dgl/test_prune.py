@@ -219,7 +219,7 @@ def test_widths_are_floored_exactly() -> None:
     assert widths.scaled(sets, Fraction("0.29")) == {"a": 148, "b": 29, "c": 1, "d": 1}
     assert widths.scaled(sets, Fraction("1/1000")) == {"a": 1, "b": 1, "c": 1, "d": 1}
     for width in (Fraction(0), Fraction(3, 2), Fraction(-1, 2)):
-        with pytest.raises(ValueError, match="expected a fraction above 0 and up to 1, got"):
+        with pytest.raises(ValueError, match="expected a fraction above 0 and up to 1, found"):
             widths.scaled(sets, width)
 
 
@@ -314,10 +314,10 @@ def test_choose_refuses_scores_that_are_not_finite(bad: float) -> None:
 def test_slice_tensor_with_repeated_and_extra_entries() -> None:
     tensor = torch.arange(2 * 8.0).reshape(2, 8)
     keep = {"a": torch.tensor([0, 2])}
-    got = prune.slice_tensor(tensor, Rule({1: Axis("a", repeat=2, extra=2)}), keep)
-    assert got.tolist() == [[0, 1, 4, 5, 6, 7], [8, 9, 12, 13, 14, 15]]
-    got = prune.slice_tensor(tensor, Rule({1: Axis("a", repeat=2, extra=2)}, fan_in_gain=True), keep)
-    assert torch.allclose(got, tensor[:, [0, 1, 4, 5, 6, 7]] * (6 / 8) ** 0.5)
+    result = prune.slice_tensor(tensor, Rule({1: Axis("a", repeat=2, extra=2)}), keep)
+    assert result.tolist() == [[0, 1, 4, 5, 6, 7], [8, 9, 12, 13, 14, 15]]
+    result = prune.slice_tensor(tensor, Rule({1: Axis("a", repeat=2, extra=2)}, fan_in_gain=True), keep)
+    assert torch.allclose(result, tensor[:, [0, 1, 4, 5, 6, 7]] * (6 / 8) ** 0.5)
 
 
 @pytest.mark.parametrize("kept", [[], [2, 1], [1, 1], [0, 16], [-1, 2]])
@@ -326,7 +326,7 @@ def test_slice_state_refuses_bad_keep_lists(kept: list[int]) -> None:
     plan = plan_of(G)
     keep = {name: torch.arange(size) for name, size in plan.sets.items()}
     keep["b8.conv0"] = torch.tensor(kept, dtype=torch.int64)
-    with pytest.raises(ValueError, match=r"^b8.conv0: expected ascending channels from 0 to 15, got \["):
+    with pytest.raises(ValueError, match=r"^b8.conv0: expected ascending channels from 0 to 15, found \["):
         prune.slice_state(G.state_dict(), plan, keep)
     del keep["b8.conv0"]
     with pytest.raises(ValueError, match=r"^no keep list for channel set b8.conv0$"):

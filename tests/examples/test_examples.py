@@ -88,8 +88,8 @@ def test_a_teacher_of_other_images_is_refused(
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--dgl-weight=nan", "--dgl-weight: expected a finite number of at least 0, got nan"),
-        ("--dgl-weight=inf", "--dgl-weight: expected a finite number of at least 0, got inf"),
+        ("--dgl-weight=nan", "--dgl-weight: expected a finite number of at least 0, found nan"),
+        ("--dgl-weight=inf", "--dgl-weight: expected a finite number of at least 0, found inf"),
         ("--outdir={tmp}/file/in", "--outdir: cannot write to '{tmp}/file/in': {tmp}/file is not a folder"),
     ],
 )

@@ -11,7 +11,7 @@ from torch_utils import distributed, misc, training_stats
 
 
 def healthy(folder):
-    """What works, in one job, since starting one takes longest; stores what this rank got."""
+    """What works, in one job, since starting one takes longest; stores what this rank received."""
     distributed.init()
     found = {"collectives": collectives(), "gradients": mean_gradients(), "statistics": statistics()}
     misc.check_ddp_consistency(differing_net(), ignore_regex=r".*\.running_mean")

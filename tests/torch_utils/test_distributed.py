@@ -21,7 +21,7 @@ def run(job, *args, timeout_sec=_TIMEOUT_SEC):
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory):
-    """What each rank got in the job in which everything works."""
+    """What each rank received in the job in which everything works."""
     folder = tmp_path_factory.mktemp("healthy")
     run(rank_jobs.healthy, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]

@@ -154,10 +154,10 @@ def test_the_state_is_plain(tmp_path):
 
 @pytest.mark.parametrize("kwargs", [{"max_p": 0}, {"ada_kimg": 0}, {"interval": 0}, {"batch_size": 0}])
 def test_values_that_make_no_sense(kwargs):
-    with pytest.raises(ValueError, match="must be positive, got"):
+    with pytest.raises(ValueError, match="must be positive, found"):
         controller(**kwargs)
 
 
 def test_a_target_outside_its_range():
-    with pytest.raises(ValueError, match=r"expected a target in \[0, 1\], got 1.5"):
+    with pytest.raises(ValueError, match=r"expected a target in \[0, 1\], found 1.5"):
         controller(target=1.5)

@@ -42,8 +42,8 @@ def test_reference_images(key):
     name, percentile = key.split("/")
     want = golden("augment")[key]
     images = torch.as_tensor(golden("augment")["images"])[:, : want.shape[1]]
-    got = pipe_for(name.removeprefix("gray_"))(images, debug_percentile=float(percentile)).numpy()
-    assert np.abs(got - want).max() <= STD_TOLERANCE * want.std()
+    result = pipe_for(name.removeprefix("gray_"))(images, debug_percentile=float(percentile)).numpy()
+    assert np.abs(result - want).max() <= STD_TOLERANCE * want.std()
 
 
 @pytest.mark.parametrize(
@@ -83,20 +83,20 @@ def test_reference_images(key):
 )
 def test_printed_reference_figures(name, percentile, kwargs, mean, std, first, second):
     images = waves()
-    got = pipe_for(name, **kwargs)(images, debug_percentile=percentile)
+    result = pipe_for(name, **kwargs)(images, debug_percentile=percentile)
     first = images[0, 0, 0, :3].tolist() if first is None else first
-    assert_figures(got, mean, std, first, second)
+    assert_figures(result, mean, std, first, second)
 
 
 def test_random_draws_come_in_the_reference_order():
     torch.manual_seed(5)
-    got = pipe_for("bgcfnc", p=0.7)(waves())
-    assert_figures(got, 0.013520, 0.722997, [-0.464393, -0.460117, -0.366494], [-0.275940, -1.019992, -1.566883])
+    result = pipe_for("bgcfnc", p=0.7)(waves())
+    assert_figures(result, 0.013520, 0.722997, [-0.464393, -0.460117, -0.366494], [-0.275940, -1.019992, -1.566883])
 
 
-def assert_figures(got: torch.Tensor, mean: float, std: float, first: list[float], second: list[float]) -> None:
-    values = [got.mean().item(), got.std(unbiased=False).item(), *got[0, 0, 0, :3].tolist()]
-    values += got[1, 2, 20, 10:13].tolist()
+def assert_figures(result: torch.Tensor, mean: float, std: float, first: list[float], second: list[float]) -> None:
+    values = [result.mean().item(), result.std(unbiased=False).item(), *result[0, 0, 0, :3].tolist()]
+    values += result[1, 2, 20, 10:13].tolist()
     assert values == pytest.approx([mean, std, *first, *second], abs=STD_TOLERANCE * std)
 
 
@@ -106,15 +106,15 @@ def test_noise_is_a_half_normal_amplitude_times_white_noise():
     torch.randn([2, 1]), torch.rand([2, 1])
     white = torch.randn(images.shape)
     torch.manual_seed(1)
-    got = pipe_for("noise", noise_std=0.3)(images, debug_percentile=q)
+    result = pipe_for("noise", noise_std=0.3)(images, debug_percentile=q)
     amplitude = 0.3 * torch.erfinv(torch.tensor(q)).item()
-    assert torch.allclose(got, images + amplitude * white, atol=1e-6)
+    assert torch.allclose(result, images + amplitude * white, atol=1e-6)
 
 
 def test_noise_amplitudes_have_the_standard_deviation_asked_for():
     torch.manual_seed(0)
-    got = pipe_for("noise")(torch.zeros([4000, 1, 8, 8]))
-    amplitudes = got.square().mean(dim=[1, 2, 3])  # expectation: std², over the half-normal distribution
+    result = pipe_for("noise")(torch.zeros([4000, 1, 8, 8]))
+    amplitudes = result.square().mean(dim=[1, 2, 3])  # expectation: std², over the half-normal distribution
     assert amplitudes.mean().sqrt().item() == pytest.approx(0.1, rel=0.03)
 
 
@@ -164,26 +164,26 @@ def test_filtering_by_matrix_is_filtering_the_mirrored_image(size):
 @pytest.mark.parametrize("preset", AUGPIPE_PRESETS)
 def test_nothing_happens_at_probability_zero(preset):
     images = waves()
-    got = pipe_for(preset, p=0)(images)
-    assert torch.allclose(got, images, atol=1e-6)
+    result = pipe_for(preset, p=0)(images)
+    assert torch.allclose(result, images, atol=1e-6)
 
 
 @pytest.mark.parametrize("preset", AUGPIPE_PRESETS)
 def test_something_happens_at_probability_one(preset):
     torch.manual_seed(0)
     images = waves()[:1].repeat(4, 1, 1, 1)
-    got = pipe_for(preset)(images)
-    assert got.shape == images.shape
-    assert got.isfinite().all()
-    assert len({tuple(image.flatten().tolist()) for image in got}) > 1  # images are treated on their own
+    result = pipe_for(preset)(images)
+    assert result.shape == images.shape
+    assert result.isfinite().all()
+    assert len({tuple(image.flatten().tolist()) for image in result}) > 1  # images are treated on their own
 
 
 @pytest.mark.parametrize(("p", "multiplier"), [(0.3, 1), (0.6, 0.5)])
 def test_gates_open_with_probability_multiplier_times_p(p, multiplier):
     torch.manual_seed(0)
     images = torch.zeros([3000, 1, 4, 4])
-    got = pipe_for("brightness", p=p, brightness=multiplier)(images)
-    share = (got[:, 0, 0, 0] != 0).float().mean().item()
+    result = pipe_for("brightness", p=p, brightness=multiplier)(images)
+    share = (result[:, 0, 0, 0] != 0).float().mean().item()
     assert share == pytest.approx(p * multiplier, abs=0.03)
 
 
@@ -233,30 +233,30 @@ def test_presets():
 )
 def test_any_size_of_grey_and_colour_images(shape):
     torch.manual_seed(0)
-    got = pipe_for("bgcfnc")(torch.randn(shape))
-    assert got.shape == shape
-    assert got.isfinite().all()
+    result = pipe_for("bgcfnc")(torch.randn(shape))
+    assert result.shape == shape
+    assert result.isfinite().all()
 
 
 def test_grey_images_get_the_mean_of_the_colour_map():
     grey = waves()[:, :1]
     names = {"brightness": 1, "contrast": 1, "lumaflip": 1}
     coloured = AugmentPipe(**names)(grey.repeat(1, 3, 1, 1), debug_percentile=0.8)
-    got = AugmentPipe(**names, hue=1, saturation=1)(grey, debug_percentile=0.8)
-    assert torch.allclose(got, coloured.mean(dim=1, keepdim=True), atol=1e-6)
+    result = AugmentPipe(**names, hue=1, saturation=1)(grey, debug_percentile=0.8)
+    assert torch.allclose(result, coloured.mean(dim=1, keepdim=True), atol=1e-6)
 
 
 def test_whole_pixel_shifts_move_the_mirrored_image():
     images = waves()
     mirrored = torch.nn.functional.pad(images, [2, 0, 2, 0], mode="reflect")
-    got = pipe_for("xint")(images, debug_percentile=0.8)  # round(0.6 * 0.125 * 32) = 2 pixels right and down
-    assert torch.allclose(got, mirrored[:, :, :-2, :-2], atol=1e-5)
+    result = pipe_for("xint")(images, debug_percentile=0.8)  # round(0.6 * 0.125 * 32) = 2 pixels right and down
+    assert torch.allclose(result, mirrored[:, :, :-2, :-2], atol=1e-5)
 
 
 def test_wrong_shapes_are_refused():
-    with pytest.raises(ValueError, match=r"expected images \[N, C, H, W\], got shape \(3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"expected images \[N, C, H, W\], found shape \(3, 8, 8\)"):
         AugmentPipe()(torch.zeros([3, 8, 8]))
-    with pytest.raises(ValueError, match="images of 1 or 3 channels, got 4"):
+    with pytest.raises(ValueError, match="images of 1 or 3 channels, found 4"):
         pipe_for("color")(torch.zeros([1, 4, 8, 8]))
     assert pipe_for("blit")(torch.zeros([1, 4, 8, 8])).shape == (1, 4, 8, 8)
 

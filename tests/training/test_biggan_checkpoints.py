@@ -442,7 +442,7 @@ def test_our_own_pickle_with_options_that_make_no_network(nets: dict[str, Any]) 
     broken = copy.deepcopy(nets)
     broken["G"].options["img_resolution"] = 48
     stream = io.BytesIO(pickle.dumps(pickles.snapshot_data({**broken, "augment_pipe": None}, None), protocol=4))
-    with pytest.raises(CheckpointError, match=r"G: .*img_resolution: expected one of 32, .*, got 48"):
+    with pytest.raises(CheckpointError, match=r"G: .*img_resolution: expected one of 32, .*, found 48"):
         pickles.load_networks(stream)
     stream = io.BytesIO(pickle.dumps(pickles.snapshot_data({**nets, "augment_pipe": None}, None), protocol=4))
     with pytest.raises(CheckpointError, match="a BigGANGenerator has no half precision"):

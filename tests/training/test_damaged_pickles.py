@@ -193,7 +193,7 @@ HUGE = 10**12
         ("G", "synthesis.b8", {"_modules": lambda m: {**m, "conv0": m["conv1"]}}, "is also another part of the"),
         ("D", "", {"img_resolution": 4}, "unknown here|tensors do not match|has shape"),
         ("D", "", {"c_dim": 0}, "tensors do not match"),
-        ("D", "b4", {"architecture": "round"}, "architecture: expected 'orig', 'skip' or 'resnet', got 'round'"),
+        ("D", "b4", {"architecture": "round"}, "architecture: expected 'orig', 'skip' or 'resnet', found 'round'"),
         ("D", "b4", {"cmap_dim": HUGE}, "needs far more weights"),
         ("D", "b4.mbstd", {"num_channels": HUGE}, "needs far more weights"),
         ("D", "b4.mbstd", {"group_size": "x"}, "group_size should be int or None"),

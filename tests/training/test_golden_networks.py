@@ -24,14 +24,14 @@ def load(name: str) -> dict:
         return pickles.load_networks(f)
 
 
-def assert_image(got: torch.Tensor, reference: np.ndarray) -> None:
-    assert got.shape == reference.shape
-    assert np.abs(got.numpy() - reference).max() <= IMAGE_TOLERANCE * reference.std()
+def assert_image(result: torch.Tensor, reference: np.ndarray) -> None:
+    assert result.shape == reference.shape
+    assert np.abs(result.numpy() - reference).max() <= IMAGE_TOLERANCE * reference.std()
 
 
-def assert_logits(got: torch.Tensor, reference: np.ndarray) -> None:
-    assert got.shape == reference.shape
-    assert np.abs(got.numpy() - reference).max() <= LOGIT_TOLERANCE * np.abs(reference).max()
+def assert_logits(result: torch.Tensor, reference: np.ndarray) -> None:
+    assert result.shape == reference.shape
+    assert np.abs(result.numpy() - reference).max() <= LOGIT_TOLERANCE * np.abs(reference).max()
 
 
 @pytest.mark.parametrize("name", SG2ADA)
@@ -79,10 +79,10 @@ def test_gradients_of_the_four_phases(name: str, monkeypatch: pytest.MonkeyPatch
                 assert "noise_strength" in key
                 continue
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            got = torch.stack([gradient.sum(), gradient.abs().sum(), gradient.norm()]).double().numpy()
+            result = torch.stack([gradient.sum(), gradient.abs().sum(), gradient.norm()]).double().numpy()
             scale = max(abs(ref[key][1]), 1e-12)  # of the sum of absolute values, which bounds the sum
-            assert abs(got[0] - ref[key][0]) <= GRADIENT_TOLERANCE * scale, key
-            assert np.all(np.abs(got[1:] - ref[key][1:]) <= GRADIENT_TOLERANCE * np.abs(ref[key][1:]) + 1e-12), key
+            assert abs(result[0] - ref[key][0]) <= GRADIENT_TOLERANCE * scale, key
+            assert np.all(np.abs(result[1:] - ref[key][1:]) <= GRADIENT_TOLERANCE * np.abs(ref[key][1:]) + 1e-12), key
         assert_image(G.mapping.w_avg, ref[f"after/{phase}/w_avg"])
         assert float(loss.pl_mean) == pytest.approx(float(ref[f"after/{phase}/pl_mean"]), rel=1e-5)
 

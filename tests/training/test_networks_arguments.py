@@ -13,22 +13,22 @@ SYNTHESIS = {"w_dim": 16, "img_resolution": 16, "img_channels": 1, "channel_base
 @pytest.mark.parametrize("shape", [[2, 3, 16], [2, 6, 15], [6, 16]])
 def test_synthesis_names_the_shape_that_it_expects(shape: list[int]) -> None:
     G = tiny.tiny_generator()
-    with pytest.raises(ValueError, match=r"synthesis: expected ws \[N, \d, 16\], got \[\d"):
+    with pytest.raises(ValueError, match=r"synthesis: expected ws \[N, \d, 16\], found \[\d"):
         G.synthesis(torch.zeros(shape))
-    with pytest.raises(ValueError, match=r"synthesis block b4: expected ws \[N, 2, 16\], got \[\d"):
+    with pytest.raises(ValueError, match=r"synthesis block b4: expected ws \[N, 2, 16\], found \[\d"):
         G.synthesis.b4(None, None, torch.zeros(shape))
 
 
 def test_noise_mode() -> None:
     G = tiny.tiny_generator()
-    with pytest.raises(ValueError, match="noise_mode: expected 'random', 'const' or 'none', got 'fixed'"):
+    with pytest.raises(ValueError, match="noise_mode: expected 'random', 'const' or 'none', found 'fixed'"):
         G.synthesis(torch.zeros([1, G.num_ws, 16]), noise_mode="fixed")
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"img_resolution": 24}, "img_resolution: expected a power of two of at least 4, got 24"),
-    ({"architecture": "dense"}, "architecture: expected 'orig', 'skip' or 'resnet', got 'dense'"),
-    ({"layer_channels": [8] * 5}, "layer_channels: expected 6 widths for 16x16 images, got 5"),
+    ({"img_resolution": 24}, "img_resolution: expected a power of two of at least 4, found 24"),
+    ({"architecture": "dense"}, "architecture: expected 'orig', 'skip' or 'resnet', found 'dense'"),
+    ({"layer_channels": [8] * 5}, "layer_channels: expected 6 widths for 16x16 images, found 5"),
 ])
 def test_arguments_of_a_synthesis_network(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -36,9 +36,9 @@ def test_arguments_of_a_synthesis_network(changes: dict[str, Any], message: str)
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"img_resolution": 24}, "img_resolution: expected a power of two of at least 4, got 24"),
-    ({"architecture": "dense"}, "architecture: expected 'orig', 'skip' or 'resnet', got 'dense'"),
-    ({"layer_channels": [8] * 5}, "layer_channels: expected 7 widths for 16x16 images, got 5"),
+    ({"img_resolution": 24}, "img_resolution: expected a power of two of at least 4, found 24"),
+    ({"architecture": "dense"}, "architecture: expected 'orig', 'skip' or 'resnet', found 'dense'"),
+    ({"layer_channels": [8] * 5}, "layer_channels: expected 7 widths for 16x16 images, found 5"),
 ])
 def test_arguments_of_a_discriminator(changes: dict[str, Any], message: str) -> None:
     arguments = {name: value for name, value in SYNTHESIS.items() if name != "w_dim"}

@@ -204,23 +204,23 @@ def test_the_multiplier_is_one_way_to_give_widths() -> None:
 
 
 @pytest.mark.parametrize(("cls", "options", "message"), [
-    (Generator, {"img_resolution": 48}, "img_resolution: expected one of 32, 64, 128, 256, 512, got 48"),
-    (Discriminator, {"img_resolution": 512}, "img_resolution: expected one of 32, 64, 128, 256, got 512"),
-    (Generator, {"model": "StyleGAN"}, "model: expected one of BigGAN, BigGANdeep, got 'StyleGAN'"),
+    (Generator, {"img_resolution": 48}, "img_resolution: expected one of 32, 64, 128, 256, 512, found 48"),
+    (Discriminator, {"img_resolution": 512}, "img_resolution: expected one of 32, 64, 128, 256, found 512"),
+    (Generator, {"model": "StyleGAN"}, "model: expected one of BigGAN, BigGANdeep, found 'StyleGAN'"),
     (Discriminator, {"model": "StyleGAN"}, "model: expected one of BigGAN, BigGANdeep"),
     (Generator, {"G_param": "WN"}, "G_param: expected one of SN, none"),
     (Discriminator, {"D_param": "WN"}, "D_param: expected one of SN, none"),
-    (Generator, {"G_init": "zeros"}, "G_init: expected one of ortho, N02, xavier, glorot, got 'zeros'"),
+    (Generator, {"G_init": "zeros"}, "G_init: expected one of ortho, N02, xavier, glorot, found 'zeros'"),
     (Discriminator, {"D_init": "zeros"}, "D_init: expected one of"),
-    (Generator, {"c_dim": 0}, "c_dim: BigGAN needs at least one class, got 0"),
+    (Generator, {"c_dim": 0}, "c_dim: BigGAN needs at least one class, found 0"),
     (Discriminator, {"c_dim": 0}, "c_dim: BigGAN needs at least one class"),
     (Generator, {"model": "BigGANdeep", "G_shared": True}, "hier: BigGANdeep needs it"),
     (Generator, {"hier": True}, "G_shared: needed where hier is"),
     (Generator, {"hier": True, "G_shared": True, "dim_z": 3}, "dim_z: expected at least 4, one number for every piece"),
-    (Generator, {"G_attn": "64,32"}, "attention: expected resolutions joined by underscores, .* got '64,32'"),
-    (Generator, {"G_channels": [8, 8]}, "G_channels: expected 4 widths for 32x32 images, got 2"),
-    (Discriminator, {"D_channels": [8, 8]}, "D_channels: expected 4 widths for 32x32 images, got 2"),
-    (Generator, {"G_attn": "16", "G_ch": 1}, "attention: expected at least 8 channels, got 4"),
+    (Generator, {"G_attn": "64,32"}, "attention: expected resolutions joined by underscores, .* found '64,32'"),
+    (Generator, {"G_channels": [8, 8]}, "G_channels: expected 4 widths for 32x32 images, found 2"),
+    (Discriminator, {"D_channels": [8, 8]}, "D_channels: expected 4 widths for 32x32 images, found 2"),
+    (Generator, {"G_attn": "16", "G_ch": 1}, "attention: expected at least 8 channels, found 4"),
     (Discriminator, {"model": "BigGANdeep", "D_channels": [4, 4, 4, 3]}, r"blocks\.2\.0: too narrow for BigGANdeep"),
 ])
 def test_impossible_networks(cls: Any, options: dict[str, Any], message: str) -> None:
@@ -268,15 +268,15 @@ def test_wrong_arguments_are_named(tiny: tuple[Any, Any]) -> None:
     G, D = tiny
     z, labels = latents_and_labels(G)
     img = torch.zeros([3, 3, 32, 32], dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"z: expected \[N, 8\], got \[3, 7\]"):
+    with pytest.raises(ValueError, match=r"z: expected \[N, 8\], found \[3, 7\]"):
         G(z[:, :7], labels)
-    with pytest.raises(ValueError, match="truncation_cutoff: BigGAN scales all of z alike; expected None, got 2"):
+    with pytest.raises(ValueError, match="truncation_cutoff: BigGAN scales all of z alike; expected None, found 2"):
         G(z, labels, truncation_cutoff=2)
-    with pytest.raises(ValueError, match=r"img: expected \[N, 3, 32, 32\], got \[3, 3, 32, 16\]"):
+    with pytest.raises(ValueError, match=r"img: expected \[N, 3, 32, 32\], found \[3, 3, 32, 16\]"):
         D(img[..., :16], labels)
     for wrong, found in ((labels[:, None], r"torch.int64 \[3, 1\]"), (labels.double(), r"torch.float64 \[3\]"),
                          (torch.zeros([3, 4]), r"torch.float32 \[3, 4\]")):
-        message = rf"labels: expected integers \[N\] or one-hot rows \[N, 3\], got {found}"
+        message = rf"labels: expected integers \[N\] or one-hot rows \[N, 3\], found {found}"
         with pytest.raises(ValueError, match=message):
             G(z, wrong)
         with pytest.raises(ValueError, match=message):

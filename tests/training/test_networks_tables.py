@@ -65,10 +65,10 @@ def discriminator(architecture: str, c_dim: int, group: int | None, conv_clamp: 
     return filled(D, {"mapping.fc": 10})
 
 
-def assert_near(got: torch.Tensor, expected: list[float], tolerance: float = TABLE_TOLERANCE) -> None:
+def assert_near(result: torch.Tensor, expected: list[float], tolerance: float = TABLE_TOLERANCE) -> None:
     reference = torch.tensor(expected, dtype=torch.float64)
-    assert got.shape == reference.shape
-    assert (got.double() - reference).abs().max() <= tolerance * max(1, float(reference.abs().max()))
+    assert result.shape == reference.shape
+    assert (result.double() - reference).abs().max() <= tolerance * max(1, float(reference.abs().max()))
 
 
 LATENTS = fill(2000, (2, 16))

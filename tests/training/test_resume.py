@@ -290,7 +290,7 @@ def test_a_run_that_lost_its_states_is_not_overwritten(two_states: tuple[Path, d
         path.unlink()
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     newest = max(path.name for path in before if path.suffix == ".pkl")
-    with pytest.raises(UserError, match=rf"run: the files in state/ are gone, but the run has got as far as {newest}"):
+    with pytest.raises(UserError, match=rf"run: the files in state/ are missing, but there is the snapshot {newest}"):
         tiny_runs.run(folder, config, resume_state=True)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 

@@ -450,7 +450,7 @@ def test_generators_that_cannot_be_converted(change: Any, match: str) -> None:
         ({"resolution": 2**60}, "kwarg 'resolution' of G: expected a power of two"),
         ({"resolution": "x"}, "found 'x'"),
         ({"resolution": 32}, r"'synthesis/32x32/Conv0_up/weight'"),
-        ({"architecture": "round"}, "architecture: expected 'orig', 'skip' or 'resnet', got 'round'"),
+        ({"architecture": "round"}, "architecture: expected 'orig', 'skip' or 'resnet', found 'round'"),
         ({"architecture": ["skip"]}, r"kwarg 'architecture' of G: expected a number, a name or None, found \['skip'\]"),
         ({"nonlinearity": "sine"}, "the file's values make no network .KeyError: 'sine'"),
         ({"fmap_base": None}, "the file's values make no network .TypeError"),

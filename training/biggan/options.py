@@ -82,7 +82,7 @@ def network_config(opts: EasyDict, preset: BigGANPreset, data: DataInfo) -> Netw
     ch = preset.ch if opts.ch is None else opts.ch
     attn = preset.attn if opts.attn is None else opts.attn
     if not all(part.isdigit() for part in attn.split("_")):
-        raise OptionError("--attn", f"expected resolutions joined by underscores, such as 32_64, or 0, got {attn!r}")
+        raise OptionError("--attn", f"expected resolutions joined by underscores, such as 32_64, or 0, found {attn!r}")
     if opts.attn is not None:
         _check_attention(attn, data.resolution)
     z_dim = preset.z_dim if opts.z_dim is None else opts.z_dim
