@@ -10,6 +10,7 @@ torch's dispatcher, so that programs can be captured, elsewhere by an autograd.F
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -86,8 +87,8 @@ def register(op: Op) -> Op:
 
 def operations() -> dict[str, Op]:
     """All operations by name."""
-    from . import bias_act, epilogue, upfirdn2d  # noqa: F401 (they register theirs)
-
+    for module in ("bias_act", "epilogue", "upfirdn2d"):  # they register theirs
+        importlib.import_module(f"{__package__}.{module}")
     return dict(sorted(_operations.items()))
 
 
