@@ -223,7 +223,7 @@ def _section(cls: Any, remaining: dict[str, Any]) -> Any:
 def _checked(key: str, value: Any, hint: Any, field: dataclasses.Field) -> Any:
     """A value of the file as the field's type, which is checked."""
     options = get_args(hint) if get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    if Component in options and value is not None:
+    if Component in options and not (value is None and type(None) in options):
         return _component(key, value, field)
     for option in options:
         origin = get_origin(option) or option
@@ -235,7 +235,8 @@ def _checked(key: str, value: Any, hint: Any, field: dataclasses.Field) -> Any:
             return value
         if origin in (int, bool, str, type(None)) and type(value) is origin:
             return value
-    expected = " or ".join("null" if o is type(None) else getattr(o, "__name__", str(o)) for o in options)
+    names = {type(None): "null", tuple: "a list of texts", Mapping: "a dictionary"}
+    expected = " or ".join(names.get(get_origin(o) or o, getattr(o, "__name__", str(o))) for o in options)
     raise UserError(f"{key}: expected {expected}, found {value!r:.80}")
 
 

@@ -102,7 +102,6 @@ def test_a_start_from_weights_has_an_average_at_once(files: dict[str, str]) -> N
     ("data", ["--metrics=ppl2_wend"], "--metrics: ppl2_wend measures paths of a mapping network, which a BigGAN"),
     ("data", ["--cfg=auto", "--ch=2"], "--ch: can only be given together with --cfg=biggan"),
     ("data", ["--batch=5", "--gpus=2"], "--batch: 5 is not a multiple of --gpus 2"),
-    ("data", ["--width=0.5"], "--width: can only be given together with --cfg=dgl or --cfg=dgl-biggan"),
 ])
 def test_errors_name_the_flag(files: dict[str, str], data: str, args: list[str], message: str) -> None:
     result = dry_run(files[data], "--cfg=biggan", *args)
@@ -158,43 +157,32 @@ def test_nothing_is_transferred_from_another_kind_of_network(files: dict[str, st
 # Runs.
 
 
-def configuration(name: str, files: dict[str, str]) -> dict[str, Any]:
-    if name == "plain":
-        return tiny_runs.options(files["data"], *SMALL, **SHORT)
-    teacher = ["--cfg=dgl-biggan", f"--teacher={files['teacher']}", "--batch=4", "--d-steps=1", "--workers=0"]
-    if name == "sliced":
-        return tiny_runs.options(files["data"], *teacher, "--width=0.5", "--score=first", **SHORT)
-    assert name == "two-stages"
-    scratch = ["--width=0.5", "--init=scratch", "--teacher-update"]
-    config = tiny_runs.options(files["data"], *teacher, *scratch, **SHORT)
-    config["loss_kwargs"].update(stage1_kimg=0.02, teacher_reg_interval=3)
-    return config
-
-
-NAMES = ("plain", "sliced", "two-stages")
+def configuration(files: dict[str, str]) -> dict[str, Any]:
+    return tiny_runs.options(files["data"], *SMALL, **SHORT)
 
 
 @pytest.fixture(scope="module")
-def unbroken(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("unbroken")
-    return {name: tiny_runs.run(folder / name, configuration(name, files)) for name in NAMES}
+def unbroken(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_runs.run(tmp_path_factory.mktemp("unbroken") / "run", configuration(files))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_an_interrupted_run_ends_in_the_same_bits(name: str, files: dict[str, str], unbroken: dict[str, Path],
-                                                  tmp_path: Path) -> None:
-    config = configuration(name, files)
-    broken = tiny_runs.run(tmp_path / "broken", config, total_kimg=0.024)
-    tiny_runs.run(broken, config, resume_state=True)
-    states = [tiny_runs.last_state(folder) for folder in (broken, unbroken[name])]
+def check_resumed(config: dict[str, Any], unbroken: Path, folder: Path) -> None:
+    """A run that is resumed in the middle ends in the bits of an unbroken one."""
+    tiny_runs.run(folder, config, total_kimg=0.024)
+    tiny_runs.run(folder, config, resume_state=True)
+    states = [tiny_runs.last_state(run_dir) for run_dir in (folder, unbroken)]
     for state in states:  # ticks end elsewhere
         for key in ("stats", "collector", "cur_tick", "tick_start_nimg"):
             state.pop(key)
     assert tiny_runs.differences(*states) == []
 
 
-def test_what_a_run_leaves(unbroken: dict[str, Path]) -> None:
-    folder = unbroken["plain"]
+def test_an_interrupted_run_ends_in_the_same_bits(files: dict[str, str], unbroken: Path, tmp_path: Path) -> None:
+    check_resumed(configuration(files), unbroken, tmp_path / "broken")
+
+
+def test_what_a_run_leaves(unbroken: Path) -> None:
+    folder = unbroken
     assert {"reals.png", "fakes_init.png", "fakes000000.png", "stats.jsonl", "network-snapshot-000000.pkl"} <= {
         path.name for path in folder.iterdir()}
     last = tiny_runs.records(folder)[-1]
@@ -218,23 +206,10 @@ def test_steps_of_the_discriminator_use_images_of_their_own(files: dict[str, str
         seen.append((phase_name(network, part), hash(step.real_img.numpy().tobytes())))
 
     monkeypatch.setattr(HingeLoss, "accumulate_gradients", note)
-    config = configuration("plain", files)
+    config = configuration(files)
     tiny_runs.run(tmp_path / "run", config, total_kimg=0.008, image_snapshot_ticks=None, network_snapshot_ticks=None)
     assert [phase for phase, _ in seen] == ["Gboth", "Dboth", "Dboth"]
     assert len({images for phase, images in seen if phase == "Dboth"}) == 2
-
-
-def test_guidance_is_in_force_when_it_should(unbroken: dict[str, Path]) -> None:
-    records = tiny_runs.records(unbroken["two-stages"])
-    assert "Loss/G/dgl" not in records[0]
-    assert records[-1]["Loss/G/dgl"]["num"] > 0
-    assert records[-1]["Loss/teacher/weight"]["mean"] == pytest.approx(0.1)
-    assert records[-1]["Loss/teacher/D/loss"]["num"] > 0, "the updated teacher trains on"
-    seen = {record["Loss/teacher/scores/real"]["mean"] for record in tiny_runs.records(unbroken["sliced"])}
-    assert len(seen) == 1, "a frozen teacher looks at the real images of one pass in sixteen, of five here"
-    assert tiny_runs.last_state(unbroken["two-stages"])["stage"] == 1
-    student = open_networks(str(unbroken["sliced"] / "network-snapshot-000000.pkl"))
-    assert (student["G_ema"].options["G_ch"], student["D"].options["D_ch"]) == (2, 4)
 
 
 def test_averages_of_buffers() -> None:
@@ -250,7 +225,7 @@ def test_averages_of_buffers() -> None:
 
 
 def test_the_average_is_a_copy_until_it_starts(files: dict[str, str], tmp_path: Path) -> None:
-    config = configuration("plain", files)
+    config = configuration(files)
     tiny_runs.run(tmp_path / "copy", config, total_kimg=0.016, ema_start_kimg=1)
     networks = tiny_runs.last_state(tmp_path / "copy")["networks"]
     assert tiny_runs.differences(networks["G"], networks["G_ema"]) == []
@@ -260,7 +235,7 @@ def test_the_average_is_a_copy_until_it_starts(files: dict[str, str], tmp_path: 
     assert {"weight", "stored_mean", "stored_var", "u0"} <= set(different)
 
 
-# Teachers, and other tools.
+# Other tools.
 
 
 def test_tools_say_what_they_cannot_do_with_a_biggan(files: dict[str, str], tmp_path: Path) -> None:
@@ -271,59 +246,3 @@ def test_tools_say_what_they_cannot_do_with_a_biggan(files: dict[str, str], tmp_
     result = CliRunner().invoke(projector.main, [*flags, "--save-video=false"])
     assert result.exit_code == 1
     assert "holds a BigGANGenerator, which has no latent space w to project into" in result.output
-
-
-def test_a_generator_alone_has_a_cost_and_a_folder_gives_slices_its_name(files: dict[str, str], tmp_path: Path) -> None:
-    import prune_init
-    from dgl import cost
-
-    nets = open_networks(files["teacher"])
-    biggan_checkpoints.save_checkpoint(tmp_path / "138k", {name: nets[name] for name in ("G_ema", "D")})
-    result = CliRunner().invoke(cost.main, [str(tmp_path / "138k" / "G_ema.pth"), "--no-latency"])
-    assert result.exit_code == 0, result.output
-    assert f"{sum(p.numel() for p in nets['G_ema'].parameters()):,}" in result.output
-    flags = [f"--teacher={tmp_path / '138k'}/", "--width=0.5", f"--outdir={tmp_path}", "--device=cpu", "--no-latency"]
-    assert CliRunner().invoke(prune_init.main, flags).exit_code == 0
-    assert (tmp_path / "138k-width1of2-l1.pkl").is_file()
-
-
-def test_a_folder_of_public_files_is_a_teacher(files: dict[str, str], tmp_path: Path) -> None:
-    nets = open_networks(files["teacher"])
-    biggan_checkpoints.save_checkpoint(tmp_path / "138k", {name: nets[name] for name in ("G_ema", "D")})
-    args = ["--cfg=dgl-biggan", f"--teacher={tmp_path / '138k'}", "--width=0.5"]
-    c = resolved(files["data"], *args)
-    assert c["loss_kwargs"]["class_name"] == "dgl.loss.DGLHingeLoss"
-    assert (c["loss_kwargs"]["dgl_weight"], c["loss_kwargs"]["stage1_kimg"], c.get("ema_start_kimg", 0)) == (0.1, 0, 0)
-    assert (c["G_kwargs"]["G_ch"], c["D_kwargs"]["D_ch"], c["init_kwargs"]["d_init"]) == (2, 4, "teacher")
-    assert len(c["loss_kwargs"]["teachers"][0]["sha256"]) == 64
-    biggan_checkpoints.save_checkpoint(tmp_path / "138k", {name: nets[name] for name in ("G_ema", "D")}, suffix="best0")
-    named = resolved(files["data"], "--cfg=dgl-biggan", f"--teacher={tmp_path / '138k'}:best0", "--width=0.5")
-    assert named["loss_kwargs"]["teachers"][0]["url"].endswith("138k:best0")
-    assert named["G_kwargs"] == c["G_kwargs"]
-    (tmp_path / "138k" / "D.pth").unlink()
-    result = dry_run(files["data"], *args)
-    assert result.exit_code == 1
-    assert "holds no D, which is needed here; put D.pth beside the others" in result.output
-
-
-@pytest.mark.parametrize(("args", "message"), [
-    (["--cfg=dgl-biggan", "--teacher={styles}", "--width=0.5"],
-     "--teacher: --cfg=dgl-biggan expects a BigGANGenerator, .* holds a Generator; use --cfg=dgl"),
-    (["--cfg=dgl", "--teacher={teacher}", "--width=0.5", "--cond=true"],
-     "--teacher: --cfg=dgl expects a Generator, .* holds a BigGANGenerator; use --cfg=dgl-biggan"),
-    (["--cfg=dgl-biggan", "--width=0.5"], "--teacher: --cfg=dgl-biggan needs the network pickle of a teacher"),
-    (["--cfg=dgl-biggan", "--teacher={teacher}", "--width=0.5", "--ch=2"],
-     "--ch: cannot be given together with --cfg=dgl-biggan, which takes its networks from --teacher"),
-    (["--cfg=dgl-biggan", "--teacher={teacher}", "--width=0.5", "--kd=rgb"],
-     "--kd: cannot be given together with --cfg=dgl-biggan"),
-    (["--cfg=dgl-biggan", "--teacher={teacher}", "--width=0.5", "--refine=svs"],
-     "--refine: cannot be given together with --cfg=dgl-biggan"),
-    (["--cfg=dgl-biggan", "--teacher={teacher}", "--width=0.5", "--score=diversity"],
-     "--score: diversity cannot be given together with --cfg=dgl-biggan"),
-    (["--cfg=dgl-biggan", "--teacher={teacher}", "--width=0.5", "--teacher-weights=dynamic"],
-     "--teacher-weights: 'dynamic' cannot be given together with --cfg=dgl-biggan, whose losses can be negative"),
-])
-def test_unfit_teachers(files: dict[str, str], args: list[str], message: str) -> None:
-    result = dry_run(files["data"], *(arg.format(**files) for arg in args))
-    assert result.exit_code == 2
-    assert re.search(message, result.stderr.strip().splitlines()[-1]), result.stderr
