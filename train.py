@@ -266,7 +266,10 @@ def _run_to_resume(opts: EasyDict) -> str | None:
         if not os.path.isdir(path):
             return None
         if not os.path.isfile(os.path.join(path, run_config.FILE_NAME)):
-            if any(row.files and row.module("files").network_files(path) for row in architectures.rows()):
+            from training.checkpoints import safetensors_files
+
+            is_known = any(row.files and row.module("files").network_files(path) for row in architectures.rows())
+            if is_known or safetensors_files.is_checkpoint(path):
                 return None  # networks to start from, not a run to resume
             raise UserError(f"--resume: {path} is a folder without {run_config.FILE_NAME}, so it is no run directory")
         return path

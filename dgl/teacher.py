@@ -11,6 +11,7 @@ import torch
 import dnnlib
 from dnnlib.util import UserError
 from training.biggan.checkpoints import is_checkpoint, network_files, split_suffix
+from training.checkpoints import safetensors_files
 from training.checkpoints.pickles import open_networks, read_networks
 
 
@@ -62,7 +63,8 @@ def load(url: str, trust_pickle: bool = False, sha256: str | None = None) -> Tea
     if not dnnlib.util.is_url(url) and not os.path.exists(path):
         hint = ", and no URL either: its host has no dot" if "://" in url else ""
         raise TeacherError(f"{url}: no such file{hint}", field="teacher")
-    if is_checkpoint(url):
+    is_safetensors = safetensors_files.is_checkpoint(url)
+    if is_checkpoint(url) and not is_safetensors:
         digest = hashlib.sha256()
         for file in network_files(url):
             with open(file, "rb") as f:
@@ -70,12 +72,13 @@ def load(url: str, trust_pickle: bool = False, sha256: str | None = None) -> Tea
         _check_sha256(url, digest.hexdigest(), sha256)
         nets = open_networks(url, trust_pickle=trust_pickle)
     else:
-        with dnnlib.util.open_url(url) as f:
+        place = safetensors_files.file_of(url) if is_safetensors else url
+        with dnnlib.util.open_url(place) as f:
             digest = hashlib.sha256()
             _update(digest, f)
             _check_sha256(url, digest.hexdigest(), sha256)
             f.seek(0)
-            nets = read_networks(f, url, trust_pickle=trust_pickle)
+            nets = read_networks(f, place, trust_pickle=trust_pickle)
     teacher = Teacher(url, digest.hexdigest(), nets["G"], nets["G_ema"], nets["D"], nets["training_set_kwargs"])
     _loaded[url, teacher.sha256] = teacher
     return teacher

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from dnnlib.installed import actual_name, plain_name
+
 _ALIASES = {"np": "numpy", "tf": "tensorflow"}
 
 
@@ -32,10 +34,10 @@ def get_module_from_obj_name(obj_name: str) -> tuple[ModuleType, str]:
 
 def _import_or_none(name: str) -> ModuleType | None:
     try:
-        return importlib.import_module(name)
+        return importlib.import_module(actual_name(name))
     except ModuleNotFoundError as error:
         # Only "this very name is no module" means: try a shorter one. A module that fails to import is a real error.
-        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+        if error.name is not None and f"{actual_name(name)}.".startswith(error.name + "."):
             return None
         raise
 
@@ -112,4 +114,4 @@ def get_top_level_function_name(obj: Any) -> str:
 def _importable_name(module: str) -> str:
     """What another process imports a module as: for a script its file's base name, if there is a file."""
     path = getattr(sys.modules[module], "__file__", None) if module == "__main__" else None
-    return Path(path).stem if path else module
+    return Path(path).stem if path else plain_name(module)

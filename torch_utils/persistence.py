@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import dnnlib
+from dnnlib.installed import PREFIX
 
 FORMAT_VERSION = 6
 
@@ -122,7 +123,10 @@ def trusted() -> Iterator[None]:
 def _source_of(module: types.ModuleType) -> str:
     """The module's text, as one object for all of its classes: a pickle then holds it once."""
     known = getattr(module, "_persistent_source", None)
-    return sys.intern(known if known is not None else inspect.getsource(module).removeprefix("\ufeff"))
+    if known is None:
+        known = inspect.getsource(module).removeprefix("\ufeff")
+        known = known.replace(PREFIX, "") if PREFIX else known  # for readers elsewhere, as in the source tree
+    return sys.intern(known)
 
 
 def _reconstruct_persistent_obj(meta: Any) -> Any:

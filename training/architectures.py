@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from dnnlib.errors import UserError
+from dnnlib.installed import actual_name, plain_name
 from dnnlib.registry import Registry
 
 NETWORKS = Registry("network class")  # what G_kwargs and D_kwargs may name
@@ -47,7 +48,7 @@ class Architecture:
 
     def module(self, role: str) -> ModuleType:
         """The module that the row names as its `options`, `reader` or `files`."""
-        return importlib.import_module(getattr(self, role))
+        return importlib.import_module(actual_name(getattr(self, role)))
 
 
 _ROWS: dict[str, Architecture] = {}
@@ -103,13 +104,13 @@ def of_preset(preset: str) -> Architecture:
 
 def class_path(network: Any) -> str:
     """The dotted name of a network's class."""
-    return f"{type(network).__module__}.{type(network).__name__}"
+    return f"{plain_name(type(network).__module__)}.{type(network).__name__}"
 
 
 def find(network: Any) -> Architecture | None:
     """The family of a network (generator or discriminator); None for a class that no family has."""
     for cls in type(network).__mro__:
-        dotted = f"{cls.__module__}.{cls.__name__}"
+        dotted = f"{plain_name(cls.__module__)}.{cls.__name__}"
         for row in _ROWS.values():
             if dotted in (row.generator, row.discriminator):
                 return row

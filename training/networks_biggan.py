@@ -490,7 +490,7 @@ class BigGANGenerator(torch.nn.Module):
         _check_labels(c, self.c_dim)
         z = z[:, : self.z_dim] if truncation_psi == 1 else z[:, : self.z_dim] * truncation_psi
         first, conditions = self.conditions(z, c)
-        x = self.linear(first).reshape(len(z), -1, BOTTOM, BOTTOM)
+        x = self.linear(first).reshape(z.shape[0], -1, BOTTOM, BOTTOM)
         for stage, y in zip(self.blocks, conditions):
             for layer in stage:
                 x = layer(x) if isinstance(layer, SelfAttention) else layer(x, y)

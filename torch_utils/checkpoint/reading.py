@@ -6,6 +6,8 @@ from typing import Any, BinaryIO
 
 import torch
 
+from dnnlib.installed import plain_names
+
 from .. import persistence
 from .allowed_globals import GLOBALS
 from .errors import MALFORMED, CheckpointError, describe
@@ -106,7 +108,7 @@ def read_trusted(f: BinaryIO) -> Any:
     name, data = file_name(f), f.read()
     try:
         _check_signature(data)
-        with persistence.trusted():
+        with persistence.trusted(), plain_names():
             if is_torch_file(data):
                 return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False)
             return _TrustingUnpickler(io.BytesIO(data)).load()

@@ -1,19 +1,28 @@
 """Network pickles as every StyleGAN2-ADA descendant reads them, written all or not at all; files of torch.save."""
 import os
 import pickle
+from contextlib import AbstractContextManager
 from typing import IO, Any
 
 import torch
 
+from dnnlib import EasyDict
 from dnnlib.files import open_atomic
+from dnnlib.installed import plain_names
+from torch_utils import persistence
 
 PROTOCOL = 4  # the highest that every Python a stock tree runs on can read
 
 
 def write_pickle(data: dict[str, Any], path: str | os.PathLike) -> None:
     """Pickles a dictionary of persistent modules and plain values to `path`, through a temporary name beside it."""
-    with open_atomic(path, "wb") as f:
+    with open_atomic(path, "wb") as f, _plain_names():
         pickle.dump(data, f, protocol=PROTOCOL)
+
+
+def _plain_names() -> AbstractContextManager[None]:
+    """Within this context, what our pickles name is named as in the source tree, which every reader knows."""
+    return plain_names(persistence._reconstruct_persistent_obj, EasyDict)
 
 
 def torch_save(obj: Any, file: IO[bytes]) -> None:
@@ -24,7 +33,8 @@ def torch_save(obj: Any, file: IO[bytes]) -> None:
     """
     sink = _Sink(file)
     try:
-        torch.save(obj, sink)  # type: ignore[arg-type]
+        with _plain_names():
+            torch.save(obj, sink)  # type: ignore[arg-type]
     except RuntimeError:
         if sink.error is not None:
             raise sink.error from None

@@ -12,6 +12,7 @@ from torch_utils import checkpoint
 from torch_utils.checkpoint import CheckpointError, ModuleRecord, TFNetworkRecord, describe
 
 from .. import architectures
+from . import safetensors_files
 from .records import build
 from .tensorflow import discriminator_from_tf, generator_from_tf
 
@@ -19,13 +20,16 @@ NETWORKS = ("G", "D", "G_ema")
 
 
 def open_networks(path_or_url: str, force_fp16: bool = False, trust_pickle: bool = False) -> dict[str, Any]:
-    """`load_networks` of a local file or a URL (downloaded once into the cache), or of a BigGAN checkpoint.
+    """`load_networks` of a local file or a URL (downloaded once into the cache), of any kind of network file.
+
+    Safetensors files, folders for a model hub and BigGAN checkpoints are recognised by their names.
 
     Raises:
         CheckpointError: the file is missing or not what it should be; the message names it.
     """
-    family = architectures.of_path(path_or_url)
-    if family is not None:
+    if safetensors_files.is_checkpoint(path_or_url):
+        path_or_url = safetensors_files.file_of(path_or_url)
+    elif (family := architectures.of_path(path_or_url)) is not None:
         if dnnlib.util.is_url(path_or_url):
             raise CheckpointError(f"{path_or_url}: such files are read from a disk; download them into one folder")
         if force_fp16:
@@ -43,11 +47,14 @@ def open_networks(path_or_url: str, force_fp16: bool = False, trust_pickle: bool
 def read_networks(
     f: BinaryIO, path_or_url: str, force_fp16: bool = False, trust_pickle: bool = False
 ) -> dict[str, Any]:
-    """`load_networks` of an open file.
+    """`load_networks` of an open file, or the networks in a safetensors file, which is recognised by its name.
 
     Raises:
         CheckpointError: the file is not what it should be; the message names it by `path_or_url`.
     """
+    if safetensors_files.is_checkpoint(path_or_url):
+        nets = safetensors_files.load_networks(f, str(path_or_url))
+        return _all_with_fp16(nets) if force_fp16 else nets
     try:
         return load_networks(f, force_fp16=force_fp16, trust_pickle=trust_pickle)
     except CheckpointError as error:
@@ -97,8 +104,12 @@ def _networks_in(data: Any, force_fp16: bool) -> dict[str, Any]:
     if not isinstance(data["training_set_kwargs"], dict | None):
         raise CheckpointError(f"training_set_kwargs: expected a dictionary or None, "
                               f"found a {type(data['training_set_kwargs']).__name__}")
-    if force_fp16:
-        for name in NETWORKS:
+    return _all_with_fp16(data) if force_fp16 else data
+
+
+def _all_with_fp16(data: dict[str, Any]) -> dict[str, Any]:
+    for name in NETWORKS:
+        if name in data:
             data[name] = _with_fp16(name, data[name])
     return data
 

@@ -1,0 +1,53 @@
+"""One command for everything, `dgl`; in the source tree, `python -m dgl`."""
+import importlib
+
+import click
+
+from dnnlib.cli import Group
+from dnnlib.installed import PREFIX
+
+# Command → module with its `main`, and the line that the list of commands shows.
+COMMANDS = {
+    "train": ("train", "Train a network, or compress one."),
+    "prune": ("prune_init", "Slice a student out of a teacher."),
+    "cost": ("dgl.cost", "Print parameters, multiply-accumulates, memory and milliseconds."),
+    "metrics": ("calc_metrics", "Score a network."),
+    "generate": ("generate", "Generate images."),
+    "mix": ("style_mixing", "Mix the styles of images."),
+    "project": ("projector", "Find the latent of an image."),
+    "export": ("export", "Export a generator for other programs."),
+    "dataset": ("dataset_tool", "Make a data set of images."),
+    "convert": ("legacy", "Rewrite a network file."),
+    "doctor": ("torch_utils.ops", "Show which compiled kernels this machine uses."),
+}
+
+
+class _Commands(Group):
+    """Loads a command only when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _ = COMMANDS[cmd_name]
+        module = {"torch_utils.ops": "torch_utils.ops.__main__"}.get(module, module)
+        return importlib.import_module(module if module.startswith("dgl.") else PREFIX + module).main
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.command(cls=_Commands, name="dgl")
+@click.version_option(package_name="dgl-stylegan2", prog_name="dgl")
+def main() -> None:
+    """Train, compress and ship StyleGAN and BigGAN networks.
+
+    `dgl COMMAND --help` explains a command. In the source tree each is a script of its own, too.
+    """
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m dgl")

@@ -1,0 +1,1 @@
+"""Generators as files for other programs: ONNX, torch programs, folders for a model hub, web pages."""
