@@ -66,7 +66,7 @@ def _as_they_are(wished: Mapping[str, int]) -> dict[str, int]:
     return dict(wished)
 
 
-def _leave(network: torch.nn.Module) -> None:
+def _estimate_nothing(network: torch.nn.Module) -> None:
     """Nothing is estimated."""
 
 
@@ -81,7 +81,7 @@ class Plan:
         build: widths in the order of `sets` → a network of the same kind with those widths, freshly initialised.
         applied: see `Applied`.
         fit: set name → wished width, to the nearest widths that such a network can have.
-        settle: brings up to date, in place, what a network estimates about itself, after channels were removed.
+        reestimate: updates, in place, what a network estimates about itself, after channels were removed.
     """
 
     sets: dict[str, int]
@@ -90,22 +90,8 @@ class Plan:
     build: Callable[[Sequence[int]], torch.nn.Module]
     applied: Applied
     fit: Callable[[Mapping[str, int]], dict[str, int]] = _as_they_are
-    settle: Callable[[torch.nn.Module], None] = _leave
+    reestimate: Callable[[torch.nn.Module], None] = _estimate_nothing
 
     def scaled(self, width: Fraction) -> dict[str, int]:
         """The widths of a uniform cut."""
         return self.fit(widths.scaled(self.sets, width))
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerCost:
-    """Multiply-accumulates of one layer for one image, by two conventions.
-
-    Attributes:
-        macs_in: an up-convolution is counted at its input resolution, as it is computed (and as papers on pruning do).
-        macs_out: every convolution is counted at its output resolution.
-    """
-
-    layer: str
-    macs_in: int
-    macs_out: int

@@ -102,5 +102,5 @@ def slice_network(network: torch.nn.Module, keep: KeepLists) -> torch.nn.Module:
                                 f"{list(tensor.shape)}")
             tensor.copy_(state[name])
     if any(len(keep[name]) < size for name, size in plan.sets.items()):
-        plan.settle(narrow)
+        plan.reestimate(narrow)
     return narrow

@@ -101,11 +101,6 @@ def _compute_format(use_fp16, channels_last, force_fp32, device):
     return torch.float16, torch.channels_last if channels_last else torch.contiguous_format
 
 
-def _keep(module, **settings):
-    """Sets constructor arguments that a forward pass, a tool or the reader of a pickle looks up as attributes."""
-    vars(module).update(settings)
-
-
 def _register(module, parameters, buffers):
     """Gives a module tensors by name; their order is that of its state dict."""
     for name, tensor in parameters.items():
@@ -158,8 +153,9 @@ class FullyConnectedLayer(torch.nn.Module):
 
     def __init__(self, in_features, out_features, bias=True, activation="linear", lr_multiplier=1, bias_init=0):
         super().__init__()
-        gains = {"bias_gain": lr_multiplier, "weight_gain": lr_multiplier / math.sqrt(in_features)}
-        _keep(self, activation=activation, **gains)
+        self.activation = activation
+        self.bias_gain = lr_multiplier
+        self.weight_gain = lr_multiplier / math.sqrt(in_features)
         self.weight = torch.nn.Parameter(torch.randn([out_features, in_features]).div_(lr_multiplier))
         start = torch.full([out_features], float(bias_init))
         self.bias = torch.nn.Parameter(start) if bias else None
@@ -185,8 +181,13 @@ class Conv2dLayer(torch.nn.Module):
     ):
         super().__init__()
         weight = _conv_weight(out_channels, in_channels, kernel_size, channels_last)
-        _keep(self, up=up, down=down, padding=kernel_size // 2, weight_gain=_equalizing_gain(weight),
-              activation=activation, act_gain=_default_gain(activation), conv_clamp=conv_clamp)
+        self.up = up
+        self.down = down
+        self.padding = kernel_size // 2
+        self.weight_gain = _equalizing_gain(weight)
+        self.activation = activation
+        self.act_gain = _default_gain(activation)
+        self.conv_clamp = conv_clamp
         self.register_buffer("resample_filter", upfirdn2d.setup_filter(resample_filter))
         self._hold("weight", weight, trainable)
         self._hold("bias", torch.zeros([out_channels]) if bias else None, trainable)
@@ -239,7 +240,12 @@ class MappingNetwork(torch.nn.Module):
         activation="lrelu", lr_multiplier=0.01, w_avg_beta=0.995
     ):
         super().__init__()
-        _keep(self, z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, num_ws=num_ws, num_layers=num_layers, w_avg_beta=w_avg_beta)
+        self.z_dim = z_dim
+        self.c_dim = c_dim
+        self.w_dim = w_dim
+        self.num_ws = num_ws
+        self.num_layers = num_layers
+        self.w_avg_beta = w_avg_beta
         embedded = 0
         if c_dim > 0:
             embedded = w_dim if embed_features is None else embed_features
@@ -293,8 +299,13 @@ class SynthesisLayer(torch.nn.Module):
         resample_filter=RESAMPLE_TAPS, conv_clamp=None, channels_last=False
     ):
         super().__init__()
-        _keep(self, resolution=resolution, up=up, padding=kernel_size // 2, use_noise=use_noise, activation=activation,
-              act_gain=_default_gain(activation), conv_clamp=conv_clamp)
+        self.resolution = resolution
+        self.up = up
+        self.padding = kernel_size // 2
+        self.use_noise = use_noise
+        self.activation = activation
+        self.act_gain = _default_gain(activation)
+        self.conv_clamp = conv_clamp
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
         learnt = {"weight": _conv_weight(out_channels, in_channels, kernel_size, channels_last)}
         fixed = {"resample_filter": upfirdn2d.setup_filter(resample_filter)}
@@ -347,7 +358,8 @@ class ToRGBLayer(torch.nn.Module):
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
         weight = _conv_weight(out_channels, in_channels, kernel_size, channels_last)
         _register(self, {"weight": weight, "bias": torch.zeros([out_channels])}, {})
-        _keep(self, conv_clamp=conv_clamp, weight_gain=_equalizing_gain(weight))
+        self.conv_clamp = conv_clamp
+        self.weight_gain = _equalizing_gain(weight)
 
     def forward(self, x, w, fused_modconv=True):
         styles = self.affine(w) * self.weight_gain
@@ -377,11 +389,13 @@ class SynthesisBlock(torch.nn.Module):
         super().__init__()
         if architecture not in ("orig", "skip", "resnet"):
             raise ValueError(f"architecture: expected 'orig', 'skip' or 'resnet', found {architecture!r}")
-        _keep(
-            self,
-            in_channels=in_channels, w_dim=w_dim, resolution=resolution, img_channels=img_channels,
-            is_last=is_last, architecture=architecture, use_fp16=use_fp16
-        )
+        self.in_channels = in_channels
+        self.w_dim = w_dim
+        self.resolution = resolution
+        self.img_channels = img_channels
+        self.is_last = is_last
+        self.architecture = architecture
+        self.use_fp16 = use_fp16
         self.channels_last = use_fp16 and fp16_channels_last
         self.register_buffer("resample_filter", upfirdn2d.setup_filter(resample_filter))
         self.num_conv = 1 if in_channels == 0 else 2
@@ -455,8 +469,11 @@ class SynthesisNetwork(torch.nn.Module):
         super().__init__()
         _check_resolution(img_resolution)
         size_log2 = img_resolution.bit_length() - 1
-        _keep(self, w_dim=w_dim, img_channels=img_channels, img_resolution=img_resolution,
-              img_resolution_log2=size_log2, block_resolutions=[2**i for i in range(2, size_log2 + 1)])
+        self.w_dim = w_dim
+        self.img_channels = img_channels
+        self.img_resolution = img_resolution
+        self.img_resolution_log2 = size_log2
+        self.block_resolutions = [2**i for i in range(2, size_log2 + 1)]
         if layer_channels is None:
             table = _channel_table(channel_base, channel_max, self.block_resolutions)
             layer_channels = [table[res] for res in self.block_resolutions for _ in range(2)]
@@ -507,7 +524,11 @@ class Generator(torch.nn.Module):
         synthesis_kwargs={}  # noqa: B006
     ):
         super().__init__()
-        _keep(self, z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, img_resolution=img_resolution, img_channels=img_channels)
+        self.z_dim = z_dim
+        self.c_dim = c_dim
+        self.w_dim = w_dim
+        self.img_resolution = img_resolution
+        self.img_channels = img_channels
         size = {"img_resolution": img_resolution, "img_channels": img_channels}
         self.synthesis = SynthesisNetwork(w_dim=w_dim, **size, **synthesis_kwargs)
         self.num_ws = self.synthesis.num_ws
@@ -540,11 +561,12 @@ class DiscriminatorBlock(torch.nn.Module):
             raise ValueError(f"in_channels: expected 0 or tmp_channels ({tmp_channels}), found {in_channels}")
         if architecture not in ("orig", "skip", "resnet"):
             raise ValueError(f"architecture: expected 'orig', 'skip' or 'resnet', found {architecture!r}")
-        _keep(
-            self,
-            in_channels=in_channels, resolution=resolution, img_channels=img_channels,
-            first_layer_idx=first_layer_idx, architecture=architecture, use_fp16=use_fp16
-        )
+        self.in_channels = in_channels
+        self.resolution = resolution
+        self.img_channels = img_channels
+        self.first_layer_idx = first_layer_idx
+        self.architecture = architecture
+        self.use_fp16 = use_fp16
         self.channels_last = use_fp16 and fp16_channels_last
         self.register_buffer("resample_filter", upfirdn2d.setup_filter(resample_filter))
         self.num_layers = 0
@@ -573,16 +595,16 @@ class DiscriminatorBlock(torch.nn.Module):
         return shortcut.add_(self.conv1(self.conv0(x), gain=half)), img
 
     def _enter(self, x, img, force_fp32):
-        """What the convolutions see of features and image, and the image for the next block, if it reads one."""
+        """The input of the convolutions from features and image, and the image for the next block, if it reads one."""
         device = (img if x is None else x).device
         dtype, layout = _compute_format(self.use_fp16, self.channels_last, force_fp32, device)
-        seen = [] if x is None else [x.to(dtype=dtype, memory_format=layout)]
+        inputs = [] if x is None else [x.to(dtype=dtype, memory_format=layout)]
         smaller = None
         if self.in_channels == 0 or self.architecture == "skip":
-            seen.append(self.fromrgb(img.to(dtype=dtype, memory_format=layout)))
+            inputs.append(self.fromrgb(img.to(dtype=dtype, memory_format=layout)))
         if self.architecture == "skip":
             smaller = upfirdn2d.downsample2d(img, self.resample_filter)
-        return seen[0] if len(seen) == 1 else torch.add(*seen), smaller
+        return inputs[0] if len(inputs) == 1 else torch.add(*inputs), smaller
 
 
 @persistence.persistent_class
@@ -594,7 +616,8 @@ class MinibatchStdLayer(torch.nn.Module):
 
     def __init__(self, group_size, num_channels=1):
         super().__init__()
-        _keep(self, group_size=group_size, num_channels=num_channels)
+        self.group_size = group_size
+        self.num_channels = num_channels
 
     def forward(self, x):
         n, c, h, w = x.shape
@@ -620,11 +643,11 @@ class DiscriminatorEpilogue(torch.nn.Module):
         mbstd_num_channels=1, activation="lrelu", conv_clamp=None, mid_channels=None
     ):
         super().__init__()
-        _keep(
-            self,
-            in_channels=in_channels, cmap_dim=cmap_dim, resolution=resolution, img_channels=img_channels,
-            architecture=architecture
-        )
+        self.in_channels = in_channels
+        self.cmap_dim = cmap_dim
+        self.resolution = resolution
+        self.img_channels = img_channels
+        self.architecture = architecture
         widths = mid_channels or (in_channels, in_channels)
         active = {"activation": activation}
         if architecture == "skip":
@@ -639,8 +662,8 @@ class DiscriminatorEpilogue(torch.nn.Module):
         x = x.to(**plain)
         if self.architecture == "skip":
             x = x + self.fromrgb(img.to(**plain))
-        told = x if self.mbstd is None else self.mbstd(x)
-        logits = self.out(self.fc(self.conv(told).flatten(1)))
+        with_std = x if self.mbstd is None else self.mbstd(x)
+        logits = self.out(self.fc(self.conv(with_std).flatten(1)))
         if self.cmap_dim == 0:
             return logits
         return (logits * cmap).sum(dim=1, keepdim=True) / math.sqrt(self.cmap_dim)  # projection, arXiv:1802.05637
@@ -662,8 +685,11 @@ class Discriminator(torch.nn.Module):
         super().__init__()
         _check_resolution(img_resolution)
         size_log2 = img_resolution.bit_length() - 1
-        _keep(self, c_dim=c_dim, img_channels=img_channels, img_resolution=img_resolution,
-              img_resolution_log2=size_log2, block_resolutions=[2**i for i in range(size_log2, 2, -1)])
+        self.c_dim = c_dim
+        self.img_channels = img_channels
+        self.img_resolution = img_resolution
+        self.img_resolution_log2 = size_log2
+        self.block_resolutions = [2**i for i in range(size_log2, 2, -1)]
         if layer_channels is None:
             table = _channel_table(channel_base, channel_max, [*self.block_resolutions, 4])
             layer_channels = [table[img_resolution]]

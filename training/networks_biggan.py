@@ -133,7 +133,7 @@ def _check_labels(c, c_dim):
 
 
 class _SpectralNorm:
-    """Divides a weight, seen as a matrix [out, rest], by an estimate of its largest singular value (arXiv:1802.05957).
+    """Divides a weight, viewed as a matrix [out, rest], by an estimate of its largest singular value (arXiv:1802.05957).
 
     The estimate takes one step of power iteration from the stored vector `u0` in every call. In training mode the
     step's result is stored; in eval mode it is not. `u1`, `u2`, ... follow the next singular values, `sv0`, ... record
@@ -415,7 +415,7 @@ class BigGANGenerator(torch.nn.Module):
         G_ch=64,  # channel multiplier
         G_channels=None,  # widths of the streams, where they are not those of the multiplier
         dim_z=128,  # of z; with `hier` rounded down to a multiple of the number of stages + 1
-        hier=False,  # every stage sees a piece of z of its own
+        hier=False,  # every stage has its own piece of z
         G_shared=False,  # one embedding of the labels for all layers
         shared_dim=0,  # its width; 0 is dim_z
         G_attn="64",  # resolutions with attention, joined by underscores; 0 is none
@@ -497,7 +497,7 @@ class BigGANGenerator(torch.nn.Module):
         return self.output_layer(x)
 
     def conditions(self, z, c):
-        """What the first layer sees, and what every stage's norms are told; the class comes before z [N, z_dim]."""
+        """The input of the first layer, and the condition of every stage's norms: the class, then z [N, z_dim]."""
         y = c if self.shared is None else self.shared(c)
         if self.deep:
             y = torch.cat([y, z], dim=1)

@@ -7,7 +7,8 @@ import torch
 from dnnlib.util import UserError
 from training import architectures
 
-from ..plan import LayerCost, Plan
+from ..macs import LayerCost
+from ..plan import Plan
 
 # Family → module with generator_plan(G), discriminator_plan(D) and layer_costs(network).
 _MODULES = {"stylegan2": "dgl.architectures.stylegan2", "biggan": "dgl.architectures.biggan"}

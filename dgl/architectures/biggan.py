@@ -26,7 +26,8 @@ from training.networks_biggan import (
     SelfAttention,
 )
 
-from ..plan import Axis, Consumer, LayerCost, Plan, Rule
+from ..macs import LayerCost
+from ..plan import Axis, Consumer, Plan, Rule
 
 BOTTOM_PIXELS = 16  # entries of the first dense layer per channel
 MIN_ATTENDED = 8  # channels that self-attention needs
@@ -108,7 +109,7 @@ class _Draft:
             found[name] = found[stream] // divisor
         return found
 
-    def plan(self, kind: str, streams: Sequence[str], settle: Callable[[Any], None]) -> Plan:
+    def plan(self, kind: str, streams: Sequence[str], reestimate: Callable[[Any], None]) -> Plan:
         """The finished plan; `streams` in the order of the constructor's list of widths."""
         network, names = self.network, list(self.sets)
 
@@ -121,7 +122,7 @@ class _Draft:
             return type(network)(**options)
 
         return Plan(self.sets, self.rules, self.consumers, build, lambda z, c, batch: _applied(network, z, c, batch),
-                    self.fit, settle)
+                    self.fit, reestimate)
 
 
 def generator_plan(G: Any) -> Plan:
@@ -150,14 +151,14 @@ def generator_plan(G: Any) -> Plan:
     draft.norm("output_layer.0", stream)
     draft.reads("output_layer.2", stream, None)
 
-    def settle(network: Any) -> None:
+    def reestimate(network: Any) -> None:
         training = network.training
         refine_singular_vectors(network, POWER_ITERATIONS)
         generator = torch.Generator().manual_seed(0)
         standing_statistics(network, STATISTICS_BATCH, STATISTICS_PASSES, generator)
         network.train(training)
 
-    return draft.plan("G", streams, settle)
+    return draft.plan("G", streams, reestimate)
 
 
 def discriminator_plan(D: Any) -> Plan:

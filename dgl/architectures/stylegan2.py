@@ -22,7 +22,8 @@ from training.networks import (
     ToRGBLayer,
 )
 
-from ..plan import Axis, Consumer, LayerCost, Plan, Rule
+from ..macs import LayerCost
+from ..plan import Axis, Consumer, Plan, Rule
 
 
 def _named(names: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:

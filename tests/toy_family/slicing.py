@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from dgl.plan import Axis, Consumer, LayerCost, Plan, Rule
+from dgl.macs import LayerCost
+from dgl.plan import Axis, Consumer, Plan, Rule
 
 
 def generator_plan(network: Any) -> Plan:
