@@ -133,7 +133,7 @@ def _check_labels(c, c_dim):
 
 
 class _SpectralNorm:
-    """Divides a weight, viewed as a matrix [out, rest], by an estimate of its largest singular value (arXiv:1802.05957).
+    """Divides a weight, viewed as a matrix [out, rest], by an estimated largest singular value (arXiv:1802.05957).
 
     The estimate takes one step of power iteration from the stored vector `u0` in every call. In training mode the
     step's result is stored; in eval mode it is not. `u1`, `u2`, ... follow the next singular values, `sv0`, ... record

@@ -203,5 +203,5 @@ def test_detector_sees_at_most_256_pixels(side):
 
 
 def test_detector_needs_grey_or_rgb():
-    with pytest.raises(PerceptualError, match="sees grey or RGB images, the network makes ones of 4 channels"):
+    with pytest.raises(PerceptualError, match="takes grey or RGB images, the network makes ones of 4 channels"):
         DetectorFeatures(Recorder())(torch.zeros(1, 4, 8, 8))
