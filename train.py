@@ -73,14 +73,16 @@ FIELDS = {"total_kimg": "kimg", "batch_size": "batch", "num_gpus": "gpus", "rand
 
 @click.command(cls=Command, fields=FIELDS, context_settings={"show_default": False})
 # What is learnt, and where the run goes.
-@click.option("--data", help="Training data, a folder or a zip made by dataset_tool.py.  "
-              "[required unless resuming a run]", metavar="PATH")
+@click.option("--data", help="Training data, a folder or a zip made by dataset_tool.py.  With --cfg=dgl, 'teacher' is "
+              "the teacher's own images.  [required unless resuming a run; default with --cfg=dgl: teacher]",
+              metavar="PATH")
 @click.option("--cond", help="Condition the networks on the labels of dataset.json.  [default: false]",
               type=bool, metavar="BOOL")
 @click.option("--mirror", help="Add the mirror image of every image.  [default: false]", type=bool, metavar="BOOL")
 @click.option("--subset", help="Keep a random choice of that many images.  [default: all of them]", type=int,
               metavar="INT")
-@click.option("--outdir", help="Parent of the run directories.  [required unless resuming a run]", metavar="DIR")
+@click.option("--outdir", help="Parent of the run directories.  [required unless resuming a run; default with "
+              "--cfg=dgl: runs]", metavar="DIR")
 @click.option("--desc", help="Text to add to the name of the run directory.", metavar="STR")
 @click.option("--cfg", help="Preset.  [default: auto]", type=Preset(), default="auto")
 @click.option("--seed", help="Where all random numbers start from.  [default: 0]",
@@ -228,6 +230,11 @@ def _require(opts: EasyDict, *names: str) -> None:
 
 def _configured(opts: EasyDict, given: set[str]) -> tuple[RunConfig, str]:
     """The configuration of a new run, and its description."""
+    try:
+        for plugin in PLUGINS:
+            plugin.complete(opts, given)
+    except options.OptionError as error:
+        raise click.UsageError(str(error)) from None
     _require(opts, "outdir", "data")
     for name in ("outdir", "data"):
         opts[name] = os.path.expanduser(opts[name])
@@ -242,9 +249,10 @@ def _configured(opts: EasyDict, given: set[str]) -> tuple[RunConfig, str]:
     try:
         options.check_families(opts, given)
         family.check(opts, given)
-        data = options.probe_data(opts)
         for plugin in PLUGINS:
             plugin.check(opts, given)
+        generated = [data for plugin in PLUGINS if (data := plugin.generated_data(opts)) is not None]
+        data = generated[0] if generated else options.probe_data(opts)
         config = family.training_config(opts, data) if configure is None else configure(opts, given, data)
     except options.OptionError as error:
         raise click.UsageError(str(error)) from None
@@ -291,6 +299,8 @@ def _resumed(run_dir: str, opts: EasyDict, given: set[str]) -> RunConfig:
         start = next((plugin.START_FLAG for plugin in PLUGINS if plugin.guides(config)), "--resume")
         raise UserError(f"--resume: cannot change {changed} when resuming; remove it, or start a new run from one of "
                         f"its pickles with {start}={os.path.join(run_dir, 'network-snapshot-….pkl')}")
+    for plugin in PLUGINS:
+        plugin.check_resumed(config, opts, given)
     if "gpus" in given:
         config = _shared_by(config, opts.gpus)
     return _with_changes(config, opts, given)

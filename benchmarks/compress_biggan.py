@@ -99,7 +99,7 @@ class Bench:
         begun = execution.run_dir(folder)
         last = f"network-snapshot-{job.kimg:06d}.pkl"
         if begun is None:
-            guide = [f"--teacher={self.teacher}"] if job.name != "teacher" else []
+            guide = [f"--teacher={self.teacher}", "--recipe=paper"] if job.name != "teacher" else []
             self.shop.command("train.py", *job.arguments, *guide, f"--data={data}", f"--kimg={job.kimg}",
                               f"--tick={min(execution.TICK_KIMG, job.kimg)}", f"--seed={job.seed}",
                               f"--outdir={folder}")

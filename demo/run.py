@@ -133,7 +133,8 @@ def train_student(demo: Demo, data: Path) -> Path:
             demo.run("train.py", f"--resume={begun[-1].parent}")
         else:
             demo.run(
-                "train.py", "--cfg=dgl", f"--teacher={TEACHER}", *SLICE, f"--data={data}", "--cond=false",
+                "train.py", "--cfg=dgl", "--recipe=paper", f"--teacher={TEACHER}", *SLICE, f"--data={data}",
+                "--cond=false",
                 f"--outdir={runs}", f"--kimg={demo.kimg}", "--tick=2", "--snap=5", "--metrics=none", "--workers=1",
             )  # fmt: skip
 

@@ -15,7 +15,7 @@ from training import architectures
 from training.options import DataInfo, OptionError
 from training.run_config import Component, NetworksConfig, RunConfig
 
-from . import kd, scores
+from . import kd, recipes, scores
 from .bases import BASES
 
 CFGS = tuple(BASES)
@@ -78,13 +78,14 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  "teacher least convinced by the student.  [default: all alike]", type=TeacherWeights(),
                  metavar="[LIST|dynamic]"),
     click.option("--kd", help=f"Add a distillation term: {kd.help_text()}, each optionally =WEIGHT; repeatable.  "
-                 "[default: none]", multiple=True, type=Distillation(), metavar="TERM[=WEIGHT]"),
+                 "[default: rgb and feature, with --recipe=paper none]", multiple=True, type=Distillation(),
+                 metavar="TERM[=WEIGHT]"),
     click.option("--init", help="Where the student starts: slice (of the teacher), scratch, or the pickle of a student."
                  "  [default: slice]", metavar="[slice|scratch|PKL]"),
     click.option("--score", help="Which channels a slice keeps.  [default: l1]", type=click.Choice(scores.NAMES)),
     click.option("--refine", help="Refinement of a slice.  [default: none]", type=click.Choice(scores.REFINEMENTS)),
     click.option("--refit/--no-refit", help="Fit the weights of a slice to the teacher's features, in closed form and "
-                 "without data.  [default: yes with --init=slice]", default=None),
+                 "without data.  [default: yes with --init=slice and --recipe=distil]", default=None),
     click.option("--d-init", help="Where the student's discriminator starts.  [default: teacher, with --init=scratch "
                  "scratch, with --init=PKL the pickle's unless --d-width is given]",
                  type=click.Choice(["teacher", "scratch"])),
@@ -96,9 +97,11 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  "and the student's images.  [default: no]", default=None),
     click.option("--teacher-aug/--no-teacher-aug", help="Show the teacher the augmented images.  [default: no]",
                  default=None),
+    *recipes.OPTIONS,
 ]
 _NAMES = ("teacher", "width", "dgl_weight", "init", "score", "d_init", "d_width", "stage1_kimg", "teacher_update",
-          "teacher_aug", "refine", "refit", "dgl_ramp", "teacher_weights", "kd")
+          "teacher_aug", "refine", "refit", "dgl_ramp", "teacher_weights", "kd",
+          *recipes.OPTION_NAMES)
 
 
 def add(command: Any) -> Any:
@@ -118,6 +121,34 @@ START_FLAG = "--init"  # how a run with a teacher starts from another run's pick
 def guides(config: RunConfig) -> bool:
     """Whether a run of this configuration has a teacher."""
     return "teachers" in config.loss.arguments
+
+
+def complete(opts: EasyDict, given: set[str]) -> None:
+    """Fills in what this plugin's presets default to, before anything is required.
+
+    Raises:
+        OptionError: options that need data, without data.
+    """
+    if opts.cfg in BASES:
+        recipes.complete(opts, given)
+
+
+def generated_data(opts: EasyDict) -> DataInfo | None:
+    """The data set of a run on a teacher's own images; None for every other run.
+
+    Raises:
+        UserError: the teacher cannot be read; OptionError: its networks do not fit together.
+    """
+    return recipes.generated_data(opts) if opts.cfg in BASES and opts.data == recipes.DATA else None
+
+
+def check_resumed(config: RunConfig, opts: EasyDict, given: set[str]) -> None:
+    """Checks the changes to a run that is resumed.
+
+    Raises:
+        OptionError: a change that the run's schedule does not allow.
+    """
+    recipes.check_resumed(config, opts, given)
 
 
 def check(opts: EasyDict, given: set[str]) -> None:
@@ -162,6 +193,7 @@ def check(opts: EasyDict, given: set[str]) -> None:
         raise OptionError("--teacher", f"--cfg={opts.cfg} needs the network pickle of a teacher")
     if opts.width is None and (opts.init or "slice") in ("slice", "scratch"):
         raise OptionError("--width", f"--cfg={opts.cfg} needs the width of the student, e.g. --width=0.5")
+    recipes.check(opts, given)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +245,7 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> RunConfi
         _check_kind(teacher, opts.cfg)
         teachers.check_alike(loaded[0], teacher)
         teachers.check_fits(teacher, data.resolution, data.num_channels, data.label_dim)
-    config = base.config(opts, data)
+    config = base.config(recipes.base_options(opts, data.resolution), data)
     first = loaded[0]
     D = resized(first.D, start.d_width)
     if start.init in ("slice", "scratch"):
@@ -221,15 +253,12 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> RunConfi
     else:
         G, own_D = _student_of(start, opts, first)
         D = own_D if start.d_init == "init" else D
-    specs = []
-    for teacher in loaded:
-        spec = EasyDict(url=teacher.url, sha256=teacher.sha256)
-        if opts.trust_pickle:
-            spec.trust_pickle = True
-        specs.append(spec)
+    specs = [teachers.spec(teacher, opts.trust_pickle) for teacher in loaded]
     if start.refit and not refit.applies(first.G_ema):
         raise OptionError("--refit", f"cannot be given together with --cfg={opts.cfg}")
-    is_refitted = start.refit or (start.refit is None and refit.applies(first.G_ema))
+    is_refitted = start.refit
+    if is_refitted is None:
+        is_refitted = recipes.is_distilled(opts) and refit.applies(first.G_ema)
     init = Component("dgl.student.initialise", {
         "teacher": specs[0],
         "init": start.init,
@@ -245,8 +274,9 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> RunConfi
         networks=NetworksConfig(G=_component(G), D=_component(D), init=init),
         loss=_loss_config(opts, config, start, specs, base.loss),
     )
-    base.check(config, [D, *(teacher.D for teacher in loaded)])
-    return config
+    if not recipes.is_distilled(opts) or opts.game_kimg:
+        base.check(config, [D, *(teacher.D for teacher in loaded)])
+    return recipes.configured(config, opts, first.D, data.resolution)
 
 
 def _component(network: Any) -> Component:
@@ -292,7 +322,7 @@ def _student_of(start: _Start, opts: EasyDict, teacher: Any) -> tuple[Any, Any]:
 
 
 def _loss_config(
-    opts: EasyDict, config: RunConfig, start: _Start, specs: list[EasyDict], loss_name: str
+    opts: EasyDict, config: RunConfig, start: _Start, specs: list[dict[str, Any]], loss_name: str
 ) -> Component:
     stage1, total_kimg = opts.stage1_kimg, config.schedule.total_kimg
     if stage1 is None:
@@ -319,8 +349,6 @@ def _loss_config(
     if "latent" in dict(opts.kd or ()) and config.schedule.batch_gpu == 1:
         raise OptionError("--kd", "latent compares the images of one pass with each other, but a pass has only one "
                                   "(--batch divided by --gpus, or --batch-gpu)")
-    if opts.kd:
-        loss.kd = dict(opts.kd)
     if opts.teacher_update:
         loss.teacher_opt_kwargs = EasyDict(config.optimizers.D.to_dict())
     return Component(loss_name, loss)

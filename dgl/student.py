@@ -153,6 +153,7 @@ def initialise(
     d_width: str,
     seed: int,
     refit: bool = False,
+    from_average: bool = False,
 ) -> list[str]:
     """Sets the weights that a student starts from; what the training loop calls.
 
@@ -163,6 +164,7 @@ def initialise(
         d_init: 'teacher', 'scratch' (leave D alone), or 'init' (the discriminator in the pickle).
         width, d_width: exact fractions as text.
         refit: fit a slice's weights to the teacher's features.
+        from_average: G starts as G_ema does, not from the teacher's raw generator.
 
     Returns:
         Lines that say what was done.
@@ -187,6 +189,8 @@ def initialise(
             sources["D"] = student.D
             lines.append(f"Student's discriminator: {d_width} of the channels of the teacher's")
         lines += [f"Refit of {name}: {report.summary()}" for name, report in student.refits.items()]
+    if from_average and "G_ema" in sources:
+        sources["G"] = sources["G_ema"]
     for name, source in sources.items():
         misc.copy_params_and_buffers(source, networks[name], require_all=True)
     return lines or ["Student: random weights"]

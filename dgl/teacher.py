@@ -84,6 +84,11 @@ def load(url: str, trust_pickle: bool = False, sha256: str | None = None) -> Tea
     return teacher
 
 
+def spec(teacher: Teacher, trust_pickle: bool = False) -> dict[str, Any]:
+    """The arguments with which `load` gives this very teacher, as plain values for a run's configuration."""
+    return {"url": teacher.url, "sha256": teacher.sha256, **({"trust_pickle": True} if trust_pickle else {})}
+
+
 def release_all() -> None:
     """Lets go of all teachers that this process keeps; whoever still holds one may use it on."""
     _loaded.clear()

@@ -156,7 +156,7 @@ class Workshop:
 
     def train_arguments(self, run: Run, seed: int, train_data: Path) -> list[str]:
         """Everything that train.py is told, but for the output folder."""
-        return ["--cfg=dgl", f"--teacher={self.teacher}", *run.arguments, f"--data={train_data}",
+        return ["--cfg=dgl", "--recipe=paper", f"--teacher={self.teacher}", *run.arguments, f"--data={train_data}",
                 "--cond=false", f"--kimg={run.kimg}", f"--seed={seed}", f"--gamma={self.settings['gamma']}",
                 f"--tick={min(TICK_KIMG, run.kimg)}", "--snap=5", "--metrics=none", "--workers=0"]
 

@@ -19,10 +19,13 @@ CASES = {
     "paper512": ["--cfg=paper512", "--aug=fixed", "--p=0.2", "--augpipe=bg", "--nhwc=1", "--nobench=1"],
     "paper1024": ["--cfg=paper1024", "--fp32=1", "--allow-tf32=1", "--gamma=5", "--kimg=1000", "--batch=16"],
     "cifar": ["--cfg=cifar", "--cond=1", "--aug=noaug", "--snap=10", "--metrics=none", "--workers=1"],
-    "dgl": ["--cfg=dgl", "--width=2/3", "--teacher=TEACHER"],
-    "dgl-from-scratch": ["--cfg=dgl", "--width=0.5", "--teacher=TEACHER", "--teacher=TEACHER", "--init=scratch",
-                         "--dgl-weight=0.3", "--teacher-update", "--teacher-aug", "--aug=fixed", "--p=0.2",
-                         "--d-width=1/2", "--kimg=100"],
+    "dgl": ["--cfg=dgl", "--recipe=paper", "--width=2/3", "--teacher=TEACHER"],
+    "dgl-from-scratch": ["--cfg=dgl", "--recipe=paper", "--width=0.5", "--teacher=TEACHER", "--teacher=TEACHER",
+                         "--init=scratch", "--dgl-weight=0.3", "--teacher-update", "--teacher-aug", "--aug=fixed",
+                         "--p=0.2", "--d-width=1/2", "--kimg=100"],
+    "dgl-distil": ["--cfg=dgl", "--width=1/2", "--teacher=TEACHER", "--data=teacher"],
+    "dgl-distil-then-game": ["--cfg=dgl", "--width=1/2", "--teacher=TEACHER", "--game-kimg=10", "--kd=rgb=2",
+                             "--cond=0", "--kd=feature", "--kd-blocks=1,0.5", "--distil-lr=0.001"],
 }  # fmt: skip
 COMMANDS = ("calc_metrics", "generate", "legacy", "prune_init", "train")
 

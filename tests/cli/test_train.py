@@ -240,28 +240,49 @@ def error_of(folder, *args):
         ("--cfg=dgl --teacher=TEACHER --width=nan", "Invalid value for '--width': expected a fraction such as 0.5"),
         ("--cfg=dgl --teacher=TEACHER --width=1 --cbase=9", "--cbase: cannot be given together with --cfg=dgl"),
         ("--cfg=dgl --teacher=TEACHER --width=1 --resume=TEACHER", "--resume: cannot be given together with --cfg=dgl"),
-        ("--cfg=dgl --teacher=TEACHER --width=1 --init=scratch --score=l1", "--score: can only be given together with"),
+        ("PAPER --init=scratch --score=l1", "--score: can only be given together with"),
         ("--cfg=dgl --teacher=TEACHER --width=0.5 --init=TEACHER", "--width: .* is not 1/2 of the teacher's width"),
         ("--cfg=dgl --teacher=TEACHER --width=1 --dgl-weight=nan", "--dgl-weight: expected a finite number"),
         ("--cfg=dgl --teacher=TEACHER --width=1 --dgl-weight=inf", "--dgl-weight: expected a finite number"),
         ("--cfg=dgl --teacher=TEACHER --width=1 --kd=rgb --kd=rgb=2", "--kd: every term can be given once, found rgb"),
         ("--cfg=dgl --teacher=TEACHER --width=1 --kd=rgb --init=scratch", "--kd: compares images of the same w, but"),
-        ("--cfg=dgl --teacher=TEACHER --width=1 --cond=0 --stage1-kimg=9 --kimg=9", "--stage1-kimg: the run ends at 9"),
-        ("--cfg=dgl --teacher=TEACHER --width=1 --teacher-weights=1,2", "--teacher-weights: expected one weight for"),
-        ("--cfg=dgl --teacher=TEACHER --width=1 --batch=3", "--batch: the minibatch-std group of 2 of the te"),
+        ("PAPER --cond=0 --stage1-kimg=9 --kimg=9", "--stage1-kimg: the run ends at 9"),
+        ("PAPER --teacher-weights=1,2", "--teacher-weights: expected one weight for"),
+        ("PAPER --batch=3", "--batch: the minibatch-std group of 2 of the te"),
         ("--cfg=dgl --teacher=TEACHER --width=1 --teacher-weights=dynamic", "--teacher-weights: 'dynamic' chooses bet"),
-        ("--cfg=dgl --teacher=TEACHER --width=1 --teacher-aug", "--teacher-aug: nothing is augmented in this run"),
+        ("PAPER --teacher-aug", "--teacher-aug: nothing is augmented in this run"),
         ("--cfg=dgl --teacher=TEACHER --width=1 --kd=latent --batch=4 --batch-gpu=1", "--kd: latent compares"),
         ("--cfg=dgl --teacher=TEACHER --width=1 --kd=rgb=", "Invalid value for '--kd': expected a weight of at"),
         ("--cfg=dgl --teacher=TEACHER --init=slcie", "--init: expected slice, scratch or the pickle of a"),
         ("--cfg=dgl --teacher=http://host/x.pkl --width=1", "--teacher: http://host/x.pkl: no such file, and no URL"),
+        ("PAPER --data=teacher", "--data: 'teacher' cannot be given together with --recipe=paper"),
+        ("PAPER --game-kimg=3", "--game-kimg: cannot be given together with --recipe=paper"),
+        ("DISTIL --stage1-kimg=3", "--stage1-kimg: belongs to the published game; pass --recipe=paper too"),
+        ("DISTIL --dgl-weight=1", "--dgl-weight: belongs to the game, which is not played; pass --game-kimg=N"),
+        ("DISTIL --teacher=TEACHER", "--teacher: distillation is from one teacher; several need a game"),
+        ("DISTIL --init=scratch", "--init: distillation compares images of the same w"),
+        ("DISTIL --kd=rgb=0 --kd=feature=0", "--kd: all weights are 0, so nothing would be distilled"),
+        ("DISTIL --kd=rgb=-1", "Invalid value for '--kd': expected a weight of at least 0, found '-1'"),
+        ("DISTIL --kd=rgb --kd-blocks=1,1", "--kd-blocks: can only be given together with --kd=feature"),
+        ("DISTIL --kd-blocks=1,1,1", "--kd-blocks: expected one weight for each of the 2 blocks of the teacher's"),
+        ("DISTIL --kd-blocks=0,0", "Invalid value for '--kd-blocks': expected numbers of at least 0, not all 0"),
+        ("DISTIL --kd=lpips", "--kd-lpips: must be given together with --kd=lpips"),
+        ("DISTIL --kd-lpips=vgg16.pt", "--kd-lpips: must be given together with --kd=lpips"),
+        ("DISTIL --kd-mask=none.png", "--kd-mask: none.png cannot be read as an image"),
+        ("PAPER --kd-mask=none.png", "--kd-mask: can only be given together with --kd"),
+        ("DISTIL --data=teacher --mirror=1", "--mirror: can only be given together with --data=PATH"),
+        ("DISTIL --data=teacher --metrics=fid50k_full", "--metrics: needs real images; pass --data=PATH, or"),
+        ("DISTIL --game-kimg=1 --batch=6 --batch-gpu=3", "--batch: the minibatch-std group of 2"),
+        ("--game-kimg=1", "--game-kimg: can only be given together with --cfg=dgl"),
         ("--detector=none.pt", "--detector: none.pt: no such file"),
         ("--cfg=dgl --teacher=TEACHER --width=1 --cond=1", "--teacher: .* takes labels of size 0, the data set gives 3;"
          " pass --cond=false"),
     ],
 )  # fmt: skip
 def test_options_that_do_not_fit(args, message, folder):
-    assert re.match(message, error_of(folder, *args.split())), error_of(folder, *args.split())
+    words = args.replace("PAPER", "--cfg=dgl --recipe=paper --teacher=TEACHER --width=1")
+    words = words.replace("DISTIL", "--cfg=dgl --teacher=TEACHER --width=1 --cond=0").split()
+    assert re.match(message, error_of(folder, *words)), error_of(folder, *words)
 
 
 @pytest.mark.parametrize(("more", "channels"), [([], 8), (["--d-width=1"], 16), (["--d-init=teacher"], 16)])

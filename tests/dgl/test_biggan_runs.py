@@ -24,7 +24,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def configuration(name: str, files: dict[str, str]) -> dict[str, Any]:
-    teacher = ["--cfg=dgl-biggan", f"--teacher={files['teacher']}", "--batch=4", "--d-steps=1", "--workers=0"]
+    teacher = ["--cfg=dgl-biggan", "--recipe=paper", f"--teacher={files['teacher']}", "--batch=4", "--d-steps=1",
+               "--workers=0"]
     if name == "sliced":
         return tiny_runs.options(files["data"], *teacher, "--width=0.5", "--score=first", **SHORT)
     assert name == "two-stages"
@@ -86,7 +87,7 @@ def test_a_generator_alone_has_a_cost_and_a_folder_gives_slices_its_name(files: 
 def test_a_folder_of_public_files_is_a_teacher(files: dict[str, str], tmp_path: Path) -> None:
     nets = open_networks(files["teacher"])
     biggan_checkpoints.save_checkpoint(tmp_path / "138k", {name: nets[name] for name in ("G_ema", "D")})
-    args = ["--cfg=dgl-biggan", f"--teacher={tmp_path / '138k'}", "--width=0.5"]
+    args = ["--cfg=dgl-biggan", "--recipe=paper", f"--teacher={tmp_path / '138k'}", "--width=0.5"]
     c = resolved(files["data"], *args)
     assert c["loss_kwargs"]["class_name"] == "dgl.loss.DGLHingeLoss"
     assert (c["loss_kwargs"]["dgl_weight"], c["loss_kwargs"]["stage1_kimg"], c.get("ema_start_kimg", 0)) == (0.1, 0, 0)
@@ -110,7 +111,7 @@ def test_a_folder_of_public_files_is_a_teacher(files: dict[str, str], tmp_path: 
     (["--cfg=dgl-biggan", "--width=0.5"], "--teacher: --cfg=dgl-biggan needs the network pickle of a teacher"),
     (["--cfg=dgl-biggan", "--teacher={teacher}", "--width=0.5", "--ch=2"],
      "--ch: cannot be given together with --cfg=dgl-biggan, which takes its networks from --teacher"),
-    (["--cfg=dgl-biggan", "--teacher={teacher}", "--width=0.5", "--kd=rgb"],
+    (["--cfg=dgl-biggan", "--teacher={teacher}", "--width=0.5", "--kd=latent"],
      "--kd: cannot be given together with --cfg=dgl-biggan"),
     (["--cfg=dgl-biggan", "--teacher={teacher}", "--width=0.5", "--refine=svs"],
      "--refine: cannot be given together with --cfg=dgl-biggan"),

@@ -50,7 +50,7 @@ def test_a_student_of_width_one_starts_as_its_teacher(data: dict[str, str], tmp_
 @pytest.mark.parametrize("refit", [True, False])
 def test_a_sliced_student_starts_as_prune_init_makes_it(refit: bool, data: dict[str, str], tmp_path: Path) -> None:
     args = [f"--teacher={data['teacher1']}", "--width=0.57", "--d-width=1/2", "--score=random", "--seed=3"]
-    args += [] if refit else ["--no-refit"]
+    args += ["--refit"] if refit else []
     student = start(data, tmp_path, *args, ema_kimg=1e9)
     cut = students.Cut(Fraction("0.57"), "random", seed=3, refit=refit)
     expected = students.slice_student(teachers.load(data["teacher1"]), cut, Fraction(1, 2))

@@ -87,9 +87,9 @@ def test_a_run_opens_its_teacher_once_per_process(gpus: int, path: str, tmp_path
     (tmp_path / "sitecustomize.py").write_text(COUNTER)
     data = tiny.write_data(tmp_path / "data")
     log = tmp_path / "opens.txt"
-    command = [sys.executable, "train.py", "--cfg=dgl", f"--teacher={path}", "--width=0.5", f"--data={data}",
-               f"--outdir={tmp_path}/runs", "--kd=feature", "--kimg=1", "--batch=500", "--batch-gpu=250",
-               "--metrics=none", "--workers=0", "--device=cpu", f"--gpus={gpus}"]
+    command = [sys.executable, "train.py", "--cfg=dgl", "--recipe=paper", f"--teacher={path}", "--width=0.5",
+               f"--data={data}", f"--outdir={tmp_path}/runs", "--kd=feature", "--kimg=1", "--batch=500",
+               "--batch-gpu=250", "--metrics=none", "--workers=0", "--device=cpu", f"--gpus={gpus}"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OPENS_LOG": str(log), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -14,7 +14,7 @@ from training.training_loop import training_loop
 
 STYLEGAN2 = ["--cfg=stylegan2", "--cbase=128", "--cmax=16", "--z-dim=16", "--w-dim=16", "--map-depth=2", "--batch=4",
              "--mbstd-group=2", "--workers=0"]
-DGL = ["--cfg=dgl", "--batch=4", "--workers=0"]
+DGL = ["--cfg=dgl", "--recipe=paper", "--batch=4", "--workers=0"]
 # Ten iterations in four ticks: after the first, the fourth, the seventh and the tenth.
 SHORT = {"total_kimg": 0.04, "kimg_per_tick": 0.012, "image_snapshot_ticks": 2, "network_snapshot_ticks": 2,
          "D_reg_interval": 4}

@@ -1,0 +1,244 @@
+"""The two ways to train a student: distillation, after which a game may follow, and the published game.
+
+Options that belong to one of them, their defaults, and the run's configuration that follows. No torch until a run is
+configured.
+"""
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from dnnlib import EasyDict
+from training.options import DataInfo, OptionError
+from training.run_config import DATASETS, Component, RunConfig
+
+DATA = "teacher"  # value of --data: the teacher's own images
+KIMG = 25  # length of distillation
+BATCH = 16
+LEARNING_RATE = 0.002
+WARMUP_STEPS = 50
+EMA_STEPS = 50
+TERMS = {"rgb": 1.0, "feature": 1.0}
+KIMG_PER_TICK = 1
+SNAPSHOT_TICKS = 10
+
+DATASETS.register("dgl.teacher_images.TeacherImages", "dgl.teacher_images.TeacherImages")
+
+
+class Weights(click.ParamType):
+    """Option type: numbers of at least 0 with commas between them, not all 0."""
+
+    name = "list"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
+        """The numbers."""
+        if isinstance(value, list):
+            return value
+        try:
+            weights = [float(item) for item in value.split(",")]
+        except ValueError:
+            weights = [-1.0]
+        if not (all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0):
+            self.fail(f"expected numbers of at least 0, not all 0, such as 1,1,0.5, found {value!r}", param, ctx)
+        return weights
+
+
+OPTIONS: list[Callable[[Any], Any]] = [
+    click.option("--recipe", help="distil: copy the teacher's images, without data, then play a game if --game-kimg is "
+                 "given; paper: the published game with real images from the first step.  [default: distil]",
+                 type=click.Choice(["distil", "paper"])),
+    click.option("--game-kimg", help="With --recipe=distil: after distillation, play the game for that many thousands "
+                 "of images of --data, or of the teacher with --data=teacher.  [default: 0]",
+                 type=click.IntRange(min=0), metavar="INT"),
+    click.option("--distil-lr", help="Learning rate of distillation.  [default: 0.002]",
+                 type=click.FloatRange(min=0, min_open=True), metavar="FLOAT"),
+    click.option("--kd-blocks", help="Weights of the blocks of the teacher's D in --kd=feature, from high to low "
+                 "resolution.  [default: 1 each, with --recipe=paper their mean]", type=Weights(), metavar="LIST"),
+    click.option("--kd-mask", help="Greyscale picture of the image's size; bright pixels count in all terms of --kd.  "
+                 "[default: all pixels alike]", metavar="PNG"),
+    click.option("--kd-lpips", help="TorchScript file of --kd=lpips, such as vgg16.pt.", metavar="[PATH|URL]"),
+]
+OPTION_NAMES = ("recipe", "game_kimg", "distil_lr", "kd_blocks", "kd_mask", "kd_lpips")
+_PAPER_ONLY = ("stage1_kimg",)
+_DISTIL_ONLY = ("game_kimg", "distil_lr")
+_GAME_ONLY = ("dgl_weight", "dgl_ramp", "teacher_weights", "teacher_update", "teacher_aug", "glr", "dlr", "gamma",
+              "aug", "augpipe", "p", "target", "ada_max")
+_FILES_ONLY = ("mirror", "subset")
+
+
+def is_distilled(opts: EasyDict) -> bool:
+    """Whether the options ask for distillation."""
+    return (opts.recipe or "distil") == "distil"
+
+
+def complete(opts: EasyDict, given: set[str]) -> None:
+    """Fills in defaults of options that train.py requires or knows other defaults for.
+
+    Raises:
+        OptionError: options that need data, without data.
+    """
+    opts.outdir = opts.outdir or "runs"
+    if not is_distilled(opts):
+        if opts.data == DATA:
+            raise OptionError("--data", "'teacher' cannot be given together with --recipe=paper; pass a data set")
+        return
+    if opts.data is None:
+        if opts.game_kimg:
+            raise OptionError("--game-kimg", "the game needs real images; pass --data=PATH, or --data=teacher to play "
+                                             "with the teacher's own")
+        opts.data = DATA
+    if opts.data == DATA:
+        for name in _FILES_ONLY:
+            if name in given:
+                raise OptionError(f"--{name}", "can only be given together with --data=PATH")
+        if "metrics" not in given:
+            opts.metrics = []
+        elif opts.metrics:
+            raise OptionError("--metrics", "needs real images; pass --data=PATH, or --metrics=none")
+    if "tick" not in given:
+        opts.tick = KIMG_PER_TICK
+    if "snap" not in given:
+        opts.snap = SNAPSHOT_TICKS
+
+
+def check(opts: EasyDict, given: set[str]) -> None:
+    """Checks options of a run with a teacher that depend on the recipe.
+
+    Raises:
+        OptionError: an option that has no effect with this recipe, or that lacks another one.
+    """
+    terms = dict(opts.kd or ())
+    if is_distilled(opts):
+        _refuse(given, _PAPER_ONLY, "belongs to the published game; pass --recipe=paper too")
+        if not opts.game_kimg:
+            _refuse(given, _GAME_ONLY, "belongs to the game, which is not played; pass --game-kimg=N or --recipe=paper")
+            if len(opts.teacher) > 1:
+                raise OptionError("--teacher", "distillation is from one teacher; several need a game: pass "
+                                               "--game-kimg=N or --recipe=paper")
+        if opts.init == "scratch":
+            raise OptionError("--init", "distillation compares images of the same w, but scratch gives the student a w "
+                                        "of its own; start from a slice or a student's pickle, or pass --recipe=paper")
+        if terms and not any(terms.values()):
+            raise OptionError("--kd", "all weights are 0, so nothing would be distilled")
+        terms = terms or TERMS
+    else:
+        _refuse(given, _DISTIL_ONLY, "cannot be given together with --recipe=paper")
+    if opts.kd_blocks is not None and "feature" not in terms:
+        raise OptionError("--kd-blocks", "can only be given together with --kd=feature")
+    if opts.kd_mask is not None and not terms:
+        raise OptionError("--kd-mask", "can only be given together with --kd")
+    if ("lpips" in terms) != (opts.kd_lpips is not None):
+        raise OptionError("--kd-lpips", "must be given together with --kd=lpips: a TorchScript file such as vgg16.pt")
+
+
+def _refuse(given: set[str], names: tuple[str, ...], reason: str) -> None:
+    for name in names:
+        if name in given:
+            raise OptionError("--" + name.replace("_", "-"), reason)
+
+
+def generated_data(opts: EasyDict) -> DataInfo:
+    """The teacher's own images as the data set of a run.
+
+    Raises:
+        UserError: the teacher cannot be read; OptionError: its generator and discriminator do not fit together.
+    """
+    from . import teacher as teachers
+
+    teacher = teachers.load(os.path.expanduser(opts.teacher[0]), opts.trust_pickle)
+    G, D = teacher.G_ema, teacher.D
+    for attribute in ("img_resolution", "img_channels", "c_dim"):
+        if getattr(G, attribute) != getattr(D, attribute):
+            raise OptionError("--teacher", f"{attribute} of the generator in {teacher.url} is {getattr(G, attribute)}, "
+                                           f"of its discriminator {getattr(D, attribute)}, so its images cannot be "
+                                           "shown to it; pass another teacher")
+    use_labels = G.c_dim > 0 and opts.cond is not False
+    arguments: dict[str, Any] = {"teacher": teachers.spec(teacher, opts.trust_pickle), "seed": opts.seed}
+    arguments["start_kimg"] = _distil_kimg(opts)
+    arguments["use_labels"] = use_labels
+    name = os.path.splitext(os.path.basename(os.path.normpath(opts.teacher[0])))[0]
+    return DataInfo(Component("dgl.teacher_images.TeacherImages", arguments), name, G.img_resolution, G.img_channels,
+                    G.c_dim if use_labels else 0)
+
+
+def _distil_kimg(opts: EasyDict) -> int:
+    return KIMG if opts.kimg is None else opts.kimg
+
+
+def base_options(opts: EasyDict, resolution: int) -> EasyDict:
+    """The options from which the base's configuration of a run is made: with the lengths and sizes of this recipe."""
+    if not is_distilled(opts):
+        return opts
+    batch = BATCH if opts.batch is None else opts.batch
+    batch_gpu = opts.batch_gpu
+    if batch_gpu is None and batch % opts.gpus == 0:
+        share, most = batch // opts.gpus, max(4096 // resolution, 1)  # images that one pass takes
+        batch_gpu = max(size for size in range(1, share + 1) if share % size == 0 and size <= most)
+    kimg = _distil_kimg(opts) + (opts.game_kimg or 0)
+    return EasyDict({**opts, "batch": batch, "batch_gpu": batch_gpu, "kimg": kimg})
+
+
+def configured(config: RunConfig, opts: EasyDict, D: Any, resolution: int) -> RunConfig:
+    """The configuration of a run with the terms of distillation, and its schedule if the recipe has one.
+
+    Args:
+        config: of the run with the loss of a teacher.
+        opts: options of the command line.
+        D: the teacher's discriminator.
+        resolution: of the images.
+
+    Raises:
+        UserError: the mask cannot be used; OptionError: the blocks' weights do not fit the discriminator.
+    """
+    from metrics.perceptual import num_blocks
+
+    from .comparison import read_mask
+
+    is_distillation = is_distilled(opts)
+    terms = dict(opts.kd or (TERMS if is_distillation else {}))
+    details: dict[str, Any] = {}
+    if terms:
+        details["kd"] = terms
+    if "feature" in terms and (opts.kd_blocks is not None or is_distillation):
+        blocks = opts.kd_blocks or [1.0] * num_blocks(D)
+        if len(blocks) != num_blocks(D):
+            raise OptionError("--kd-blocks", f"expected one weight for each of the {num_blocks(D)} blocks of the "
+                                             f"teacher's discriminator, found {len(blocks)}")
+        details["kd_blocks"] = blocks
+    if opts.kd_mask is not None:
+        read_mask(opts.kd_mask, resolution)
+        details["kd_mask"] = opts.kd_mask
+    if opts.kd_lpips is not None:
+        details["kd_lpips"] = opts.kd_lpips
+    if not is_distillation:
+        return config.changed(loss=config.loss.with_arguments(**details))
+    batch = config.schedule.batch_size
+    warmup_kimg = WARMUP_STEPS * batch / 1000
+    details.update(
+        distil_kimg=_distil_kimg(opts),
+        distil_lr=LEARNING_RATE if opts.distil_lr is None else opts.distil_lr,
+        distil_warmup_kimg=warmup_kimg,
+    )
+    init = config.networks.init
+    assert init is not None
+    return config.changed(
+        loss=config.loss.with_arguments(**details),
+        networks={"init": init.with_arguments(from_average=True)},
+        optimizers={"D_steps": 1} if opts.d_steps is None else {},  # one batch of latents is one of real images
+        ema={"kimg": math.log(2) * EMA_STEPS * batch / 1000, "rampup": None, "start_kimg": warmup_kimg},
+    )
+
+
+def check_resumed(config: RunConfig, opts: EasyDict, given: set[str]) -> None:
+    """Checks the changes to a run that is resumed.
+
+    Raises:
+        OptionError: a length that its schedule does not allow.
+    """
+    distil_kimg = config.loss.arguments.get("distil_kimg", 0)
+    if "kimg" in given and distil_kimg and (distil_kimg >= config.schedule.total_kimg or opts.kimg <= distil_kimg):
+        raise OptionError("--kimg", f"cannot change the {distil_kimg:g} kimg of distillation when resuming: its "
+                                    "learning rate falls to 0 at their end; start a new run with --init=PKL")
+
