@@ -23,7 +23,7 @@ class Architecture:
     Attributes:
         name: of the family.
         generator: dotted name of the generator's class.
-        discriminator: dotted name of the discriminator's class.
+        discriminator: dotted name of the discriminator's class; one of an earlier row belongs to that.
         presets: values of `cfg` that train it.
         options: module with `add(command)`, `OPTION_NAMES`, `check(opts, given)` and `training_config(opts, data)`,
             which returns a `training.run_config.RunConfig`.
@@ -159,4 +159,13 @@ register(Architecture(
     files="training.biggan.checkpoints",
     file_endings=(".pth",),
     running_buffers=("stored_mean", "stored_var"),
+))
+register(Architecture(
+    name="stylegan3",
+    generator="training.networks_stylegan3.Generator",
+    discriminator="training.networks.Discriminator",
+    presets=("stylegan3-t", "stylegan3-r"),
+    options="training.stylegan3.options",
+    reader="training.stylegan3.records",
+    running_buffers=("w_avg", "magnitude_ema"),
 ))

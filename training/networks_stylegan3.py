@@ -15,7 +15,7 @@ import scipy.special
 import torch
 
 from torch_utils import persistence
-from torch_utils.ops import bias_act, conv2d_resample, upfirdn2d
+from torch_utils.ops import bias_act, upfirdn2d
 
 try:
     from torch_utils.ops import filtered_lrelu as _op
@@ -58,7 +58,7 @@ def modulated_conv2d(x, w, s, demodulate=True, padding=0, input_gain=None):
     if input_gain is not None:
         own = own * input_gain.expand(n, w.shape[1])[:, None, :, None, None]
     x = x.reshape(1, -1, *x.shape[2:])  # the samples become the groups of one convolution
-    y = conv2d_resample.conv2d_resample(x, own.flatten(0, 1).to(x.dtype), padding=padding, groups=n)
+    y = torch.nn.functional.conv2d(x, own.flatten(0, 1).to(x.dtype), padding=padding, groups=n)
     return y.reshape(n, -1, *y.shape[2:])
 
 

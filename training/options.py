@@ -64,10 +64,11 @@ def check_families(opts: EasyDict, given: set[str]) -> None:
         OptionError: names it.
     """
     family = architectures.of_preset(opts.cfg)
+    others = given.difference(family.module("options").OPTION_NAMES)
     for row in architectures.rows():
         if row.name == family.name:
             continue
-        for name in sorted(given.intersection(row.module("options").OPTION_NAMES)):
+        for name in sorted(others.intersection(row.module("options").OPTION_NAMES)):
             flag = "--" + name.replace("_", "-")
             if row.name == "stylegan2":
                 raise OptionError(flag, f"cannot be given together with --cfg={opts.cfg}")

@@ -24,6 +24,7 @@ DATASETS = Registry("data set", {"training.dataset.ImageFolderDataset": "trainin
 LOSSES = Registry("loss", {
     "training.loss.StyleGAN2Loss": "training.loss.StyleGAN2Loss",
     "training.loss_biggan.HingeLoss": "training.biggan.loss.HingeLoss",
+    "training.stylegan3.loss.StyleGAN3Loss": "training.stylegan3.loss.StyleGAN3Loss",
 })
 LOSS_TERMS = Registry("loss term")
 OPTIMIZERS = Registry("optimizer", {"torch.optim.Adam": "torch.optim.Adam"})

@@ -7,6 +7,7 @@ import math
 import reprlib
 from typing import Any
 
+import numpy as np
 import torch
 
 from dnnlib.objects import get_obj_by_name
@@ -44,7 +45,8 @@ def _class_and_arguments(record: ModuleRecord) -> tuple[Any, dict[str, Any]]:
             if dotted.rpartition(".")[2] == record.class_name:
                 return get_obj_by_name(dotted), derive(record)
     known = [name.rpartition(".")[2] for row in architectures.rows() for name in (row.generator, row.discriminator)]
-    raise CheckpointError(f"unknown network class {record.class_name!r}; known: {', '.join([*known, 'AugmentPipe'])}. "
+    known = list(dict.fromkeys([*known, AugmentPipe.__name__]))
+    raise CheckpointError(f"unknown network class {record.class_name!r}; known: {', '.join(known)}. "
                           "Pass `trust_pickle=True` to load it with the program text that the file contains")
 
 
@@ -69,6 +71,7 @@ def _compare(record: ModuleRecord, module: torch.nn.Module) -> None:
                                   f"expected a {type(parts[name]).__name__}")
         ours = vars(parts[name])
         for key, value in part.state.items():
+            value = value.tolist() if isinstance(value, np.ndarray) else value
             compared = key in ours and not key.startswith("_") and key != "training"
             if compared and type(value) in _PLAIN and not _equal(value, ours[key]):
                 raise CheckpointError(f"{where}.{key} is {reprlib.repr(value)} in the file, "

@@ -99,8 +99,10 @@ def _mapping_arguments(mapping: ModuleRecord) -> dict[str, Any]:
 
 
 def reads(record: ModuleRecord) -> bool:
-    """Whether a record is of this family."""
-    return record.class_name in ("Generator", "Discriminator")
+    """Whether a record is of this family. StyleGAN3's generators have the same class name, and an input layer."""
+    synthesis = record.children.get("synthesis")
+    return record.class_name in ("Generator", "Discriminator") and (synthesis is None
+                                                                    or "input" not in synthesis.children)
 
 
 def generator_arguments(record: ModuleRecord) -> dict[str, Any]:
@@ -110,9 +112,6 @@ def generator_arguments(record: ModuleRecord) -> dict[str, Any]:
         CheckpointError: the record holds no StyleGAN2 generator.
     """
     synthesis, mapping = record.child("synthesis"), record.child("mapping")
-    if "input" in synthesis.children:
-        raise CheckpointError("this is a StyleGAN3 generator; a StyleGAN2 generator is needed "
-                              "(`trust_pickle=True` loads it for commands that only run it)")
     nested = record.init_kwargs.get("synthesis_kwargs")
     recorded = {**record.init_kwargs, **(nested if isinstance(nested, dict) else {}), **synthesis.init_kwargs}
     resolution = _resolution(synthesis)

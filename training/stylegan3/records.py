@@ -3,7 +3,10 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any
 
+import torch
+
 from dnnlib import EasyDict
+from torch_utils import misc
 from torch_utils.checkpoint import CheckpointError, ModuleRecord
 
 from .widths import stock_widths, width_arguments
@@ -17,6 +20,7 @@ _KNOWN = {
     "lrelu_upsampling", "use_radial_filters", "conv_clamp", "magnitude_ema_beta",
 }
 _MAX_LAYERS = 100
+_HALF_PRECISION = {"num_fp16_res": 4, "conv_clamp": 256}  # what `half_precision` sets
 
 
 def reads(record: ModuleRecord) -> bool:
@@ -50,6 +54,33 @@ def generator_arguments(record: ModuleRecord) -> dict[str, Any]:
         output_scale=synthesis.value("output_scale", *_NUMBER),
         **_layer_arguments(layers),
     )
+
+
+def discriminator_arguments(record: ModuleRecord) -> dict[str, Any]:
+    """Never called: a discriminator beside such a generator is one of StyleGAN2.
+
+    Raises:
+        CheckpointError: always.
+    """
+    raise CheckpointError("StyleGAN3 has no discriminator of its own")
+
+
+def half_precision(role: str, network: Any) -> Any:
+    """The same weights in a generator that computes its highest sampling rates in half precision, clamped to 256.
+
+    Args:
+        role: 'G' or 'G_ema'.
+        network: generator, returned as it is if it does so already.
+    """
+    given = network.init_kwargs
+    arguments = {**given, **_HALF_PRECISION}
+    arguments.pop("synthesis_kwargs", None)
+    if arguments == given:
+        return network
+    with torch.random.fork_rng(devices=[]):
+        rebuilt = type(network)(**arguments)
+    misc.copy_params_and_buffers(network, rebuilt, require_all=True)
+    return rebuilt.requires_grad_(False).eval()
 
 
 def _recorded(record: ModuleRecord) -> dict[str, Any]:
