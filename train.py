@@ -176,8 +176,9 @@ def main(ctx: click.Context, **values: Any) -> None:
 
     The presets are those of StyleGAN2-ADA: auto adapts to the resolution and the number of GPUs, stylegan2 reproduces
     config-f of the StyleGAN2 paper, paper256, paper512 and paper1024 the results of the StyleGAN2-ADA paper, cifar
-    those on CIFAR-10. biggan trains a class-conditional BigGAN with the settings of its image size. dgl and dgl-biggan
-    take their architecture from --teacher.
+    those on CIFAR-10. stylegan3-t and stylegan3-r train the two configurations of StyleGAN3. biggan trains a
+    class-conditional BigGAN with the settings of its image size. dgl and dgl-biggan take their architecture from
+    --teacher.
     """
     opts = EasyDict(values)
     given = {name for name in opts if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}

@@ -82,6 +82,7 @@ class Plan:
         applied: see `Applied`.
         fit: set name → wished width, to the nearest widths that such a network can have.
         reestimate: updates, in place, what a network estimates about itself, after channels were removed.
+        stable_name: tensor name → a name that is the same at all widths, for networks whose names contain widths.
     """
 
     sets: dict[str, int]
@@ -91,6 +92,7 @@ class Plan:
     applied: Applied
     fit: Callable[[Mapping[str, int]], dict[str, int]] = _as_they_are
     reestimate: Callable[[torch.nn.Module], None] = _estimate_nothing
+    stable_name: Callable[[str], str] = str
 
     def scaled(self, width: Fraction) -> dict[str, int]:
         """The widths of a uniform cut."""

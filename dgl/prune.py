@@ -91,12 +91,14 @@ def slice_network(network: torch.nn.Module, keep: KeepLists) -> torch.nn.Module:
     (docs/adr/0002-slicing-gains.md).
     """
     plan = plan_of(network)
-    state = slice_state({**dict(network.named_parameters()), **dict(network.named_buffers())}, plan, keep)
+    whole = slice_state(dict(misc.named_params_and_buffers(network)), plan, keep)
+    state = {plan.stable_name(name): tensor for name, tensor in whole.items()}
     with torch.random.fork_rng(devices=[]):  # the initial weights are all overwritten
         narrow = plan.build([len(keep[name]) for name in plan.sets])
     narrow.train(network.training).requires_grad_(False).to(next(network.parameters()).device)
     with torch.no_grad():
-        for name, tensor in misc.named_params_and_buffers(narrow):
+        for full_name, tensor in misc.named_params_and_buffers(narrow):
+            name = plan.stable_name(full_name)
             if tensor.shape != state[name].shape:
                 raise UserError(f"{name}: sliced to {list(state[name].shape)}, but the narrow network has "
                                 f"{list(tensor.shape)}")

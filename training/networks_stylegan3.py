@@ -102,7 +102,8 @@ def _normalize(x):
 class MappingNetwork(torch.nn.Module):
     """z [N, z_dim] and c [N, c_dim] → w [N, num_ws, w_dim].
 
-    `update_emas` updates the moving average `w_avg` of its outputs, for truncation (arXiv:1812.04948, section 2.2).
+    `update_emas` updates the moving average `w_avg` of its outputs, for truncation (arXiv:1812.04948, section 2.2);
+    nothing else does, so what callers of StyleGAN2's mapping pass as `skip_w_avg_update` makes no difference.
     """
 
     def __init__(self, z_dim, c_dim, w_dim, num_ws, num_layers=2, lr_multiplier=0.01, w_avg_beta=0.998):
@@ -121,7 +122,7 @@ class MappingNetwork(torch.nn.Module):
             inputs = w_dim
         self.register_buffer("w_avg", torch.zeros([w_dim]))
 
-    def forward(self, z, c, truncation_psi=1, truncation_cutoff=None, update_emas=False):
+    def forward(self, z, c, truncation_psi=1, truncation_cutoff=None, update_emas=False, skip_w_avg_update=False):
         x = _normalize(z.to(self.w_avg.dtype))
         if self.c_dim > 0:
             x = torch.cat([x, _normalize(self.embed(c.to(self.w_avg.dtype)))], dim=1)

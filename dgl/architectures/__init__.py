@@ -11,7 +11,7 @@ from ..macs import LayerCost
 from ..plan import Plan
 
 # Family → module with generator_plan(G), discriminator_plan(D) and layer_costs(network).
-_MODULES = {"stylegan2": "dgl.architectures.stylegan2", "biggan": "dgl.architectures.biggan"}
+_MODULES = {name: f"dgl.architectures.{name}" for name in ("stylegan2", "biggan", "stylegan3")}
 
 
 def register(family: str, module: str) -> None:
@@ -32,9 +32,10 @@ def register(family: str, module: str) -> None:
 def _module_of(network: torch.nn.Module, purpose: str) -> ModuleType:
     family = architectures.find(network)
     if family is None or family.name not in _MODULES:
-        known = [row.generator.rpartition(".")[2] for row in architectures.rows() if row.name in _MODULES]
-        known += [row.discriminator.rpartition(".")[2] for row in architectures.rows() if row.name in _MODULES]
-        raise UserError(f"networks of class {type(network).__name__} cannot be {purpose}; known: {', '.join(known)}")
+        known = [dotted.rpartition(".")[2] for row in architectures.rows() if row.name in _MODULES
+                 for dotted in (row.generator, row.discriminator)]
+        names = ", ".join(dict.fromkeys(known))
+        raise UserError(f"networks of class {type(network).__name__} cannot be {purpose}; known: {names}")
     return importlib.import_module(_MODULES[family.name])
 
 

@@ -19,6 +19,8 @@ CASES = {
     "paper512": ["--cfg=paper512", "--aug=fixed", "--p=0.2", "--augpipe=bg", "--nhwc=1", "--nobench=1"],
     "paper1024": ["--cfg=paper1024", "--fp32=1", "--allow-tf32=1", "--gamma=5", "--kimg=1000", "--batch=16"],
     "cifar": ["--cfg=cifar", "--cond=1", "--aug=noaug", "--snap=10", "--metrics=none", "--workers=1"],
+    "stylegan3-t": ["--cfg=stylegan3-t", "--batch=16", "--gamma=8.2", "--fp32=1", "--cbase=16384"],
+    "stylegan3-r": ["--cfg=stylegan3-r", "--gpus=8", "--mirror=1", "--freezed=2"],
     "dgl": ["--cfg=dgl", "--recipe=paper", "--width=2/3", "--teacher=TEACHER"],
     "dgl-from-scratch": ["--cfg=dgl", "--recipe=paper", "--width=0.5", "--teacher=TEACHER", "--teacher=TEACHER",
                          "--init=scratch", "--dgl-weight=0.3", "--teacher-update", "--teacher-aug", "--aug=fixed",
