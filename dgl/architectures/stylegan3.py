@@ -15,7 +15,8 @@ import torch
 from training.networks_stylegan3 import FullyConnectedLayer, Generator, SynthesisInput, SynthesisLayer
 from training.stylegan3.widths import width_arguments
 
-from ..plan import Axis, Consumer, LayerCost, Plan, Rule
+from ..macs import LayerCost
+from ..plan import Axis, Consumer, Plan, Rule
 
 _FEATURES, _INPUT = "features", "input"
 _LAYER = re.compile(r"(synthesis\.L\d+)_\d+_\d+")  # names of layers contain their size and width
