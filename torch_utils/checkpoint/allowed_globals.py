@@ -12,7 +12,7 @@ import torch
 
 from .. import persistence
 from .errors import CheckpointError
-from .machine import Function, Unfinished, checked_key
+from .machine import Function, Unfinished, check_collisions, checked_key
 from .records import ModuleRecord, TFNetworkRecord
 from .storage import parse_storage
 
@@ -74,11 +74,16 @@ def _encode(text: Any, encoding: Any) -> bytes:
 
 def make_dict(pairs: Any = ()) -> dict:
     """Any mapping class."""
-    return {checked_key(key): value for key, value in pairs}
+    made = {}
+    for key, value in pairs:
+        made[checked_key(key)] = value
+        if len(made) & (len(made) - 1) == 0:  # each time that it doubles
+            check_collisions(made)
+    return made
 
 
 def _set(items: Any = ()) -> set:
-    return {checked_key(item) for item in items}
+    return set(make_dict((item, None) for item in items))
 
 
 class Storage:
@@ -87,6 +92,7 @@ class Storage:
     def __init__(self, blob: Any) -> None:
         self.elements = parse_storage(blob)
         self.unclaimed = self.elements.numel()
+        self.nbytes = self.elements.nbytes
 
 
 def strided_view(storage: torch.Tensor, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor:

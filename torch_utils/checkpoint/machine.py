@@ -7,7 +7,7 @@ the functions it was given.
 import pickletools
 import reprlib
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from .errors import CheckpointError
 
@@ -26,6 +26,10 @@ _PUSH_NEW: dict[str, Callable[[], Any]] = {
 }
 _NUM_LINES = {"GLOBAL": 2, "INST": 2, "PERSID": 1}  # of text, as argument
 _BY_CODE = {operation.code.encode("latin-1"): operation for operation in pickletools.opcodes}
+_EXPANSION, _ALLOWANCE = 8, 64 << 20  # a file may take this multiple of its size, and so many bytes on top
+_OBJECT, _CONTAINER, _ITEM = 56, 216, 104  # bytes, about, of CPython's objects, sets and entries of dictionaries
+_MAX_KEY = 2**61 - 1  # integers below hash to themselves
+_MAX_ODD_KEYS = 4096
 _SCALARS = (str, int, float, bool, bytes, type(None))
 
 
@@ -52,21 +56,73 @@ class Sink:
     """Stands for an object that is of no interest: takes whatever a stream does to it and keeps nothing."""
 
 
+class Budget:
+    """The memory that a file may take, about: a multiple of its own size.
+
+    Args:
+        num_bytes: size of the file.
+    """
+
+    def __init__(self, num_bytes: int) -> None:
+        self.num_bytes = num_bytes
+        self.left = _EXPANSION * num_bytes + _ALLOWANCE
+
+    def charge(self, num_bytes: int) -> None:
+        """Counts memory that is taken, or is about to be.
+
+        Raises:
+            CheckpointError: it is too much for a file of this size.
+        """
+        self.left -= num_bytes
+        if self.left < 0:
+            raise CheckpointError(f"refused: a file of {self.num_bytes:,} bytes asks for more than "
+                                  f"{_EXPANSION * self.num_bytes + _ALLOWANCE:,} bytes of memory")
+
+
+def _size(value: Any) -> int:
+    """About the bytes of memory that a new value takes, without what it refers to."""
+    if isinstance(value, (str, bytes)):
+        return _OBJECT + len(value)
+    if isinstance(value, (dict, set)):
+        return _CONTAINER + _ITEM * len(value)
+    if isinstance(value, (list, tuple)):
+        return _OBJECT + 8 * len(value)
+    if isinstance(value, int):
+        return _OBJECT + value.bit_length() // 8
+    return _OBJECT + int(getattr(value, "nbytes", 0))
+
+
 def checked_key(key: Any) -> Any:
     """The key of a dictionary or element of a set, if it is flat: Python hashes nested tuples without limit.
 
     Raises:
-        CheckpointError: it is not.
+        CheckpointError: it is not, or it is a number beyond those that hash to themselves.
     """
+    numbers = (part for part in (key if isinstance(key, tuple) else [key]) if isinstance(part, int))
+    if any(abs(number) >= _MAX_KEY for number in numbers):
+        raise CheckpointError("the file uses a huge number as a key or as an element of a set")
     if not all(isinstance(part, (*_SCALARS, Sink)) for part in (key if isinstance(key, tuple) else [key])):
         raise CheckpointError(f"the file uses a {type(key).__name__} as a key or as an element of a set")
     return key
 
 
+def check_collisions(container: dict | set) -> None:
+    """Limits the keys whose hashes a file's author can choose: strings' are random, small integers' harmless.
+
+    Raises:
+        CheckpointError: there are too many others.
+    """
+    if len(container) > _MAX_ODD_KEYS:
+        odd = sum(not isinstance(key, (str, bytes, int, Sink)) for key in container)
+        if odd > _MAX_ODD_KEYS:
+            raise CheckpointError(f"the file has {odd} keys in one dictionary or set that are no text and no integers")
+
+
 def run(
-    stream: BinaryIO,
+    stream: IO[bytes],
     find_global: Callable[[str, str], Any],
     find_external: Callable[[Any], Any] | None = None,
+    budget: Budget | None = None,
 ) -> Any:
     """Reads one pickle and leaves the stream behind its end.
 
@@ -74,6 +130,7 @@ def run(
         stream: binary file.
         find_global: (module, name) → what stands for it: a Function, a Sink, or a plain value.
         find_external: the same for persistent ids; None refuses them.
+        budget: what the values may take; None is unlimited.
 
     Returns:
         None, numbers, strings, bytes, tuples, lists, dictionaries, sets, and what the functions returned.
@@ -82,7 +139,7 @@ def run(
         CheckpointError: an operation that is not known, or not allowed on its object.
         Exception: any other kind, for a stream that is damaged.
     """
-    machine = _Machine(find_global, find_external)
+    machine = _Machine(find_global, find_external, budget or Budget(1 << 50))
     while code := stream.read(1):
         operation = _BY_CODE.get(code)
         if operation is None:
@@ -102,7 +159,7 @@ def run(
     raise EOFError("the end is missing")
 
 
-def _read_lines(stream: BinaryIO, count: int) -> list[str]:
+def _read_lines(stream: IO[bytes], count: int) -> list[str]:
     lines = [stream.readline() for _ in range(count)]
     if not lines[-1].endswith(b"\n"):
         raise EOFError("a line is not complete")
@@ -111,8 +168,12 @@ def _read_lines(stream: BinaryIO, count: int) -> list[str]:
 
 class _Machine:
     def __init__(
-        self, find_global: Callable[[str, str], Any], find_external: Callable[[Any], Any] | None
+        self,
+        find_global: Callable[[str, str], Any],
+        find_external: Callable[[Any], Any] | None,
+        budget: Budget,
     ) -> None:
+        self.budget = budget
         self.find_global = find_global
         self.find_external = find_external
         self.stack: list[Any] = []
@@ -122,10 +183,14 @@ class _Machine:
 
     def execute(self, name: str, argument: Any) -> None:
         if name in _PUSH_ARGUMENT:
+            self.budget.charge(_size(argument))
             self.stack.append(argument)
         elif name in _PUSH_NEW:
-            self.stack.append(_PUSH_NEW[name]())
+            value = _PUSH_NEW[name]()
+            self.budget.charge(_size(value))
+            self.stack.append(value)
         else:
+            self.budget.charge(_ITEM)
             _OPERATIONS[name](self, argument)
 
     def pop(self) -> Any:
@@ -142,6 +207,7 @@ class _Machine:
         """All above the last mark."""
         start = self.marks.pop()
         items = self.stack[start:]
+        self.budget.charge(_OBJECT + 8 * len(items))
         del self.stack[start:]
         return items
 
@@ -165,7 +231,11 @@ class _Machine:
             target.extend(items)
             return
         keys = [checked_key(key) for key in (items if kind is set else items[::2])]
+        self.budget.charge(_ITEM * len(keys))
+        size = len(target)
         target.update(keys if kind is set else zip(keys, items[1::2], strict=True))
+        if size.bit_length() != len(target).bit_length():  # each time that it doubles
+            check_collisions(target)
 
     def resolve(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
@@ -179,12 +249,15 @@ class _Machine:
             return
         if not isinstance(function, Function) or not isinstance(arguments, tuple):
             raise CheckpointError(f"refused: the file calls a {type(function).__name__}, which is no function")
-        self.stack.append(function.call(*arguments))
+        value = function.call(*arguments)
+        self.budget.charge(_size(value))
+        self.stack.append(value)
 
     def build(self) -> None:
         state, target = self.pop(), self.pop()
         if isinstance(target, Unfinished):
             finished = target.build(state)
+            self.budget.charge(_size(finished))
             for key in self.places.pop(id(target), ()):
                 if self.memo[key] is target:
                     self.memo[key] = finished

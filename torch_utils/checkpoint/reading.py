@@ -2,6 +2,7 @@
 import io
 import pickle
 import zipfile
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import torch
@@ -11,7 +12,7 @@ from dnnlib.installed import plain_names
 from .. import persistence
 from .allowed_globals import GLOBALS
 from .errors import MALFORMED, CheckpointError, describe
-from .machine import run
+from .machine import Budget, run
 from .records import Foreign, TFNetworkRecord
 from .torch_files import is_torch_file, read_torch_content
 
@@ -63,6 +64,10 @@ def _damaged(name: str, data: bytes, error: BaseException) -> CheckpointError:
                            f"({describe(error)})")
 
 
+def _finder(find_unknown: Callable[[str, str], Any]) -> Callable[[str, str], Any]:
+    return lambda module, name: GLOBALS.get((module, name)) or find_unknown(module, name)
+
+
 def read(f: BinaryIO, keep_foreign: bool = False) -> Any:
     """Reads a pickle, or a file of torch.save, without executing anything it names.
 
@@ -85,7 +90,8 @@ def read(f: BinaryIO, keep_foreign: bool = False) -> Any:
         _check_signature(data)
         if is_torch_file(data):
             return read_torch_content(io.BytesIO(data), find_unknown)
-        return run(io.BytesIO(data), lambda module, name: GLOBALS.get((module, name)) or find_unknown(module, name))
+        find = _finder(find_unknown)
+        return run(io.BytesIO(data), find, budget=Budget(len(data)))
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}") from None
     except (*MALFORMED, zipfile.BadZipFile) as error:

@@ -5,13 +5,16 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import torch
 
+from dnnlib.bounded import open_regular
+from dnnlib.errors import FileError
+
 from .allowed_globals import GLOBALS, make_dict, strided_view
 from .errors import MALFORMED, CheckpointError, describe
-from .machine import Function, Sink, Unfinished, run
+from .machine import Budget, Function, Sink, Unfinished, run
 from .storage import DTYPES, MAGIC, elements, is_header, storage_entry
 
 
@@ -50,7 +53,7 @@ def is_torch_file(data: bytes) -> bool:
     return data.startswith((b"PK", _STREAM))
 
 
-def read_torch_content(f: BinaryIO, find_unknown: FindUnknown) -> Any:
+def read_torch_content(f: IO[bytes], find_unknown: FindUnknown) -> Any:
     """What torch.save wrote, executing nothing.
 
     Args:
@@ -63,12 +66,14 @@ def read_torch_content(f: BinaryIO, find_unknown: FindUnknown) -> Any:
     Raises:
         CheckpointError: the content is of another kind; damage may raise any of `MALFORMED`, or zipfile.BadZipFile.
     """
+    budget = Budget(f.seek(0, os.SEEK_END))
+    f.seek(0)
     is_archive = f.read(2) == b"PK"
     f.seek(0)
-    return _read_archive(f, find_unknown) if is_archive else _read_stream(f, find_unknown)
+    return _read_archive(f, find_unknown, budget) if is_archive else _read_stream(f, find_unknown, budget)
 
 
-def _run(f: BinaryIO, find_storage: FindStorage, find_unknown: FindUnknown) -> Any:
+def _run(f: IO[bytes], find_storage: FindStorage, find_unknown: FindUnknown, budget: Budget) -> Any:
     """Tensors and plain values; `find_storage(dtype, key, count)` gives a tensor's elements."""
 
     def find_external(pid: Any) -> Any:
@@ -76,10 +81,13 @@ def _run(f: BinaryIO, find_storage: FindStorage, find_unknown: FindUnknown) -> A
             return Inert()
         return find_storage(*storage_entry(pid))
 
-    return run(f, lambda module, name: _KNOWN.get((module, name)) or find_unknown(module, name), find_external)
+    def find_global(module: str, name: str) -> Any:
+        return _KNOWN.get((module, name)) or find_unknown(module, name)
+
+    return run(f, find_global, find_external, budget)
 
 
-def _read_archive(f: BinaryIO, find_unknown: FindUnknown) -> Any:
+def _read_archive(f: IO[bytes], find_unknown: FindUnknown, budget: Budget) -> Any:
     """The zip format: <root>/data.pkl, and <root>/data/<key> with the elements of every storage."""
     with zipfile.ZipFile(f) as archive:
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
@@ -95,20 +103,26 @@ def _read_archive(f: BinaryIO, find_unknown: FindUnknown) -> Any:
 
         def find(dtype: torch.dtype, key: str, count: int) -> torch.Tensor:
             if key not in storages:
+                budget.charge(count * dtype.itemsize)
                 storages[key] = elements(archive.read(f"{root}data/{key}"), dtype, count)
             return storages[key]
 
-        return _run(io.BytesIO(archive.read(names[0])), find, find_unknown)
+        return _run(io.BytesIO(archive.read(names[0])), find, find_unknown, budget)
 
 
-def _read_stream(f: BinaryIO, find_unknown: FindUnknown) -> Any:
+def _read_stream(f: IO[bytes], find_unknown: FindUnknown, budget: Budget) -> Any:
     """The format before: magic number, protocol, machine, the object, the storages' keys, then their elements."""
     storages: dict[str, torch.Tensor] = {}
 
     def find(dtype: torch.dtype, key: str, count: int) -> torch.Tensor:
-        return storages.setdefault(key, torch.zeros([count], dtype=dtype))
+        if key not in storages:
+            unread = budget.num_bytes - sum(storage.nbytes for storage in storages.values())
+            if count * dtype.itemsize > unread:
+                raise CheckpointError(f"tensor storage: announces {count} elements, the file has {unread} bytes left")
+            storages[key] = torch.zeros([count], dtype=dtype)
+        return storages[key]
 
-    magic, protocol, machine, data, keys = (_run(f, find, find_unknown) for _ in range(5))
+    magic, protocol, machine, data, keys = (_run(f, find, find_unknown, budget) for _ in range(5))
     if not is_header(magic, protocol, machine):
         raise CheckpointError("not a little-endian torch file")
     for key in keys:
@@ -133,10 +147,12 @@ def read_torch_file(path: str | os.PathLike) -> Any:
         CheckpointError: the file is missing, damaged or of another kind; the message names it.
     """
     try:
-        with open(path, "rb") as f:
+        with open_regular(path) as f:
             return read_torch_content(f, lambda module, name: Inert())
     except CheckpointError as error:
         raise CheckpointError(f"{os.fspath(path)}: {error}") from None
+    except FileError as error:
+        raise CheckpointError(str(error)) from None
     except OSError as error:
         raise CheckpointError(f"{os.fspath(path)}: cannot be read: {error.strerror or error}") from None
     except (*MALFORMED, zipfile.BadZipFile) as error:
