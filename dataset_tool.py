@@ -11,6 +11,7 @@ import click
 
 from dnnlib import strict_json
 from dnnlib.cli import Command, Group
+from dnnlib.errors import printable
 
 FILTERS = ["lanczos", "box"]
 CROPS = ["center-crop", "center-crop-wide"]
@@ -145,7 +146,7 @@ def convert_command(
         click.echo(strict_json.dumps({"dest": options["dest"], **account.as_json()}))
         return
     for note in account.notes():
-        click.echo(note, err=True)
+        click.echo(printable(note), err=True)
     assert account.shape is not None, "something was stored"
     height, width, num_channels = account.shape
     click.echo(f"{options['dest']}: {account.num_stored} images, {width}x{height}, {num_channels} channel(s)")
@@ -164,7 +165,7 @@ def validate_command(data: str, resolution: int | None) -> None:
 
     report = check_dataset(data, resolution)
     for finding in report.bad_files:
-        click.echo(finding.row())
+        click.echo(printable(finding.row()))
     problems = [f"{len(report.bad_files)} of {report.num_images} images cannot be used"] if report.bad_files else []
     problems += [report.label_error] if report.label_error else []
     if problems:

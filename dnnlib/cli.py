@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import click
 import numpy as np
 
-from dnnlib.errors import UserError
+from dnnlib.errors import UserError, printable
 
 _AnyCallable = TypeVar("_AnyCallable", bound=Callable[..., Any])
 
@@ -45,7 +45,7 @@ def in_flags(error: UserError, command: click.Command, fields: Mapping[str, str]
 
     argument = re.compile(r"`([A-Za-z_]\w*)(?:=([^`]*))?`")
     message = argument.sub(lambda match: flag(match[1], match[2]) or match[0], error.message)
-    return message if error.field is None else f"{flag(error.field) or error.field}: {message}"
+    return printable(message if error.field is None else f"{flag(error.field) or error.field}: {message}")
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def _one_line_errors(command: click.Command, fields: Mapping[str, str]) -> Itera
     except _SHOWS_HELP:
         raise
     except click.UsageError as error:
-        raise click.UsageError(error.format_message()) from error
+        raise click.UsageError(printable(error.format_message())) from error
     except UserError as error:
         raise click.ClickException(in_flags(error, command, fields)) from error
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from html.parser import HTMLParser
 from typing import IO, TYPE_CHECKING
@@ -17,7 +18,9 @@ from dnnlib.progress import Progress
 if TYPE_CHECKING:
     import requests
 
-_BLOCK = 1 << 20  # bytes
+_BLOCK = 1 << 16  # bytes
+MAX_BYTES = 1 << 35  # of one download
+_SLOW_SEC, _SLOW_BYTES = 60.0, 1 << 16  # a transfer must bring so much in each span of this length
 _CONNECT_SEC, _READ_SEC = 10, 60
 _MAX_CONNECT_ATTEMPTS = 3  # without any connection, ten tries only make an offline user wait
 _MAX_PAGE = 1 << 16  # bytes; Google Drive's interposed pages have a few kB
@@ -52,7 +55,8 @@ def download(url: str, open_sink: OpenSink, num_attempts: int, verbose: bool, sh
         sha256: what the content must hash to.
 
     Raises:
-        UrlError: it could not be read, or has another hash (which is not tried again).
+        UrlError: it could not be read, is a web page or larger than `MAX_BYTES`, or has another hash (which is not
+            tried again).
     """
     for attempt in range(1, num_attempts + 1):
         try:
@@ -65,6 +69,7 @@ def download(url: str, open_sink: OpenSink, num_attempts: int, verbose: bool, sh
 
 def _attempt(url: str, open_sink: OpenSink, verbose: bool, sha256: str | None) -> None:
     import requests
+    import urllib3
 
     host = urllib.parse.urlsplit(url).netloc
     try:
@@ -76,7 +81,7 @@ def _attempt(url: str, open_sink: OpenSink, verbose: bool, sha256: str | None) -
         raise _AttemptFailed(f"no answer from {host} in time", _MAX_CONNECT_ATTEMPTS) from error
     except requests.exceptions.ConnectionError as error:
         raise _AttemptFailed(f"no connection to {host} ({_innermost(error)})", _MAX_CONNECT_ATTEMPTS) from error
-    except requests.exceptions.ChunkedEncodingError as error:
+    except (requests.exceptions.ChunkedEncodingError, urllib3.exceptions.HTTPError) as error:
         raise _AttemptFailed("the connection broke during the transfer", 1 << 30) from error
     except requests.exceptions.RequestException as error:
         raise unreadable(url, str(error)) from error
@@ -169,19 +174,47 @@ def _save(
     length = response.headers.get("Content-Length", "")
     expected = int(length) if length.isdigit() else None
     digest, size = hashlib.sha256(), 0
-    blocks = [page] if page else response.iter_content(_BLOCK)
+    _check_kind(url, response, expected)
+    blocks = [page] if page else _blocks(response)
     bar = Progress(expected and expected / 1e6, f"Downloading {url}", unit="MB", enabled=None if verbose else False)
     with open_sink(_content_name(url, response)) as out, bar:
         for block in blocks:
             out.write(block)
             digest.update(block)
             size += len(block)
+            if size > MAX_BYTES:
+                raise unreadable(url, f"it is larger than {MAX_BYTES:,} bytes")
             bar.update(len(block) / 1e6)
         if size == 0:
             raise _AttemptFailed("the answer is empty", 1 << 30)
         if expected is not None and size != expected and "Content-Encoding" not in response.headers:
             raise _AttemptFailed(f"expected {expected} bytes, found {size}", 1 << 30)
         check_sha256(url, digest.hexdigest(), sha256)
+
+
+def _check_kind(url: str, response: requests.Response, num_bytes: int | None) -> None:
+    """Refuses what cannot be the file: a web page in its place, or far too much."""
+    is_page = response.headers.get("Content-Type", "").startswith("text/html")
+    suffix = posixpath.splitext(urllib.parse.urlsplit(url).path)[1]
+    if is_page and suffix not in ("", ".html", ".htm"):
+        raise unreadable(url, "the server answers with a web page in its place")
+    if num_bytes is not None and num_bytes > MAX_BYTES:
+        raise unreadable(url, f"it has {num_bytes:,} bytes, more than {MAX_BYTES:,}")
+
+
+def _blocks(response: requests.Response) -> Iterator[bytes]:
+    """The body as it arrives; ends the attempt if hardly anything does."""
+    read = getattr(response.raw, "read1", None)  # gives what is there instead of waiting for a whole block
+    blocks = response.iter_content(_BLOCK) if read is None else iter(lambda: read(_BLOCK, decode_content=True), b"")
+    begin, received = time.monotonic(), 0
+    for block in blocks:
+        yield block
+        received += len(block)
+        now = time.monotonic()
+        if now - begin >= _SLOW_SEC:
+            if received < _SLOW_BYTES:
+                raise _AttemptFailed(f"only {received} bytes arrived in {now - begin:.0f} s", _MAX_CONNECT_ATTEMPTS)
+            begin, received = now, 0
 
 
 def check_sha256(source: str, found: str, expected: str | None) -> None:

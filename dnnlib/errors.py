@@ -1,6 +1,14 @@
 """The exceptions that stand for a user's mistake: one readable line, no traceback needed."""
 
 
+def printable(text: str) -> str:
+    """A text as it can go to a terminal: control characters and bytes that are no UTF-8 become escapes.
+
+    Line breaks and tabs stay.
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
 class UserError(Exception):
     """Something the user can put right: the message names the argument or file, what was expected and what was found.
 

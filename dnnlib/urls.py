@@ -141,7 +141,13 @@ def _find_cached(url: str, folder: str, sha256: str | None) -> str | None:
     matches = glob.glob(pattern)
     if len(matches) != 1 or (sha256 is not None and _hash_file(matches[0]) != sha256.lower()):
         return None
-    return matches[0]
+    return None if _is_page(matches[0]) else matches[0]
+
+
+def _is_page(path: str) -> bool:
+    """Whether a cached file is a web page: what a server answered in place of the file is asked for once more."""
+    with _open_local(path) as file:
+        return file.read(64).lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
 def _download_to_memory(url: str, num_attempts: int, verbose: bool, sha256: str | None) -> IO[bytes]:

@@ -8,7 +8,9 @@ It resizes the images itself unless resize_images is false.
 
 Only the file that everybody uses gives a score its usual name. It is known by its content: the sha256 sums below are
 those that several public projects record for the two official downloads (they were not checked against a download
-here). Where an official file ever changes, pin the new one with `URL#sha256=...`; its scores then carry its own name.
+here). Any other file is a stranger's program: it is looked through before it runs (metrics/script_safety.py), unless
+its content is pinned. Where an official file ever changes, pin the new one with `URL#sha256=...`; its scores then
+carry its own name.
 """
 
 from __future__ import annotations
@@ -18,17 +20,20 @@ import functools
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import PurePosixPath
 from typing import Any
 
 import torch
 
-from dnnlib.errors import UserError
+from dnnlib.bounded import read_file
+from dnnlib.errors import FileError, UserError
 from dnnlib.util import is_url, open_url
-from metrics import torchscript
+from metrics import script_safety, torchscript
 from torch_utils import distributed
 
 _PIN = "#sha256="
+_MAX_BYTES = 1 << 32  # of a detector
 
 
 class DetectorError(UserError):
@@ -88,12 +93,14 @@ class Detector:
     name: str
     sha256: str
     module: torch.jit.ScriptModule
+    forms: set[Any] = dataclasses.field(default_factory=set, compare=False)  # call forms that have ended once
 
     def __call__(self, images: torch.Tensor, **mode: Any) -> torch.Tensor:
         """Runs the detector in one of the call forms; the result has shape [N, F].
 
         Raises:
-            DetectorError: the detector does not know the call form, or its result has another shape.
+            DetectorError: the detector does not know the call form or fails, or its result is of another type or shape
+                or not finite.
         """
         if images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1).contiguous()
@@ -102,11 +109,22 @@ class Detector:
                 f"detector {self.name}: does not know the option {sorted(unknown)[0]}, which this metric needs;"
                 " pass another file as `detector`"
             )
-        result = self.module(images, **mode)
+        form = (frozenset(mode), images.dtype)
+        with nullcontext() if form in self.forms else script_safety.time_limit(self.name):
+            try:
+                result = self.module(images, **mode)
+            except RuntimeError as error:
+                raise DetectorError(f"detector {self.name}: failed: {_last_line(error)}") from error
+        self.forms.add(form)
+        if not isinstance(result, torch.Tensor) or not result.is_floating_point():
+            kind = result.dtype if isinstance(result, torch.Tensor) else type(result).__name__
+            raise DetectorError(f"detector {self.name}: expected a tensor of floats, found {kind}")
         if result.ndim != 2 or len(result) != len(images):
             raise DetectorError(
                 f"detector {self.name}: expected a result of shape [{len(images)}, F], found {list(result.shape)}"
             )
+        if not result.isfinite().all():
+            raise DetectorError(f"detector {self.name}: its features are not finite")
         return result
 
     def _call_options(self) -> set[str]:
@@ -165,11 +183,22 @@ def _load(spec: DetectorSpec, device: torch.device, verbose: bool) -> Detector:
 @functools.lru_cache(maxsize=8)
 def _load_file(spec: DetectorSpec, path: str, version: tuple[int, int], device: torch.device) -> Detector:
     # `version` only makes a file that was replaced a different call.
-    digest = _file_sha256(path)
+    try:
+        content = read_file(path, _MAX_BYTES)
+    except FileError as error:
+        raise DetectorError(f"detector {spec.name}: {error}") from error
+    digest = hashlib.sha256(content).hexdigest()
     if spec.sha256 not in (None, digest):
         raise DetectorError(f"detector {spec.source}: expected sha256 {spec.sha256}, found {digest}")
     try:
-        module = torchscript.load(path, device)
+        if digest not in {official.sha256 for official in OFFICIAL} | {spec.sha256}:
+            script_safety.check_archive(content)
+        with script_safety.time_limit(spec.name):
+            module = torchscript.load(content, device)
+    except script_safety.UnsafeScript as error:
+        raise DetectorError(
+            f"detector {spec.source}: refused: {error}; if you trust it, pass `detector={spec.source}{_PIN}{digest}`"
+        ) from error
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DetectorError(f"detector {spec.source}: not a TorchScript file that torch can load: {reason}") from error
@@ -191,9 +220,6 @@ def _fetch(spec: DetectorSpec, verbose: bool) -> str:
     return path
 
 
-def _file_sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def _last_line(error: Exception) -> str:
+    """What went wrong, without the call stack that TorchScript puts before it."""
+    return (str(error).strip().splitlines() or [""])[-1]

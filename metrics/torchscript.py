@@ -44,10 +44,14 @@ def save(module: torch.jit.ScriptModule, file: IO[bytes]) -> None:
                     dest.writestr(zipfile.ZipInfo(name), source.read(name))
 
 
-def load(path: str, device: torch.device) -> torch.jit.ScriptModule:
-    """Reads a scripted module onto a device, frozen, in evaluation mode. Raises what torch raises if it cannot."""
-    with _deprecation_silenced():
-        module = torch.jit.load(path, map_location=device).eval()
+def load(content: bytes, device: torch.device) -> torch.jit.ScriptModule:
+    """Reads a scripted module onto a device, frozen, in evaluation mode.
+
+    Raises:
+        RuntimeError, ValueError: torch cannot read it.
+    """
+    with _deprecation_silenced(), io.BytesIO(content) as file:
+        module = torch.jit.load(file, map_location=device).eval()
     for param in module.parameters():
         param.requires_grad_(False)
     return module

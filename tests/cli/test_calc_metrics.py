@@ -242,7 +242,7 @@ def test_numbers_are_those_of_the_library(grey_data):
 
 def test_distance_of_two_folders_is_that_of_their_features(grey_data, tmp_path):
     others = write_images(tmp_path / "others", random_images(14, side=32, num_channels=1, seed=7))
-    detector = torchscript.load(str(DETECTOR), torch.device("cpu"))
+    detector = torchscript.load(DETECTOR.read_bytes(), torch.device("cpu"))
 
     def moments(folder):
         images = torch.stack([torch.from_numpy(image) for image, _ in ImageFolderDataset(str(folder))])

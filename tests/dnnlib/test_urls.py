@@ -1,5 +1,6 @@
 """open_url and its cache, against a server on the loopback device."""
 
+import contextlib
 import hashlib
 import os
 import socket
@@ -65,6 +66,15 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(CONTENT)
         elif path == "/page":
             self.page("<html>an ordinary page</html>")
+        elif path == "/error.pkl":
+            self.page("<html>please log in</html>")
+        elif path == "/drip.pkl":
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(200):
+                    self.wfile.write(b"x")
+                    self.server.pause.wait(0.02)
         elif path == "/drive/form":
             self.page(VIRUS_PAGE.format(action="/drive/get"))
         elif path == "/drive/link":
@@ -81,6 +91,7 @@ class Handler(BaseHTTPRequestHandler):
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
         httpd.daemon_threads = True
+        httpd.pause = threading.Event()
         threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         yield httpd
         httpd.shutdown()
@@ -293,3 +304,35 @@ def test_cache_dir_choice(monkeypatch, tmp_path):
 def test_tests_cannot_leave_the_machine():
     with pytest.raises(OSError, match="tests must not use the network"):
         socket.create_connection(("192.0.2.1", 80), timeout=0.1)
+
+
+# Servers that answer with something else, too much or hardly anything.
+
+
+def test_a_web_page_in_place_of_a_file_does_not_enter_the_cache(base):
+    with pytest.raises(util.UrlError, match="could not be read: the server answers with a web page in its place"):
+        urls.open_url(base + "/error.pkl")
+    assert cached() == []
+
+
+def test_a_page_in_the_cache_is_asked_for_again(base, server):
+    for _ in range(2):
+        with urls.open_url(base + "/page", verbose=False) as file:
+            assert file.read() == b"<html>an ordinary page</html>"
+    assert server.hits["/page"] == 2
+
+
+def test_largest_download(base, monkeypatch):
+    monkeypatch.setattr(download, "MAX_BYTES", 1000)
+    with pytest.raises(util.UrlError, match="it has 1,280,000 bytes, more than 1,000"):
+        urls.open_url(base + "/net.pkl")
+    with pytest.raises(util.UrlError, match="it is larger than 1,000 bytes"):
+        urls.open_url(base + "/no-length")
+    assert cached() == []
+
+
+def test_a_server_that_hardly_sends_anything(base, monkeypatch):
+    monkeypatch.setattr(download, "_SLOW_SEC", 0.2)
+    with pytest.raises(util.UrlError, match=r"only \d+ bytes arrived in 0 s"):
+        urls.open_url(base + "/drip.pkl")
+    assert cached() == []
