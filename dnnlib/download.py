@@ -69,7 +69,6 @@ def download(url: str, open_sink: OpenSink, num_attempts: int, verbose: bool, sh
 
 def _attempt(url: str, open_sink: OpenSink, verbose: bool, sha256: str | None) -> None:
     import requests
-    import urllib3
 
     host = urllib.parse.urlsplit(url).netloc
     try:
@@ -81,7 +80,7 @@ def _attempt(url: str, open_sink: OpenSink, verbose: bool, sha256: str | None) -
         raise _AttemptFailed(f"no answer from {host} in time", _MAX_CONNECT_ATTEMPTS) from error
     except requests.exceptions.ConnectionError as error:
         raise _AttemptFailed(f"no connection to {host} ({_innermost(error)})", _MAX_CONNECT_ATTEMPTS) from error
-    except (requests.exceptions.ChunkedEncodingError, urllib3.exceptions.HTTPError) as error:
+    except requests.exceptions.ChunkedEncodingError as error:
         raise _AttemptFailed("the connection broke during the transfer", 1 << 30) from error
     except requests.exceptions.RequestException as error:
         raise unreadable(url, str(error)) from error
@@ -204,8 +203,8 @@ def _check_kind(url: str, response: requests.Response, num_bytes: int | None) ->
 
 def _blocks(response: requests.Response) -> Iterator[bytes]:
     """The body as it arrives; ends the attempt if hardly anything does."""
-    read = getattr(response.raw, "read1", None)  # gives what is there instead of waiting for a whole block
-    blocks = response.iter_content(_BLOCK) if read is None else iter(lambda: read(_BLOCK, decode_content=True), b"")
+    has_read1 = hasattr(response.raw, "read1")
+    blocks = iter(lambda: _read_some(response), b"") if has_read1 else response.iter_content(_BLOCK)
     begin, received = time.monotonic(), 0
     for block in blocks:
         yield block
@@ -215,6 +214,16 @@ def _blocks(response: requests.Response) -> Iterator[bytes]:
             if received < _SLOW_BYTES:
                 raise _AttemptFailed(f"only {received} bytes arrived in {now - begin:.0f} s", _MAX_CONNECT_ATTEMPTS)
             begin, received = now, 0
+
+
+def _read_some(response: requests.Response) -> bytes:
+    """What has arrived, instead of waiting for a whole block."""
+    import requests
+
+    try:
+        return response.raw.read1(_BLOCK, decode_content=True)
+    except Exception as error:  # of the library below requests
+        raise requests.exceptions.ChunkedEncodingError(error) from error
 
 
 def check_sha256(source: str, found: str, expected: str | None) -> None:
