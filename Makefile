@@ -40,7 +40,7 @@ test: check
 
 check: $(VENV)/.dev-installed
 	$(PY) -m ruff check .
-	$(PY) -m mypy dnnlib torch_utils metrics training dgl
+	$(PY) -m mypy dnnlib torch_utils metrics training dgl *.py
 
 test-gpu: $(VENV)/.dev-installed
 	$(PY) -m pytest -m gpu

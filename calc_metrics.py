@@ -158,8 +158,8 @@ def _compute_in_full_precision() -> None:
     """No TF32 on GPUs, for scores that can be compared; cuDNN may try which of its algorithms is the fastest."""
     from torch.backends import cuda, cudnn
 
-    for library in (cuda.matmul, cudnn):
-        library.allow_tf32 = False
+    cuda.matmul.allow_tf32 = False
+    cudnn.allow_tf32 = False
     cudnn.benchmark = True
 
 

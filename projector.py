@@ -169,7 +169,8 @@ def _write_video(path: str, target: np.ndarray, images: Iterator[np.ndarray], nu
     # ffmpeg writes to a name, not into an open file, and knows the format by its end.
     with tempfile.TemporaryDirectory(dir=os.path.dirname(path), prefix=".proj-") as folder:
         temp = os.path.join(folder, "proj.mp4")
-        with imageio.get_writer(temp, **VIDEO) as video, Progress(num_images, "video", unit="frame") as bar:
+        writer: Any = imageio.get_writer
+        with writer(temp, **VIDEO) as video, Progress(num_images, "video", unit="frame") as bar:
             for image in images:
                 pair = np.concatenate([target, image], axis=1)
                 video.append_data(np.repeat(pair[:, :, :1], 3, axis=2) if pair.shape[2] < 3 else pair[:, :, :3])
