@@ -20,7 +20,7 @@ def svs(G: Any) -> None:
         UserError: there are no such convolutions in this kind of network.
     """
     if not hasattr(G, "synthesis"):
-        raise UserError(f"--refine: svs is for demodulated convolutions, a {type(G).__name__} has none")
+        raise UserError(f"svs is for demodulated convolutions, a {type(G).__name__} has none", field="refine")
     for block in (getattr(G.synthesis, f"b{res}") for res in G.synthesis.block_resolutions):
         for layer in (getattr(block, name) for name in ("conv0", "conv1") if hasattr(block, name)):
             weight = layer.weight.flatten(1).double()

@@ -40,7 +40,7 @@ def load(text: str, resolution: int) -> Roi:
                 found = function(img)
         except Exception as error:
             shape = list(img.shape)
-            raise UserError(f"--roi: {text} failed on an image of shape {shape} ({_reason(error)})") from error
+            raise UserError(f"{text} failed on an image of shape {shape} ({_reason(error)})", field="roi") from error
         return _as_mask(found, text, img)
 
     return checked
@@ -49,16 +49,16 @@ def load(text: str, resolution: int) -> Roi:
 def _function(text: str) -> Callable[[torch.Tensor], Any]:
     module, _, name = text.partition(":")
     if not module or not name:
-        raise UserError(f"--roi: expected MASK.png or MODULE:FUNCTION, found {text!r}")
+        raise UserError(f"expected MASK.png or MODULE:FUNCTION, found {text!r}", field="roi")
     if module.startswith("."):
-        raise UserError(f"--roi: {module} in {text!r} is a relative name; give the module's full name")
+        raise UserError(f"{module} in {text!r} is a relative name; give the module's full name", field="roi")
     try:
         with _current_directory_first():
             function = getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:  # a script without a guard ends the process when it is imported
-        raise UserError(f"--roi: {text} cannot be imported ({_reason(error)})") from error
+        raise UserError(f"{text} cannot be imported ({_reason(error)})", field="roi") from error
     if not callable(function):
-        raise UserError(f"--roi: {text} is no function but a {type(function).__name__}")
+        raise UserError(f"{text} is no function but a {type(function).__name__}", field="roi")
     return function
 
 
@@ -80,16 +80,16 @@ def _reason(error: BaseException) -> str:
 
 def _as_mask(found: Any, text: str, img: torch.Tensor) -> torch.Tensor:
     size = tuple(img.shape[2:])
-    wanted = f"--roi: {text}: expected a mask of shape {list(size)}"
+    wanted = f"{text}: expected a mask of shape {list(size)}"
     try:
         mask = torch.as_tensor(np.ascontiguousarray(found) if isinstance(found, np.ndarray) else found).cpu()
     except (TypeError, ValueError, RuntimeError):
-        raise UserError(f"{wanted}, tensor or array, found a {type(found).__name__}") from None
+        raise UserError(f"{wanted}, tensor or array, found a {type(found).__name__}", field="roi") from None
     if mask.shape[-2:] != size or mask.numel() != size[0] * size[1]:
-        raise UserError(f"{wanted}, found {list(mask.shape)}")
+        raise UserError(f"{wanted}, found {list(mask.shape)}", field="roi")
     if mask.is_complex() or (mask.is_floating_point() and not bool(((mask == 0) | (mask == 1)).all())):
         raise UserError(f"{wanted} of True and False, found {str(mask.dtype).removeprefix('torch.')} values; compare "
-                        "them with a threshold, e.g. return mask > 0.5")
+                        "them with a threshold, e.g. return mask > 0.5", field="roi")
     return mask.reshape(size) != 0
 
 
@@ -100,13 +100,13 @@ def _mask(path: str, resolution: int) -> torch.Tensor:
         with PIL.Image.open(path) as picture:
             bright = _bright(picture)
     except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
-        raise UserError(f"--roi: {path} cannot be read as an image ({error})") from None
+        raise UserError(f"{path} cannot be read as an image ({error})", field="roi") from None
     if bright.shape != (resolution, resolution):
-        raise UserError(f"--roi: the mask {path} is {bright.shape[1]}x{bright.shape[0]}, the network's images are "
-                        f"{resolution}x{resolution}")
+        raise UserError(f"the mask {path} is {bright.shape[1]}x{bright.shape[0]}, the network's images are "
+                        f"{resolution}x{resolution}", field="roi")
     mask = torch.from_numpy(bright)
     if not mask.any():
-        raise UserError(f"--roi: the mask {path} has no bright pixel, so no region is of interest")
+        raise UserError(f"the mask {path} has no bright pixel, so no region is of interest", field="roi")
     return mask
 
 

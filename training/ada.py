@@ -111,14 +111,15 @@ class AdaController:
             self._warn_once(
                 "leak",
                 f"augmentation p has reached {p:.2f}: above {LEAK_P} augmentations may leak into the generated images. "
-                "More training data, a larger --gamma (of a StyleGAN2), or a smaller network help; --ada-max bounds p",
+                "More training data, a larger R1 weight (gamma, of a StyleGAN2), or a smaller network help; ada_max "
+                "bounds p",
             )
         if self.collapsed:
             self._warn_once(
                 "collapse",
                 f"training may be collapsing: the discriminator gets {self.r_t:.2f} (mean sign) on real images with "
                 f"augmentation p at its maximum of {self.max_p:g}. Go back to an earlier snapshot with a larger "
-                "--gamma (of a StyleGAN2) or more training data",
+                "R1 weight (gamma, of a StyleGAN2) or more training data",
             )
 
     def _warn_once(self, topic: str, message: str) -> None:

@@ -197,8 +197,8 @@ def _noise_images(synthesis: torch.nn.Module) -> list[torch.Tensor]:
 
 def _check(G: Any, target: torch.Tensor) -> None:
     if not hasattr(G, "mapping") or not hasattr(G, "synthesis"):
-        raise ProjectionError(f"--network: only style-based generators have a w to look for, this is a "
-                              f"{type(G).__name__}")
+        raise ProjectionError(f"only style-based generators have a w to look for, this is a "
+                              f"{type(G).__name__}", field="network")
     expected = [G.img_channels, G.img_resolution, G.img_resolution]
     if list(target.shape) != expected:
         raise ProjectionError(f"target: expected an image of shape {expected}, found {list(target.shape)}")

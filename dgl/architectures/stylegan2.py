@@ -132,8 +132,8 @@ def discriminator_plan(D: Any) -> Plan:
         kwargs = _without_widths(D.init_kwargs)
         kwargs.update({name: getattr(D, name) for name in ("c_dim", "img_resolution", "img_channels")})
         if num_statistics and widths[-3] % num_statistics:
-            raise UserError(f"--d-width: this discriminator has a minibatch standard deviation of {num_statistics} "
-                            f"channels, which do not divide the {widths[-3]} channels left before it")
+            raise UserError(f"this discriminator has a minibatch standard deviation of {num_statistics} "
+                            f"channels, which do not divide the {widths[-3]} channels left before it", field="d_width")
         if D.c_dim > 0:
             kwargs.cmap_dim = D.b4.cmap_dim
         return Discriminator(**kwargs, **_width_arguments(D.img_resolution, widths, discriminator=True))

@@ -34,7 +34,7 @@ TERMS: dict[str, TermInfo] = {
     "feature": TermInfo("feature.FeatureTerm", "distance in the features of the teacher's D", ("stylegan2", "biggan")),
     "torgb": TermInfo("torgb.ToRGBTerm", "L1 to the teacher's images of every resolution", ("stylegan2",)),
     "latent": TermInfo("latent.LatentDirectionTerm", "relations of latent directions", ("stylegan2",)),
-    "lpips": TermInfo("lpips.LPIPSTerm", "LPIPS by the file of --kd-lpips", ("stylegan2", "biggan")),
+    "lpips": TermInfo("lpips.LPIPSTerm", "LPIPS by a TorchScript file", ("stylegan2", "biggan")),
 }
 
 

@@ -36,7 +36,8 @@ def score(network: torch.nn.Module, plan: Plan, options: ScoreOptions) -> dict[s
         for name, magnitude in gradients.magnitudes((noisy - img).abs().sum()).items():
             total[name] += magnitude / count
     if empty:
-        raise UserError(f"--roi: the region of interest is empty in each of the {count} images, so no channel matters")
+        raise UserError(f"the region of interest is empty in each of the {count} images, so no channel matters",
+                        field="roi")
     return total
 
 

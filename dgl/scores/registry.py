@@ -33,7 +33,7 @@ def compute(name: str, network: torch.nn.Module, plan: Plan, options: ScoreOptio
             message names the tensors that are to blame.
     """
     if name not in NAMES:
-        raise UserError(f"--score: unknown score {name!r}; known: {', '.join(NAMES)}")
+        raise UserError(f"unknown score {name!r}; known: {', '.join(NAMES)}", field="score")
     score: Score = importlib.import_module(f"dgl.scores.{name}").score
     found = score(network, plan, options)
     scores = {key: found[key].detach().to("cpu", torch.float64) for key in plan.sets}
@@ -41,8 +41,8 @@ def compute(name: str, network: torch.nn.Module, plan: Plan, options: ScoreOptio
     if bad:
         tensors = [key for key, tensor in misc.named_params_and_buffers(network) if not tensor.isfinite().all()]
         blame = f"so are values in {_some(tensors)} of the network; pass another network" if tensors else (
-            f"the weights of the network are finite; try another --score than {name}")
-        raise UserError(f"--score={name}: scores of {_some(bad)} are NaN or infinite; {blame}")
+            f"the weights of the network are finite; try another score than {name}")
+        raise UserError(f"{name}: scores of {_some(bad)} are NaN or infinite; {blame}", field="score")
     return scores
 
 

@@ -235,7 +235,7 @@ def test_channels_that_reach_nothing_count_nothing() -> None:
 
 def test_diversity_needs_styles() -> None:
     G = make("G", "plain32")
-    with pytest.raises(UserError, match="--score: diversity needs a generator with styles, a BigGANGenerator has none"):
+    with pytest.raises(UserError, match="score: diversity needs a generator with styles, a BigGANGenerator has none"):
         compute("diversity", G, plan_of(G), ScoreOptions(num_samples=2))
 
 
@@ -268,7 +268,7 @@ def test_a_student_in_the_public_layout(tmp_path: Any) -> None:
 
 
 def test_refinement_of_styles_is_refused() -> None:
-    with pytest.raises(UserError, match="--refine: svs is for demodulated convolutions, a BigGANGenerator has none"):
+    with pytest.raises(UserError, match="refine: svs is for demodulated convolutions, a BigGANGenerator has none"):
         slice_student(teacher(), Cut(Fraction(1, 2), "first", refine="svs"))
 
 

@@ -337,7 +337,7 @@ def test_statistics_channels_must_divide_what_is_left_before_them() -> None:
     D = tiny.tiny_discriminator(epilogue_kwargs={"mbstd_num_channels": 4, "mbstd_group_size": 2})
     keep = {name: torch.arange(size) for name, size in plan_of(D).sets.items()}
     keep["b8.conv1"] = torch.arange(6)
-    with pytest.raises(UserError, match=r"--d-width: .* of 4 channels, which do not divide the 6 channels left before"):
+    with pytest.raises(UserError, match=r"d_width: .* of 4 channels, which do not divide the 6 channels left before"):
         prune.slice_network(D, keep)
 
 

@@ -106,7 +106,7 @@ def test_a_mask_is_what_is_bright_and_not_transparent(name: str, tmp_path: Path)
 def test_bad_regions_are_named(text: str, message: str, tmp_path: Path) -> None:
     for name, side, value in (("small", 8, 255), ("black", 16, 0)):
         PIL.Image.fromarray(np.full([side, side], value, dtype=np.uint8)).save(tmp_path / f"{name}.png")
-    with pytest.raises(UserError, match=f"^--roi: .*{message}"):
+    with pytest.raises(UserError, match=f"^roi: .*{message}"):
         roi.load(text.format(tmp=tmp_path), 16)
 
 
@@ -148,7 +148,7 @@ def test_masks_of_every_kind_are_taken(result: str, module: Callable[[str], str]
     ],
 )
 def test_modules_that_cannot_be_imported_are_named(source: str, message: str, module: Callable[[str], str]) -> None:
-    with pytest.raises(UserError, match=f"^--roi: masks_.*:f {message}"):
+    with pytest.raises(UserError, match=f"^roi: masks_.*:f {message}"):
         roi.load(f"{module(source)}:f", 16)
 
 
@@ -167,13 +167,13 @@ def test_modules_that_cannot_be_imported_are_named(source: str, message: str, mo
 )
 def test_results_that_are_no_masks_are_named(result: str, message: str, module: Callable[[str], str]) -> None:
     function = roi.load(f"{module(f'def f(img):{chr(10)}    return {result}')}:f", 16)
-    with pytest.raises(UserError, match=f"^--roi: masks_.*:f:? {message}"):
+    with pytest.raises(UserError, match=f"^roi: masks_.*:f:? {message}"):
         function(tiny.images(1))
 
 
 def test_a_region_that_is_always_empty_is_refused(module: Callable[[str], str]) -> None:
     function = roi.load(f"{module('def f(img):' + chr(10) + '    return img[0, 0] > 1e9')}:f", 16)
-    with pytest.raises(UserError, match=r"^--roi: the region of interest is empty in each of the 2 images"):
+    with pytest.raises(UserError, match=r"^roi: the region of interest is empty in each of the 2 images"):
         score(function)
 
 

@@ -35,7 +35,7 @@ def test_discriminator_scores_are_a_part_of_all() -> None:
 
 
 def test_unknown_scores_are_named() -> None:
-    with pytest.raises(UserError, match="--score: unknown score 'best'; known: first, random, l1"):
+    with pytest.raises(UserError, match="score: unknown score 'best'; known: first, random, l1"):
         score("best", tiny.tiny_generator())
 
 
@@ -44,7 +44,7 @@ def test_weights_that_are_not_finite_are_named(name: str, value: float) -> None:
     G = tiny.tiny_generator()
     with torch.no_grad():
         G.synthesis.b8.conv1.weight[0, 2] = value
-    message = rf"^--score={name}: scores of b\S+( and \d+ more)? are NaN or infinite; so are values in synthesis.b8"
+    message = rf"^score: {name}: scores of b\S+( and \d+ more)? are NaN or infinite; so are values in synthesis.b8"
     with pytest.raises(UserError, match=message) as caught:
         score(name, G)
     assert len(str(caught.value)) < 200
@@ -53,7 +53,7 @@ def test_weights_that_are_not_finite_are_named(name: str, value: float) -> None:
 def test_scores_that_overflow_are_not_blamed_on_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dgl.scores.l1.score", lambda _network, plan, _options: {
         name: torch.full([size], torch.inf) for name, size in plan.sets.items()})
-    with pytest.raises(UserError, match="the weights of the network are finite; try another --score than l1"):
+    with pytest.raises(UserError, match="the weights of the network are finite; try another score than l1"):
         score("l1", tiny.tiny_generator())
 
 

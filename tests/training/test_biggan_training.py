@@ -150,7 +150,7 @@ def test_augmentation_adapts_by_the_images_that_d_sees(files: dict[str, str], tm
 
 def test_nothing_is_transferred_from_another_kind_of_network(files: dict[str, str], tmp_path: Path) -> None:
     config = tiny_runs.options(files["data"], *SMALL, f"--resume={files['styles']}", **SHORT)
-    with pytest.raises(UserError, match="--resume: nothing of the pickle's Generator fits a BigGANGenerator"):
+    with pytest.raises(UserError, match="resume: nothing of the pickle's Generator fits a BigGANGenerator"):
         tiny_runs.run(tmp_path / "run", config)
 
 
@@ -245,4 +245,4 @@ def test_tools_say_what_they_cannot_do_with_a_biggan(files: dict[str, str], tmp_
     flags = [f"--network={files['teacher']}", f"--target={target}", f"--outdir={tmp_path / 'out'}", "--device=cpu"]
     result = CliRunner().invoke(projector.main, [*flags, "--save-video=false"])
     assert result.exit_code == 1
-    assert "holds a BigGANGenerator, which has no latent space w to project into" in result.output
+    assert "holds a BigGANGenerator, which has no latent space w; this needs a StyleGAN2" in result.output

@@ -75,8 +75,8 @@ def test_two_axes_that_differ_are_new():
 
 @pytest.mark.parametrize(
     ("size", "message"),
-    [({"resolution": 32}, "--resume: img_resolution is 32 in the pickle, but 16 in the data set"),
-     ({"channels": 1}, "--resume: img_channels is 1 in the pickle, but 3 in the data set")],
+    [({"resolution": 32}, "resume: img_resolution is 32 in the pickle, but 16 in the data set"),
+     ({"channels": 1}, "resume: img_channels is 1 in the pickle, but 3 in the data set")],
 )
 def test_other_images_are_refused(size, message):
     with pytest.raises(UserError, match=message):

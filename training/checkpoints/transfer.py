@@ -42,7 +42,7 @@ def transplant(source: torch.nn.Module, target: torch.nn.Module) -> Transplant:
     for attribute in ("img_resolution", "img_channels"):
         theirs, ours = getattr(source, attribute), getattr(target, attribute)
         if theirs != ours:
-            raise UserError(f"--resume: {attribute} is {theirs} in the pickle, but {ours} in the data set")
+            raise UserError(f"{attribute} is {theirs} in the pickle, but {ours} in the data set", field="resume")
     known = {**dict(source.named_parameters()), **dict(source.named_buffers())}
     buffers = dict(target.named_buffers())  # statistics: half of them known would be no statistics
     report = Transplant()
@@ -95,6 +95,6 @@ def from_pickle(
         report = transplant(source[name], target)
         if not report.copied:
             kinds = [type(network).__name__ for network in (source[name], target)]
-            raise UserError(f"--resume: nothing of the pickle's {kinds[0]} fits a {kinds[1]}")
+            raise UserError(f"nothing of the pickle's {kinds[0]} fits a {kinds[1]}", field="resume")
         lines += report.lines(name)
     return lines

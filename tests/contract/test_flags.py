@@ -1,0 +1,49 @@
+"""No text below the command lines quotes one of their flags: a caller in Python never typed them."""
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("dnnlib", "torch_utils", "metrics", "training", "dgl")
+COMMAND_LINES = {"dnnlib/cli.py", "dgl/bases.py"}  # besides modules called options.py
+# Modules that call other programs, with the flags of those.
+CALLERS = {"torch_utils/ops/backend/nvcc.py", "torch_utils/ops/backend/nvrtc.py", "training/reporting.py"}
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+
+
+def is_command_line(path: Path) -> bool:
+    """Whether a module makes a command line or its options, or is a program of its own."""
+    name = path.relative_to(ROOT).as_posix()
+    has_command = "click.command" in path.read_text(encoding="utf-8")
+    return has_command or name in COMMAND_LINES | CALLERS or name.endswith("/options.py")
+
+
+def quoted_flags(text: str) -> list[tuple[int, str]]:
+    """Line and flag of every flag in a string of a program, its docstrings aside."""
+    tree = ast.parse(text)
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    return [
+        (node.lineno, match[0])
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+        for match in FLAG.finditer(node.value)
+    ]
+
+
+def test_flags_are_found() -> None:
+    assert quoted_flags('"""--a-docstring"""\nx = f"pass --gamma={1} or --no-x"\ny = "a--b ---"\n') == [
+        (2, "--gamma"), (2, "--no-x")]
+
+
+def test_libraries_quote_no_flags() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}:{line}": flag
+        for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")) if not is_command_line(path)
+        for line, flag in quoted_flags(path.read_text(encoding="utf-8"))
+    }
+    assert found == {}
