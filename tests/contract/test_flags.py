@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("dnnlib", "torch_utils", "metrics", "training", "dgl")
-COMMAND_LINES = {"dnnlib/cli.py", "dgl/bases.py"}  # besides modules called options.py
+MAKES_OPTIONS = re.compile(r"click\.(?:command|group|option)\(|OptionError\(")
 # Modules that call other programs, with the flags of those.
 CALLERS = {"torch_utils/ops/backend/nvcc.py", "torch_utils/ops/backend/nvrtc.py", "training/reporting.py"}
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
@@ -13,9 +13,8 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
 def is_command_line(path: Path) -> bool:
     """Whether a module makes a command line or its options, or is a program of its own."""
-    name = path.relative_to(ROOT).as_posix()
-    has_command = "click.command" in path.read_text(encoding="utf-8")
-    return has_command or name in COMMAND_LINES | CALLERS or name.endswith("/options.py")
+    is_caller = path.relative_to(ROOT).as_posix() in CALLERS
+    return is_caller or MAKES_OPTIONS.search(path.read_text(encoding="utf-8")) is not None
 
 
 def quoted_flags(text: str) -> list[tuple[int, str]]:
