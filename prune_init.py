@@ -86,9 +86,9 @@ def main(**options: Any) -> None:
     from torch_utils.devices import resolve_device, tune_allocator
     from training.checkpoints.pickles import save_networks, snapshot_data
 
-    tune_allocator()
     device = options["device"] = str(resolve_device(options["device"]))
     source = teachers.load(options["teacher"], trust_pickle=options["trust_pickle"])
+    tune_allocator()  # only now: from here on, freed memory stays with the process
     limit = _limit(**options)
     cut = student.Cut(
         width=_width(source.G_ema, *limit, **options) if limit else options["width"],

@@ -14,7 +14,8 @@ import click
 
 from dnnlib.cli import Command, device_option, trust_pickle_option
 
-MEASURING_SEC = 5.0  # per network and batch size, about
+MEASURING_SEC = 3.0  # per network and batch size, about
+MAX_BATCH_BYTES = 2**29  # of the largest layer's activations; a larger batch of eight is not measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Cost:
     activation_bytes: int  # largest sum of a layer's inputs and outputs for one image in float32
     file_bytes: int  # of a pickle with this network alone
     ms_batch1: float | None  # median milliseconds per image, one image at a time
-    ms_batch8: float | None  # the same in batches of eight, unless minibatch statistics want another number
+    ms_batch8: float | None  # the same in batches of eight, where memory and minibatch statistics allow them
 
 
 def measure(name: str, network: Any, device: str = "cpu", latency: bool = True) -> Cost:
@@ -43,19 +44,21 @@ def measure(name: str, network: Any, device: str = "cpu", latency: bool = True) 
     from .architectures import costs_of
 
     layers = costs_of(network)
+    activation_bytes = _activation_bytes(network)
+    fits = 8 * activation_bytes <= MAX_BATCH_BYTES
     times = [
         milliseconds_per_image(network, device, batch) if latency and _takes(network, batch) else None
-        for batch in (1, 8)
+        for batch in ([1, 8] if fits else [1])
     ]
     return Cost(
         name=name,
         params=sum(p.numel() for p in network.parameters()),
         macs_in=sum(layer.macs_in for layer in layers),
         macs_out=sum(layer.macs_out for layer in layers),
-        activation_bytes=_activation_bytes(network),
-        file_bytes=len(pickle.dumps(network, protocol=4)),
+        activation_bytes=activation_bytes,
+        file_bytes=_pickle_bytes(network),
         ms_batch1=times[0],
-        ms_batch8=times[1],
+        ms_batch8=times[1] if fits else None,
     )
 
 
@@ -80,7 +83,7 @@ def milliseconds_per_image(network: Any, device: str, batch: int) -> float:
     """Median over repeated runs, after one that is not counted."""
     import torch
 
-    net = copy.deepcopy(network).eval().requires_grad_(False).to(device)
+    net = _copy_on(network, device)
     inputs = _inputs(net, batch, device)
 
     def run() -> float:
@@ -92,15 +95,45 @@ def milliseconds_per_image(network: Any, device: str, batch: int) -> float:
 
     with torch.no_grad():
         first = run()
-        count = int(min(max(MEASURING_SEC / max(first, 1e-4), 3), 30))
+        count = int(min(max(MEASURING_SEC / max(first, 1e-4), 1), 30))
         return statistics.median(run() for _ in range(count)) * 1e3 / batch
+
+
+def _copy_on(network: Any, device: str) -> Any:
+    """A copy in eval mode, without gradients, that shares the memory of tensors which are on that device already."""
+    import torch
+
+    memo: dict[int, Any] = {}
+    for parameter in network.parameters():
+        memo[id(parameter)] = torch.nn.Parameter(parameter.detach().to(device), requires_grad=False)
+    for buffer in network.buffers():
+        memo[id(buffer)] = buffer.detach().to(device)
+    return copy.deepcopy(network, memo).eval()
+
+
+class _Counter:
+    """A file that only counts."""
+
+    def __init__(self) -> None:
+        self.num_bytes = 0
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        self.num_bytes += size
+        return size
+
+
+def _pickle_bytes(network: Any) -> int:
+    counter = _Counter()
+    pickle.dump(network, counter, protocol=4)
+    return counter.num_bytes
 
 
 def _activation_bytes(network: Any) -> int:
     """From a pass on the meta device, which computes nothing."""
     import torch
 
-    net = copy.deepcopy(network).eval().requires_grad_(False).to("meta")
+    net = _copy_on(network, "meta")
     largest = 0
 
     def note(module: Any, inputs: Any, output: Any) -> None:
@@ -146,17 +179,19 @@ def main(networks: tuple[str, ...], latency: bool, device: str, trust_pickle: bo
 
     NETWORK is a path or URL. MACs are counted for convolutions, torgb, affine layers, mapping and dense layers, without
     resampling filters, demodulation, noise, bias and activation; once with up-convolutions at their input resolution,
-    as they are computed, and once with every convolution at its output resolution.
+    as they are computed, and once with every convolution at its output resolution. Latency in batches of eight is
+    measured for networks whose largest layer then has at most 512 MiB of activations.
     """
     from torch_utils.devices import resolve_device, tune_allocator
     from training.checkpoints.pickles import open_networks
 
-    tune_allocator()
     target = str(resolve_device(device))
     costs = []
     for url in networks:
         nets = open_networks(url, trust_pickle=trust_pickle)
-        costs += [measure(f"{url}:{name}", nets[name], target, latency) for name in ("G_ema", "D") if name in nets]
+        nets.pop("G", None)
+        tune_allocator()  # only now: from here on, freed memory stays with the process
+        costs += [measure(f"{url}:{name}", nets.pop(name), target, latency) for name in ("G_ema", "D") if name in nets]
     click.echo(table(costs))
 
 

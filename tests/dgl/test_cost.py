@@ -120,6 +120,27 @@ def test_latency_is_measured_and_leaves_the_network_alone(monkeypatch: pytest.Mo
     assert D.training
 
 
+def test_a_batch_that_is_too_large_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "MEASURING_SEC", 0.0)
+    G = tiny.tiny_generator()
+    needed = 8 * cost.measure("G", G, latency=False).activation_bytes
+    for limit in (needed, needed - 1):
+        monkeypatch.setattr(cost, "MAX_BATCH_BYTES", limit)
+        measured = cost.measure("G", G)
+        assert measured.ms_batch1 is not None
+        assert (measured.ms_batch8 is not None) == (limit == needed)
+
+
+def test_measuring_copies_no_weights() -> None:
+    G = tiny.tiny_generator()
+    G.requires_grad_(True)
+    twin = cost._copy_on(G, "cpu")
+    assert [p.data_ptr() for p in twin.parameters()] == [p.data_ptr() for p in G.parameters()]
+    assert [b.data_ptr() for b in twin.buffers()] == [b.data_ptr() for b in G.buffers()]
+    assert not any(p.requires_grad for p in twin.parameters())
+    assert all(p.requires_grad for p in G.parameters())
+
+
 @pytest.mark.parametrize(("group", "fits"), [(None, True), (3, False), (5, False), (4, True), (16, True)])
 def test_a_batch_that_the_statistics_cannot_take_is_not_measured(
     group: int | None, fits: bool, monkeypatch: pytest.MonkeyPatch
