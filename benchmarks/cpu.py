@@ -1,4 +1,4 @@
-"""Generating and training on a CPU: the plain formulation, the torch path, and the native kernels, in turns."""
+"""Generating and training on a CPU: the plain formulation, the torch path, native kernels without and with Winograd."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VARIANTS = {
     "plain": {"SG_MALLOC": "default", "SG_OPS": "ref"},
     "torch": {"SG_OPS": "ref"},
+    "direct": {"SG_OPS": "auto", "SG_CONV": "direct"},
     "native": {"SG_OPS": "auto"},
 }
 TABLE = ["generator 1024 px, batch 1", "generator 256 px, batch 4",

@@ -22,7 +22,7 @@ def line(figure: Figure) -> str:
 
 def table(figures: list[Figure]) -> str:
     """The works that all variants have done, as Markdown."""
-    rows = ["| work | | plain | torch path | native path |", "|---|---|---|---|---|"]
+    rows = ["| work | | plain | torch path | native, direct convolution | native |", "|---|---|---|---|---|---|"]
     for work in dict.fromkeys(f["work"] for f in figures if "wall_ratio" in f):
         have = {f["variant"]: f for f in figures if f["work"] == work and "wall_ratio" in f}
         for clock in ("wall", "cpu"):

@@ -24,6 +24,7 @@ from .backend import cache
 from .backend.errors import BackendError
 
 SOURCE = Path(__file__).parent / "csrc" / "cpu_kernels.cpp"
+HEADERS = [SOURCE.with_name("winograd.h")]
 # No -ffast-math: linked into a shared object it changes the arithmetic of the whole process. The second and third flag
 # are the harmless parts of it that vectorisation needs.
 FLAGS = ["-O3", "-march=native", "-fno-trapping-math", "-fno-math-errno", "-fPIC", "-fvisibility=default"]
@@ -82,7 +83,8 @@ def _built(compiler: Path, flags: list[str]) -> Path:
 def _key(compiler: Path, flags: list[str]) -> str:
     """Changes with the sources, the compiler, and the instructions that this processor has."""
     status = compiler.resolve().stat()
-    parts = [SOURCE.read_text(encoding="utf-8"), *flags, str(compiler.resolve()), str(status.st_mtime_ns),
+    sources = [path.read_text(encoding="utf-8") for path in (SOURCE, *HEADERS)]
+    parts = [*sources, *flags, str(compiler.resolve()), str(status.st_mtime_ns),
              platform.machine(), _instructions()]  # fmt: skip
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 

@@ -33,6 +33,8 @@ def library() -> tuple[ctypes.CDLL | None, str]:
                 [pointer] * 8 + [i64] * 4 + [integer] + [real] * 3 + [integer]
             )
             getattr(kernels, f"upfirdn2d_{name}").argtypes = [pointer] * 3 + [integer, real] + [i64] * 14 + [integer]
+        for name in ("winograd_input", "winograd_output"):
+            getattr(kernels, name).argtypes = [pointer] * 2 + [i64] * 5 + [integer]
     return kernels, description
 
 
@@ -173,3 +175,19 @@ _CONTIGUOUS = torch.contiguous_format
 def takes_filter(f: torch.Tensor) -> bool:
     """Whether upfirdn2d takes a filter [fh, fw]."""
     return f.dtype == torch.float32 and max(f.shape) <= _MAX_TAPS
+
+
+def winograd_input(x: torch.Tensor, v: torch.Tensor, first: int) -> None:
+    """Transforms tiles from `first` on of a channels_last image x [C, H, W], float32, into v [36, tiles, C]."""
+    c, h, w = x.shape
+    kernels = library()[0]
+    assert kernels is not None
+    kernels.winograd_input(x.data_ptr(), v.data_ptr(), h, w, c, first, v.shape[1], cpu_build.threads())
+
+
+def winograd_output(m: torch.Tensor, y: torch.Tensor, first: int) -> None:
+    """Transforms products m [36, tiles, C] into tiles from `first` on of a channels_last image y [C, H, W], float32."""
+    c, h, w = y.shape
+    kernels = library()[0]
+    assert kernels is not None
+    kernels.winograd_output(m.data_ptr(), y.data_ptr(), h, w, c, first, m.shape[1], cpu_build.threads())

@@ -24,7 +24,9 @@ def arguments(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, ...]:
     x, b = randn(2, 3, 6, 8, dtype=dtype), randn(3, seed=1, dtype=dtype)
     other = randn(2, 3, 6, 8, seed=2, dtype=dtype)
     scalars = (1, "lrelu", 0.2, 1.4, 0.8)
+    images = randn(1, 128, 32, 32, seed=6, dtype=dtype).contiguous(memory_format=torch.channels_last)
     return {
+        "conv3x3": (images, randn(128, 128, 3, 3, seed=7, dtype=dtype)),
         "upfirdn2d": (x, randn(4, 4, seed=3), (2, 2), (1, 1), (2, 1, 2, 1), False, 4.0),
         "bias_act": (x, b, *scalars),
         "bias_act_grad": (x, other, None, *scalars),
@@ -40,7 +42,8 @@ def test_all_implementations_of_an_operation_agree(name: str, request: pytest.Fi
     expected = op.plain(*args)
     if op.cpu is not None:
         assert op.compiled(*args) is op.cpu
-        torch.testing.assert_close(op(*args), expected, rtol=1e-5, atol=1e-6)
+        error = (op(*args) - expected).abs().max() / expected.std()
+        assert error < (3e-5 if name == "conv3x3" else 5e-6)
     if op.cuda is not None:
         on_host = request.getfixturevalue("on_host")
         torch.testing.assert_close(op(*args), expected, rtol=1e-5, atol=1e-6)

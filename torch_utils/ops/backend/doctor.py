@@ -85,7 +85,7 @@ def _operations() -> list[str]:
         sampling = "own derivatives" if grid_sample_gradfix._use_own(device.type) else "torch's"
         rows = [(name, _implementation(op, device)) for name, op in registry.operations().items()]
         rows += [
-            ("conv2d_resample", "torch's convolutions with upfirdn2d"),
+            ("conv2d_resample", "conv3x3 or torch's convolutions, with upfirdn2d"),
             ("filtered_lrelu", "upfirdn2d and bias_act"),
             ("fma, conv2d_gradfix", "torch's"),
             ("grid_sample_gradfix", sampling),

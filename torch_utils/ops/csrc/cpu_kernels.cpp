@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "winograd.h"
+
 namespace {
 
 typedef int64_t i64;
@@ -389,3 +391,10 @@ void upfirdn2d(const T* x, T* y, const float* filter, bool flip, double gain, i6
 
 EXPORT(float, f32)
 EXPORT(double, f64)
+
+extern "C" void winograd_input(const float* x, float* v, i64 h, i64 w, i64 c, i64 first, i64 count, int threads) {
+    winograd::input(x, v, h, w, c, first, count, threads);
+}
+extern "C" void winograd_output(const float* m, float* y, i64 h, i64 w, i64 c, i64 first, i64 count, int threads) {
+    winograd::output(m, y, h, w, c, first, count, threads);
+}

@@ -1,0 +1,134 @@
+"""Winograd's convolution against torch's in float64: error, where it is used, and the networks that use it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dnnlib.errors import UserError
+from torch_utils.ops import conv2d_resample, cpu_kernels, registry, settings, winograd
+from training import networks
+
+pytestmark = pytest.mark.skipif(
+    cpu_kernels.library()[0] is None, reason=f"no native CPU kernels here: {cpu_kernels.library()[1]}"
+)
+TOLERANCE = 3e-5  # of the standard deviation, for the largest difference; direct convolution has 2e-6
+LAST = torch.channels_last
+
+
+def randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of the images that the kernels transform."""
+    shapes = []
+    original = cpu_kernels.winograd_input
+
+    def counted(x: torch.Tensor, v: torch.Tensor, first: int) -> None:
+        shapes.append(tuple(x.shape))
+        original(x, v, first)
+
+    monkeypatch.setattr(cpu_kernels, "winograd_input", counted)
+    return shapes
+
+
+@pytest.mark.parametrize(
+    ("n", "c", "o", "h", "w"),
+    [(1, 128, 128, 32, 32), (2, 128, 160, 33, 38), (1, 130, 129, 35, 70), (1, 3, 5, 1, 1), (1, 17, 2, 6, 3),
+     (1, 260, 128, 68, 67)],
+)  # fmt: skip
+@pytest.mark.parametrize("layout", [torch.contiguous_format, LAST])
+def test_equals_direct_convolution(n: int, c: int, o: int, h: int, w: int, layout: torch.memory_format) -> None:
+    x = randn(n, c, h, w).contiguous(memory_format=LAST)
+    weights = randn(o, c, 3, 3, seed=1).contiguous(memory_format=layout)
+    expected = F.conv2d(x.double(), weights.double(), padding=1)
+    y = winograd.CONV3X3.cpu(x, weights)  # type: ignore[misc]
+    assert y.is_contiguous(memory_format=LAST)
+    assert y.dtype == torch.float32
+    assert (y - expected).abs().max() <= TOLERANCE * (9 * c) ** 0.5
+
+
+def test_small_whole_numbers_are_exact_to_rounding() -> None:
+    """One tap at a time moves the image by a pixel."""
+    x = torch.arange(8 * 9.0).reshape(1, 1, 8, 9).contiguous(memory_format=LAST)
+    for ky in range(3):
+        for kx in range(3):
+            w = torch.zeros(1, 1, 3, 3)
+            w[0, 0, ky, kx] = 1
+            moved = F.pad(x, [1, 1, 1, 1])[:, :, ky : ky + 8, kx : kx + 9]
+            torch.testing.assert_close(winograd.CONV3X3.cpu(x, w), moved, rtol=0, atol=1e-4)  # type: ignore[misc]
+
+
+def conv(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return conv2d_resample.conv2d_resample(x, w, padding=1)
+
+
+def test_it_is_used_where_it_is_faster(calls: list[tuple[int, ...]]) -> None:
+    x, w = randn(2, 128, 32, 32).contiguous(memory_format=LAST), randn(128, 128, 3, 3, seed=1)
+    conv(x, w)
+    assert calls == [(128, 32, 32)] * 2
+    calls.clear()
+    conv(x.contiguous(), w)  # planes
+    conv(x[:, :, :31, :31].contiguous(memory_format=LAST), w)  # few pixels
+    conv(x, w[:100])  # few channels
+    conv(x[:, :64].contiguous(memory_format=LAST), w[:, :64])
+    conv(x, w[:, :, :1, :1])
+    conv2d_resample.conv2d_resample(x, w, down=2, padding=1)
+    conv(x.double(), w.double())
+    assert calls == []
+
+
+def test_with_gradients_torch_computes(calls: list[tuple[int, ...]]) -> None:
+    x, w = randn(1, 128, 32, 32).contiguous(memory_format=LAST), randn(128, 128, 3, 3, seed=1)
+    conv(x.requires_grad_(), w).sum().backward()
+    conv(x.detach(), w.requires_grad_()).sum().backward()
+    assert calls == []
+    with torch.no_grad():
+        conv(x, w)
+    assert len(calls) == 1
+
+
+def test_sg_conv(calls: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    x, w = randn(1, 128, 32, 32).contiguous(memory_format=LAST), randn(128, 128, 3, 3, seed=1)
+    monkeypatch.setattr(settings, "conv", "direct")
+    assert torch.equal(conv(x, w), F.conv2d(x, w, padding=1))
+    assert calls == []
+    monkeypatch.setattr(settings, "conv", "fast")
+    with pytest.raises(UserError, match=r"^environment variable SG_CONV: expected auto or direct, found 'fast'$"):
+        conv(x, w)
+
+
+def test_changed_weights_are_used() -> None:
+    x, w = randn(1, 128, 32, 32).contiguous(memory_format=LAST), randn(128, 128, 3, 3, seed=1)
+    before = conv(x, w)
+    w.data.mul_(2)
+    torch.testing.assert_close(conv(x, w), before * 2, rtol=1e-5, atol=1e-2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num", [1, 2])
+def test_images_and_logits_are_the_same(
+    num: int, calls: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    widths = {"channel_base": 8192, "channel_max": 128, "conv_clamp": 256}
+    G = networks.Generator(16, 0, 16, 64, 3, mapping_kwargs={"num_layers": 2}, synthesis_kwargs=widths).eval()
+    D = networks.Discriminator(0, 64, 3, **widths).eval()
+    ws = G.mapping(randn(num, 16), None)
+    images = G.synthesis(ws, noise_mode="const")
+    logits = D(images, None)
+    sides = {shape[1] for shape in calls}
+    assert sides == {32, 64}
+    calls.clear()
+    monkeypatch.setattr(settings, "conv", "direct")
+    direct = G.synthesis(ws, noise_mode="const")
+    assert calls == []
+    assert (images - direct).abs().max() <= 1e-4 * direct.std()
+    torch.testing.assert_close(logits, D(direct, None), rtol=1e-4, atol=1e-4)
+
+
+def test_its_row_in_the_table() -> None:
+    assert registry.operations()["conv3x3"] is winograd.CONV3X3
