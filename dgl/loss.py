@@ -28,6 +28,7 @@ from training.optimization import make_phases
 from . import kd
 from .comparison import Comparison, ComparisonOptions
 from .distillation import NETWORK, Distillation
+from .ratio import Ratio
 from .teacher import TeacherSet
 from .teacher_term import TeacherDiscriminatorTerm
 
@@ -41,13 +42,16 @@ class Guidance:
     """How teachers guide a student.
 
     Attributes:
+        guidance: 'verdict' (the teachers' discriminators judge the student's images), 'relative' (compared with the
+            teacher's image of the same latent), 'ratio' (see Ratio) or 'heads' (see HeadsDiscriminator).
+        ratio_calibrate: calibrate the teacher's logits in 'ratio' on real images, which are not the teacher's.
         dgl_weight: λ.
         dgl_ramp_kimg: thousands of images over which λ grows from 0 once the teachers have joined.
         teacher_weights: of the teachers in their term; see TeacherDiscriminatorTerm.
         stage1_kimg: thousands of images before the teachers join; at the switch the optimizers and the mean path length
             are reset.
         teacher_aug: show the teachers augmented images.
-        teacher_update: train the teachers' discriminators further.
+        teacher_update: train the teachers' discriminators further; heads are always trained.
         teacher_opt_kwargs: their optimizer's class_name and arguments; the learning rate is used as it is.
         teacher_reg_interval: iterations between their R1 steps.
         kd: weights of distillation terms (`dgl.kd.TERMS`), with the first teacher.
@@ -57,6 +61,8 @@ class Guidance:
         distil_warmup_kimg: thousands of images over which the learning rate rises to that.
     """
 
+    guidance: str = "verdict"
+    ratio_calibrate: bool = True
     dgl_weight: float = 0.1
     dgl_ramp_kimg: float = 0
     teacher_weights: Sequence[float] | str | None = None
@@ -77,6 +83,16 @@ class Guidance:
     def start_nimg(self) -> int:
         """Images seen when the teachers join the game: after stage one, or after distillation."""
         return round(max(self.stage1_kimg, self.distil_kimg) * 1000)
+
+    @property
+    def trains_teachers(self) -> bool:
+        """Whether discriminators of teachers, or heads on them, are trained."""
+        return self.teacher_update or self.guidance == "heads"
+
+    @property
+    def needs_generator(self) -> bool:
+        """Whether the first teacher's generator takes part."""
+        return bool(self.kd) or self.guidance in ("relative", "ratio")
 
     @property
     def comparison_options(self) -> ComparisonOptions:
@@ -110,11 +126,22 @@ class GuidedLoss(Loss):
 
     def __init__(self, base: AdversarialLoss, teachers: TeacherSet, guidance: Guidance) -> None:
         self.base, self.teachers, self.guidance = base, teachers, guidance
-        distillation_terms = _distillation_terms(base, teachers, guidance)
-        self.terms = [
-            _teacher_term(base, teachers, guidance),
-            *(DelayedTerm(guidance.start_nimg, term) for term in distillation_terms),
-        ]
+        comparison = None
+        if teachers.first is not None:
+            comparison = Comparison(teachers.first, base.G, guidance.comparison_options)
+        if guidance.guidance == "heads":
+            teachers.use_heads()
+        teacher_term = _teacher_term(base, teachers, guidance, comparison)
+        distillation_terms = _distillation_terms(guidance, comparison)
+        self.terms: list[LossTerm] = [DelayedTerm(guidance.start_nimg, term) for term in distillation_terms]
+        self.ratio = None
+        if guidance.guidance == "ratio":
+            assert teachers.first is not None
+            self.ratio = Ratio(teachers.discriminators, teachers.first.G_ema, teacher_term.current_weight,
+                               guidance.ratio_calibrate)
+            base.change_logits = self.ratio.add
+        else:
+            self.terms.insert(0, teacher_term)
         base.g_terms.extend(self.terms)
         self.distillation = None
         if guidance.distil_kimg:
@@ -123,8 +150,8 @@ class GuidedLoss(Loss):
                 round(guidance.distil_warmup_kimg * 1000))
         self._num_passes = 0
         self._trained: dict[str, torch.nn.Module] = {}  # network of a phase → discriminator
-        self._extra_phases: list[Phase] = []
-        if guidance.teacher_update:
+        self._extra_phases: list[Phase] = [] if self.distillation is None else [self.distillation.phase]
+        if guidance.trains_teachers:
             for number, D in enumerate(teachers.discriminators):
                 self._add_phases(f"T{number}", D)
 
@@ -138,7 +165,7 @@ class GuidedLoss(Loss):
 
     def extra_phases(self) -> list[Phase]:
         """The phase of distillation, and those of the teachers that are trained further."""
-        return [*([self.distillation.phase] if self.distillation else []), *self._extra_phases]
+        return self._extra_phases
 
     def references(self) -> Mapping[str, torch.nn.Module]:
         """The teacher's generator, if the student is distilled from it."""
@@ -167,8 +194,10 @@ class GuidedLoss(Loss):
             if has_joined:
                 self.base.d_step(self._trained[network], part, step, self._augment, prefix="teacher/")
             return
+        if network == "D" and self.ratio is not None and has_joined:
+            step = self.ratio.with_teacher_images(step)
         self.base.accumulate_gradients(network, part, step)
-        if network == "D" and part.has_reg and has_joined and not self.guidance.teacher_update:
+        if network == "D" and part.has_reg and has_joined and not self._trained:
             if part is Part.REG or self._num_passes % REPORT_INTERVAL == 0:
                 self._report_reals(step.real_img, step.real_c)
             self._num_passes += part is Part.BOTH
@@ -189,13 +218,16 @@ class GuidedLoss(Loss):
     def state_dict(self) -> dict[str, Any]:
         """The state of the base loss and of teachers that are trained further, and the passes of D."""
         passes = {"num_passes": self._num_passes} if self._num_passes else {}
-        return {**self.base.state_dict(), **passes, **self.teachers.state_dict()}
+        ratio = {} if self.ratio is None else {"ratio": self.ratio.state_dict()}
+        return {**self.base.state_dict(), **passes, **self.teachers.state_dict(), **ratio}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores `state_dict()`."""
         self.base.load_state_dict(state)
         self._num_passes = state.get("num_passes", 0)
         self.teachers.load_state_dict(state)
+        if self.ratio is not None:
+            self.ratio.load_state_dict(state["ratio"])
 
 
 def _unchanged(img: torch.Tensor) -> torch.Tensor:
@@ -203,7 +235,9 @@ def _unchanged(img: torch.Tensor) -> torch.Tensor:
     return img
 
 
-def _teacher_term(base: AdversarialLoss, teachers: TeacherSet, guidance: Guidance) -> LossTerm:
+def _teacher_term(
+    base: AdversarialLoss, teachers: TeacherSet, guidance: Guidance, comparison: Comparison | None
+) -> TeacherDiscriminatorTerm:
     """The term of the teachers' discriminators."""
     return TeacherDiscriminatorTerm(
         teachers.discriminators,
@@ -213,15 +247,15 @@ def _teacher_term(base: AdversarialLoss, teachers: TeacherSet, guidance: Guidanc
         ramp_nimg=round(guidance.dgl_ramp_kimg * 1000),
         teacher_weights=guidance.teacher_weights,
         g_loss=base.g_loss,
+        reference=comparison.teacher_image if guidance.guidance == "relative" and comparison else None,
     )
 
 
-def _distillation_terms(base: AdversarialLoss, teachers: TeacherSet, guidance: Guidance) -> list[LossTerm]:
+def _distillation_terms(guidance: Guidance, comparison: Comparison | None) -> list[LossTerm]:
     """The terms that compare the student with its first teacher."""
     if not guidance.kd:
         return []
-    assert teachers.first is not None, "distillation needs the teacher's generator"
-    comparison = Comparison(teachers.first, base.G, guidance.comparison_options)
+    assert comparison is not None, "distillation needs the teacher's generator"
     return [kd.TERMS[name].load()(weight, comparison) for name, weight in guidance.kd.items()]
 
 
@@ -239,7 +273,7 @@ def _guided_parts(
     guidance = Guidance(**{name: value for name, value in options.items() if name in fields})
     base_options = {name: value for name, value in options.items() if name not in fields}
     base = base_class(device, G, D, augment_pipe, **base_options)
-    opened = TeacherSet.open(teachers, device, guidance.teacher_update, with_generator=bool(guidance.kd))
+    opened = TeacherSet.open(teachers, device, guidance.teacher_update, guidance.needs_generator)
     return base, opened, guidance
 
 

@@ -62,6 +62,8 @@ class Distillation(click.ParamType):
 
 DGL_WEIGHT = 0.1  # λ of the authors' run lines
 
+GUIDANCE = ("verdict", "relative", "ratio", "heads")
+
 _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--teacher", help="Network pickle of the teacher, path or URL; repeat it for several teachers, whose "
                  "terms are averaged and the first of which the student is made from.  [required with --cfg=dgl and "
@@ -70,6 +72,10 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--width", help="Part of the teacher's generator channels the student has, e.g. 0.5 or 2/3; 1 trains "
                  "the uncompressed network further.  [required likewise unless --init is a pickle]",
                  type=Fraction01(), metavar="FRACTION"),
+    click.option("--guidance", help="What the teacher says of the student's images: verdict (its D's, as published), "
+                 "relative (compared with its D's of the teacher's image of the same latent), ratio (added to the "
+                 "student's logits, while its D learns the teacher's images) or heads (fresh heads on its D's "
+                 "features, trained as a second D).  [default: verdict]", type=click.Choice(GUIDANCE)),
     click.option("--dgl-weight", help="Weight (lambda) of the teacher's term.  [default: 0.1]",
                  type=click.FloatRange(min=0), metavar="FLOAT"),
     click.option("--dgl-ramp", help="Let lambda grow from 0 over that many thousands of images.  [default: 0]",
@@ -99,8 +105,8 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  default=None),
     *recipes.OPTIONS,
 ]
-_NAMES = ("teacher", "width", "dgl_weight", "init", "score", "d_init", "d_width", "stage1_kimg", "teacher_update",
-          "teacher_aug", "refine", "refit", "dgl_ramp", "teacher_weights", "kd",
+_NAMES = ("teacher", "width", "guidance", "dgl_weight", "init", "score", "d_init", "d_width", "stage1_kimg",
+          "teacher_update", "teacher_aug", "refine", "refit", "dgl_ramp", "teacher_weights", "kd",
           *recipes.OPTION_NAMES)
 
 
@@ -182,6 +188,7 @@ def check(opts: EasyDict, given: set[str]) -> None:
     if terms and opts.init == "scratch":
         raise OptionError("--kd", "compares images of the same w, but --init=scratch gives the student a w of its own; "
                                   "start from a slice, or from the pickle of a student that began as one")
+    _check_guidance(opts)
     if opts.score in base.no_scores:
         raise OptionError("--score", f"{opts.score} cannot be given together with --cfg={opts.cfg}")
     if base.loss_is_signed and opts.teacher_weights == "dynamic":
@@ -194,6 +201,18 @@ def check(opts: EasyDict, given: set[str]) -> None:
     if opts.width is None and (opts.init or "slice") in ("slice", "scratch"):
         raise OptionError("--width", f"--cfg={opts.cfg} needs the width of the student, e.g. --width=0.5")
     recipes.check(opts, given)
+
+
+def _check_guidance(opts: EasyDict) -> None:
+    """Checks options that do not apply to a form of guidance."""
+    if opts.guidance == "relative" and opts.init == "scratch":
+        raise OptionError("--guidance", "relative compares images of the same w, but --init=scratch gives the student "
+                                        "a w of its own; start from a slice or a student's pickle")
+    for form, names in {"relative": ("teacher_aug",), "ratio": ("teacher_aug", "teacher_weights", "teacher_update"),
+                        "heads": ("teacher_update",)}.items():
+        for name in names:
+            if opts.guidance == form and opts[name]:
+                raise OptionError(_flag(name), f"cannot be given together with --guidance={form}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,6 +356,10 @@ def _loss_config(
         teacher_aug=bool(opts.teacher_aug),
         teacher_update=bool(opts.teacher_update),
     )
+    if opts.guidance not in (None, "verdict"):
+        loss.guidance = opts.guidance
+    if opts.guidance == "ratio" and opts.data == recipes.DATA:
+        loss.ratio_calibrate = False
     if opts.dgl_ramp:
         loss.dgl_ramp_kimg = opts.dgl_ramp
     if opts.teacher_weights is not None:
@@ -349,6 +372,6 @@ def _loss_config(
     if "latent" in dict(opts.kd or ()) and config.schedule.batch_gpu == 1:
         raise OptionError("--kd", "latent compares the images of one pass with each other, but a pass has only one "
                                   "(--batch divided by --gpus, or --batch-gpu)")
-    if opts.teacher_update:
+    if opts.teacher_update or opts.guidance == "heads":
         loss.teacher_opt_kwargs = EasyDict(config.optimizers.D.to_dict())
     return Component(loss_name, loss)

@@ -63,8 +63,8 @@ OPTIONS: list[Callable[[Any], Any]] = [
 OPTION_NAMES = ("recipe", "game_kimg", "distil_lr", "kd_blocks", "kd_mask", "kd_lpips")
 _PAPER_ONLY = ("stage1_kimg",)
 _DISTIL_ONLY = ("game_kimg", "distil_lr")
-_GAME_ONLY = ("dgl_weight", "dgl_ramp", "teacher_weights", "teacher_update", "teacher_aug", "glr", "dlr", "gamma",
-              "aug", "augpipe", "p", "target", "ada_max")
+_GAME_ONLY = ("guidance", "dgl_weight", "dgl_ramp", "teacher_weights", "teacher_update", "teacher_aug", "glr",
+              "dlr", "gamma", "aug", "augpipe", "p", "target", "ada_max")
 _FILES_ONLY = ("mirror", "subset")
 
 

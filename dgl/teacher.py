@@ -14,6 +14,8 @@ from training.biggan.checkpoints import is_checkpoint, network_files, split_suff
 from training.checkpoints import safetensors_files
 from training.checkpoints.pickles import open_networks, read_networks
 
+from .heads import HeadsDiscriminator
+
 
 class TeacherError(UserError):
     """A teacher that cannot guide this training."""
@@ -144,6 +146,11 @@ class TeacherSet:
         teachers = [load(**spec) for spec in specs]
         release_all()
         return cls(teachers, device, update, with_generator)
+
+    def use_heads(self) -> None:
+        """Puts a trainable HeadsDiscriminator on every discriminator, and in its place."""
+        self._update = True
+        self.discriminators = [HeadsDiscriminator(D).requires_grad_(False) for D in self.discriminators]
 
     def logits(self, img: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         """What all discriminators say of images [N, C, H, W] with labels [N, c_dim]: [N, teachers]."""

@@ -29,6 +29,8 @@ class TeacherDiscriminatorTerm:
             the share of its own loss in that of all, so that the one least convinced by the student counts most; for
             losses that are not negative.
         g_loss: logits → f(-logits).
+        reference: batch → images [N, C, H, W]; the logits are taken relative to those of these images, so that nothing
+            is asked of an image that is as good as its reference (`guidance=relative`).
 
     Raises:
         ValueError: the weights do not fit the teachers.
@@ -45,11 +47,13 @@ class TeacherDiscriminatorTerm:
         ramp_nimg: int = 0,
         teacher_weights: Sequence[float] | str | None = None,
         g_loss: Callable[[torch.Tensor], torch.Tensor] = StyleGAN2Loss.g_loss,
+        reference: Callable[[GenBatch], torch.Tensor] | None = None,
     ) -> None:
         self.discriminators = list(discriminators)
         self.weight = weight
         self.augmented = augmented
         self.g_loss = g_loss
+        self.reference = reference
         self.start_nimg = start_nimg
         self.ramp_nimg = ramp_nimg
         self.dynamic = teacher_weights == "dynamic"
@@ -80,6 +84,11 @@ class TeacherDiscriminatorTerm:
         report_logits("fake", logits, prefix="teacher/")
         if not any(D.training for D in self.discriminators):
             self._confidence.watch(logits)
+        if self.reference is not None:
+            with torch.no_grad():
+                images = self.reference(batch)
+                offsets = torch.cat([D(images, batch.c) for D in self.discriminators], dim=1)
+            logits = logits - offsets
         losses = self.g_loss(logits)
         training_stats.report("Loss/teacher/weight", weight)
         return (losses * self._teacher_weights(losses)).sum(dim=1) * weight

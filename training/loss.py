@@ -157,6 +157,7 @@ class AdversarialLoss(Loss):
     ) -> None:
         self.G, self.D, self.augment_pipe = G, D, augment_pipe
         self.g_terms = make_terms(g_terms, device)
+        self.change_logits: Callable[[torch.Tensor, GenBatch], torch.Tensor] | None = None  # of D, in the loss of G
 
     def augment(self, img: torch.Tensor) -> torch.Tensor:
         """The images [N, C, H, W] as the discriminator sees them, of the same shape."""
@@ -178,6 +179,8 @@ class AdversarialLoss(Loss):
         logits = self.D(img_aug, step.gen_c)  # [N, 1]
         report_logits("fake", logits)
         batch = GenBatch(step.gen_z, step.gen_c, ws, img, img_aug, step.cur_nimg)
+        if self.change_logits is not None:
+            logits = self.change_logits(logits, batch)
         loss = add_terms(self.g_loss(logits), self.g_terms, batch)
         training_stats.report("Loss/G/loss", loss)
         accumulate(loss, step.gain)

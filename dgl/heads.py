@@ -1,0 +1,39 @@
+"""Fresh heads on a frozen discriminator: a student's second discriminator that sees through its teacher's features.
+
+As in projected GANs (Sauer et al. 2021, arXiv:2111.01007), with the teacher's discriminator as the feature network.
+"""
+from typing import Any
+
+import torch
+
+from metrics.perceptual import block_features
+
+
+class HeadsDiscriminator(torch.nn.Module):
+    """One linear head per block of a frozen discriminator; the logit is the mean of the heads over pixels and blocks.
+
+    Only the heads are parameters of this module, and only they are in its state. Their first weights depend on nothing
+    but the shapes, so they are the same on every rank. Labels are not used.
+
+    Args:
+        D: the frozen discriminator, on its device.
+    """
+
+    def __init__(self, D: Any) -> None:
+        super().__init__()
+        self._trunk = (D,)  # in a tuple: not a part of this module
+        param = next(D.parameters())
+        with torch.no_grad():
+            size = D.img_resolution
+            probe = torch.zeros([1, D.img_channels, size, size], device=param.device, dtype=param.dtype)
+            channels = [x.shape[1] for x in block_features(D, probe)]
+        random = torch.Generator().manual_seed(0)
+        self.weights = torch.nn.ParameterList(
+            torch.randn([c], generator=random).to(param.device) for c in channels)
+        self.bias = torch.nn.Parameter(torch.zeros([], device=param.device))
+
+    def forward(self, img: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        """Logits [N, 1] of images [N, C, H, W]; labels [N, c_dim] are ignored."""
+        maps = block_features(self._trunk[0], img)
+        heads = [(x * w[:, None, None]).sum(dim=1).mean(dim=[1, 2]) for x, w in zip(maps, self.weights)]
+        return (torch.stack(heads).mean(dim=0) + self.bias)[:, None]
