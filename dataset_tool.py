@@ -109,6 +109,8 @@ def convert_command(
       PATH.tfrecords, PATH/             data sets of the TensorFlow code: a folder of
                                         .tfrecords files, with .labels beside them
       PATH_lmdb/                        LSUN (needs the lmdb package)
+      PATH.pkl                          images of a network's G_ema, --max-images of
+                                        them, without truncation; classes take turns
 
     Images are taken as a viewer shows them: upright as their EXIF data say, with their palette, the first frame of an
     animation. PNG, JPEG, WebP, BMP, GIF, TIFF and PPM are read. HEIC and camera raw files are not; they are listed and

@@ -1,5 +1,5 @@
 """A teacher's own images in place of a data set: endless, and made on the device from (seed, index)."""
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,37 +7,11 @@ import torch
 
 from torch_utils import distributed
 from training.data.dataset import Dataset
+from training.data.generated import images, latents
 
 from . import teacher as teachers
 
 NUM_ITEMS = 1 << 16  # of the data set by index; the feed goes on beyond
-CHUNK = 16  # images per pass
-
-
-def latents(G: Any, seed: int, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """z [N, z_dim] and one-hot labels c [N, c_dim] of image numbers, which depend on seed and number alone.
-
-    Classes take turns.
-    """
-    rows = []
-    for index in indices:
-        random = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, index]))
-        rows.append(random.standard_normal(G.z_dim, dtype=np.float32))
-    z = torch.from_numpy(np.stack(rows))
-    classes = torch.tensor(indices) % max(G.c_dim, 1)
-    return z, torch.eye(G.c_dim)[classes] if G.c_dim else torch.zeros([len(z), 0])
-
-
-@torch.no_grad()
-def images(G: Any, seed: int, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The images of these numbers, uint8 [N, C, H, W], and their labels [N, c_dim], on G's device."""
-    device = next(G.parameters()).device
-    parts = []
-    for start in range(0, len(indices), CHUNK):
-        z, c = (tensor.to(device) for tensor in latents(G, seed, indices[start : start + CHUNK]))
-        img = G(z, c, noise_mode="const") if hasattr(G, "synthesis") else G(z, c)
-        parts.append(((img.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8), c))
-    return torch.cat([img for img, _ in parts]), torch.cat([c for _, c in parts])
 
 
 class TeacherImages(Dataset):

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from dgl import teacher as teachers
-from dgl.teacher_images import TeacherFeed, TeacherImages, images, latents
+from dgl.teacher_images import TeacherFeed, TeacherImages
 from tests import tiny
 from torch_utils import distributed
 from training.data.feed import make_feed
+from training.data.generated import images, latents
 
 CPU = torch.device("cpu")
 

@@ -73,7 +73,11 @@ def convert(options: ConvertOptions) -> Account:
 
 
 def _convert(options: ConvertOptions, transform: Transform, shape: tuple[int, ...] | None) -> Account:
-    source = open_source(options.source, options.force_channels, options.subfolders_as_labels, options.background)
+    end = options.index_range[1]
+    if end is None and options.max_images is not None:
+        end = options.index_range[0] + options.max_images
+    source = open_source(
+        options.source, options.force_channels, options.subfolders_as_labels, options.background, num_generated=end)
     job = _Job(options, transform, source, shape)
     with open_dest(options.dest) as write:
         job.store_images(write)
