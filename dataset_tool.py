@@ -141,6 +141,7 @@ def convert_command(
         if options["width"] or options["height"]:
             raise click.UsageError("--resolution: pass it or --width and --height, not both")
         options["width"], options["height"] = resolution
+    options["generator"] = _generator(options["source"]) if options["source"].endswith(".pkl") else None
     options["force_channels"] = int(force_channels) if force_channels else None
     with _sigterm_raises():
         account = convert(ConvertOptions(**options))
@@ -152,6 +153,14 @@ def convert_command(
     assert account.shape is not None, "something was stored"
     height, width, num_channels = account.shape
     click.echo(f"{options['dest']}: {account.num_stored} images, {width}x{height}, {num_channels} channel(s)")
+
+
+def _generator(path: str) -> Any:
+    """The G_ema of a network pickle, on the best device."""
+    from torch_utils.devices import resolve_device
+    from training.checkpoints.pickles import open_networks
+
+    return open_networks(path)["G_ema"].to(resolve_device("auto"))
 
 
 @main.command(cls=Command, name="validate")

@@ -164,8 +164,9 @@ def main(ctx: click.Context, **values: Any) -> None:
       # From published weights to one's own portraits; the first layers of D stay as they are.
       python train.py --data=portraits.zip --mirror=true --outdir=runs --resume=ffhq256 --freezed=4
     \b
-      # Compress a trained network to half its width.
-      python train.py --cfg=dgl --teacher=ffhq.pkl --width=0.5 --data=ffhq.zip --outdir=runs
+      # Compress a trained network to half its width, without data; play a game with real images afterwards.
+      python train.py --cfg=dgl --teacher=ffhq.pkl --width=0.5
+      python train.py --cfg=dgl --teacher=ffhq.pkl --width=0.5 --game-kimg=10 --data=ffhq.zip
     \b
       # Train a BigGAN, and compress one.
       python train.py --cfg=biggan --data=cifar10.zip --outdir=runs --metrics=fid50k_full,is50k

@@ -44,6 +44,7 @@ class ConvertOptions:
     subfolders_as_labels: bool = False
     skip_bad: str | None = None  # "few" leaves out up to a tenth of the images, "all" any number
     file_format: str = "png"  # or "jpg"
+    generator: Any = None  # the network in the file `source`, if its own images are to be converted
 
 
 class _OtherShape(Exception):
@@ -77,7 +78,8 @@ def _convert(options: ConvertOptions, transform: Transform, shape: tuple[int, ..
     if end is None and options.max_images is not None:
         end = options.index_range[0] + options.max_images
     source = open_source(
-        options.source, options.force_channels, options.subfolders_as_labels, options.background, num_generated=end)
+        options.source, options.force_channels, options.subfolders_as_labels, options.background, options.generator, end
+    )
     job = _Job(options, transform, source, shape)
     with open_dest(options.dest) as write:
         job.store_images(write)

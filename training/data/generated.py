@@ -37,21 +37,8 @@ def images(G: Any, seed: int, indices: Sequence[int]) -> tuple[torch.Tensor, tor
     return torch.cat([img for img, _ in parts]), torch.cat([c for _, c in parts])
 
 
-def network_images(path: str, count: int, seed: int = 0) -> tuple[Iterator[np.ndarray], int]:
-    """The first images of the G_ema in a network file, uint8 [H, W, C] each, and its number of classes.
-
-    Raises:
-        CheckpointError: the file is not what it should be.
-    """
-    from torch_utils.devices import resolve_device
-
-    from ..checkpoints.pickles import open_networks
-
-    G = open_networks(path)["G_ema"].to(resolve_device("auto"))
-
-    def stream() -> Iterator[np.ndarray]:
-        for start in range(0, count, CHUNK):
-            img, _ = images(G, seed, range(start, min(start + CHUNK, count)))
-            yield from img.permute(0, 2, 3, 1).cpu().numpy()
-
-    return stream(), G.c_dim
+def stream(G: Any, count: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """The first images of a generator, uint8 [H, W, C] each, made as they are asked for."""
+    for start in range(0, count, CHUNK):
+        img, _ = images(G, seed, range(start, min(start + CHUNK, count)))
+        yield from img.permute(0, 2, 3, 1).cpu().numpy()

@@ -61,9 +61,10 @@ def open_source(
     channels: int | None = None,
     subfolders_as_labels: bool = False,
     background: Colour | None = None,
+    generator: Any = None,
     num_generated: int | None = None,
 ) -> Source:
-    """Opens whatever `path` is: folder, .zip, CIFAR-10 archive, MNIST-family images, TFRecords, LSUN database, network.
+    """Opens whatever `path` is: folder, .zip, CIFAR-10 archive, MNIST-family images, TFRecords, LSUN database.
 
     Args:
         path: a folder; a .zip; `cifar-10-python.tar.gz`; any `*-images-idx3-ubyte.gz` with its labels file beside
@@ -71,7 +72,8 @@ def open_source(
         channels: 1 or 3 converts every image to greyscale or RGB; None takes L and RGB and refuses the rest.
         subfolders_as_labels: for a folder or zip, number the sorted top-level folders and use them as labels.
         background: what transparency is composed on; see `pixels.read_picture`.
-        num_generated: how many images a network pickle (*.pkl) makes.
+        generator: the network in the file `path`, whose own images are the source; None for every other source.
+        num_generated: how many images it makes.
 
     Raises:
         DatasetError: the path is none of these, or its structure or labels are wrong.
@@ -79,6 +81,8 @@ def open_source(
     base = os.path.basename(os.path.normpath(path))
     if not os.path.exists(path):
         raise DatasetError(f"{path}: no such file or folder", "source")
+    if generator is not None:
+        return _network_source(generator, path, channels, num_generated)
     records = tfrecords.find(path)
     if subfolders_as_labels and (records or not _is_tree(path, base)):
         raise DatasetError(f"needs a folder or zip as `source`, found {path}", "subfolders_as_labels")
@@ -92,8 +96,6 @@ def open_source(
         return _array_source(*read_cifar10(path), channels)
     if base.endswith(IDX_IMAGES):
         return _array_source(*_read_idx_pair(path), channels)
-    if base.endswith(".pkl"):
-        return _network_source(path, channels, num_generated)
     raise DatasetError(
         f"{path}: expected a folder, a .zip, {CIFAR_ARCHIVE}, a file named *{IDX_IMAGES} or *.tfrecords, a folder "
         "named *_lmdb, or a network pickle",
@@ -169,18 +171,17 @@ def _folder_labels(names: list[str], classes: list[str], top: str) -> dict[str, 
 # Arrays in memory: CIFAR-10 and MNIST.
 
 
-def _network_source(path: str, channels: int | None, count: int | None) -> Source:
+def _network_source(G: Any, path: str, channels: int | None, count: int | None) -> Source:
     if count is None:
         raise DatasetError(f"pass how many images {path} is to make", "max_images")
-    from .generated import network_images
+    from .generated import stream
 
-    pixels, num_classes = network_images(path, count)
-    labels = [index % num_classes if num_classes else None for index in range(count)]
+    labels = [index % G.c_dim if G.c_dim else None for index in range(count)]
     images = (
         SourceImage(f"image {index}", label, partial(_convert_pixels, img, channels))
-        for index, (label, img) in enumerate(zip(labels, pixels))
+        for index, (label, img) in enumerate(zip(labels, stream(G, count)))
     )
-    return Source(count, images, num_labels=count if num_classes else 0)
+    return Source(count, images, num_labels=count if G.c_dim else 0)
 
 
 def _array_source(pixels_nhwc: np.ndarray, labels: np.ndarray, channels: int | None) -> Source:
