@@ -16,7 +16,7 @@ KIMG_FROM_SCRATCH = 500  # p goes from 0 to 1 in this time at the fastest
 KIMG_TRANSFER = 100  # the same where training starts from another network
 LEAK_P = 0.8  # above, augmentations begin to show in generated images (ibid.)
 SATURATED_R_T = 0.95  # the discriminator is right about nearly every real image …
-COLLAPSE_UPDATES = 10  # … and has been for so many updates in a row although p could not be raised any more
+COLLAPSE_UPDATES = 10  # … for this many updates in a row, with p at its maximum
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class AdaController:
 
     @property
     def collapsed(self) -> bool:
-        """Whether the discriminator knows the real images by heart although p is at its bound."""
+        """Whether the discriminator has memorised the real images although p is at its upper bound."""
         return self._saturated_updates >= COLLAPSE_UPDATES
 
     @property
@@ -84,13 +84,13 @@ class AdaController:
         return self.augment_pipe.get_buffer("p")
 
     def step(self, batch_idx: int) -> bool:
-        """Updates p if this iteration is one of its turns; to be called by all processes alike.
+        """Updates p in every `interval`-th iteration; all processes must call it alike.
 
         Args:
-            batch_idx: iterations done so far, the one that just ended included.
+            batch_idx: iterations done so far, including the one that just ended.
 
         Returns:
-            Whether it was.
+            Whether p was updated.
         """
         if batch_idx % self.interval != 0:
             return False
@@ -103,7 +103,7 @@ class AdaController:
         return True
 
     def _watch(self) -> None:
-        """Looks out for the two conditions worth a warning."""
+        """Warns of the two conditions."""
         p = self.p
         pinned = p >= self._buffer.new_tensor(self.max_p).item()
         self._saturated_updates = self._saturated_updates + 1 if pinned and self.r_t >= SATURATED_R_T else 0
@@ -128,7 +128,7 @@ class AdaController:
             _log.warning(message)
 
     def state_dict(self) -> dict[str, Any]:
-        """What resuming exactly needs, p included; tensors and plain types."""
+        """What an exact resume must restore, including p, as tensors and plain values."""
         return {
             "p": self.p,
             "r_t": self.r_t,
@@ -138,7 +138,7 @@ class AdaController:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from `state_dict()`; the arguments of the constructor are not part of it."""
+        """Restores `state_dict()`; the arguments of the constructor are not part of it."""
         self._buffer.fill_(state["p"])
         self.r_t = state["r_t"]
         self._saturated_updates = state["saturated_updates"]

@@ -1,7 +1,7 @@
 """The registry of architectures: one row per family of networks. Nothing else knows which families there are.
 
 A row names modules and classes by their dotted names, so that none is imported before it is needed. Another package
-adds a family with `register`, and presets of its own for a known family with `register_preset`.
+adds a family with `register`, and its own presets for a known family with `register_preset`.
 """
 import dataclasses
 import importlib

@@ -1,7 +1,7 @@
 """The losses of StyleGAN2, and how others join them: terms of the generator's loss, and further phases.
 
 Non-saturating logistic loss, R1 (Mescheder et al. 2018, arXiv:1801.04406) and path length regularisation (Karras et al.
-2020, arXiv:1912.04958, section 3.2), each computed lazily in a phase of its own.
+2020, arXiv:1912.04958, section 3.2), each computed lazily in a separate phase.
 """
 import dataclasses
 import enum

@@ -21,7 +21,7 @@ MAX_NONFINITE_STEPS = 20  # optimizer steps in a row with NaN or infinite gradie
 
 
 class TrainingStopped(UserError):
-    """Training cannot go on; its state has been saved."""
+    """Training diverged and was stopped; its state has been saved."""
 
 
 def _is_due(interval: int | None, tick: int, done: bool) -> bool:
@@ -30,23 +30,23 @@ def _is_due(interval: int | None, tick: int, done: bool) -> bool:
 
 
 class Clock:
-    """Measures one stretch of time after the other, without a gap.
+    """Measures consecutive intervals of time, without gaps.
 
     Args:
-        start: when the first one began, as `time.time()` tells it.
+        start: when the first one began, by `time.time()`.
     """
 
     def __init__(self, start: float) -> None:
         self._start = self._lap_start = start
 
     def lap(self) -> float:
-        """Ends the present stretch, and says how many seconds it took."""
+        """Ends the present interval and returns its seconds."""
         now = time.time()
         seconds, self._lap_start = now - self._lap_start, now
         return seconds
 
     def total(self) -> float:
-        """Seconds since the first stretch began."""
+        """Seconds since the first interval began."""
         return time.time() - self._start
 
 
@@ -197,7 +197,7 @@ class Maintenance:
         return Path(self.run_dir, f"network-snapshot-{self.run.cur_nimg // 1000:06d}.pkl")
 
     def _evaluate(self, G_ema: Any) -> None:
-        """The metrics of a generator; one whose detector cannot be had is left out from then on."""
+        """The metrics of a generator; one whose detector is unavailable is left out from then on."""
         training_set = self.config.data.training_set.to_dict()
         for metric in list(self.metrics):
             try:

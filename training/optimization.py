@@ -52,7 +52,7 @@ def optimizers(phases: list[Phase]) -> list[torch.optim.Optimizer]:
 
 
 class GradientGuard:
-    """Replaces non-finite gradients, and keeps count of them without making the device wait.
+    """Replaces non-finite gradients and counts them without synchronising with the device.
 
     Attributes:
         steps: optimizer steps so far in which a gradient was not finite (scalar tensor).
@@ -73,7 +73,7 @@ class GradientGuard:
         torch.nan_to_num(gradient, nan=0.0, posinf=GRADIENT_LIMIT, neginf=-GRADIENT_LIMIT, out=gradient)
 
     def take_longest(self) -> int:
-        """The most such steps of one phase in a row that there were since this was last asked."""
+        """The most such steps in a row, of one phase, since the last call."""
         longest = int(self._longest)
         self._longest.zero_()
         return longest

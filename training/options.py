@@ -148,7 +148,7 @@ def transfer_url(name: str) -> str:
 
 
 def run_description(opts: EasyDict, data_name: str) -> str:
-    """The readable part of the run directory's name: only what the user asked for."""
+    """The readable part of the run directory's name: only options that the user gave."""
     parts = [data_name]
     parts += ["cond"] if opts.cond else []
     parts += [f"subset{opts.subset}"] if opts.subset is not None else []

@@ -1,7 +1,6 @@
-"""Finds the latent w whose image looks like a given one (Karras et al. 2020, arXiv:1912.04958, appendix D)."""
+"""Finds the latent w whose image is closest to a given one (Karras et al. 2020, arXiv:1912.04958, appendix D)."""
 import copy
 import dataclasses
-import functools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +19,7 @@ _SMALLEST_OCTAVE = 8  # px
 
 
 class ProjectionError(UserError, ValueError):
-    """A network or a target that cannot be projected with."""
+    """A network that cannot be used for projection, or an unsuitable target."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +56,12 @@ class Schedule:
 
 @torch.no_grad()
 def w_statistics(G: Any, c: torch.Tensor, num_samples: int) -> tuple[torch.Tensor, float]:
-    """The mean of w over random latents, and how far w lies from it.
+    """The mean of w over random latents, and the distance of w from it.
 
     Args:
         G: generator with `mapping`.
         c: label [1, c_dim] of all samples.
-        num_samples: latents, drawn with a seed of their own.
+        num_samples: latents, drawn with a separate seed.
 
     Returns:
         mean [1, 1, w_dim], and the root of the mean squared distance from it (of whole vectors, not per dimension).
@@ -127,7 +126,7 @@ def project(
     verbose: bool = False,
     device: torch.device | str = "cpu",
 ) -> torch.Tensor:
-    """Optimises one w, and the noise images, so that the image comes close to the target; G itself is left alone.
+    """Optimises one w and the noise images so that the image approaches the target; G is not changed.
 
     Random numbers come from torch's global generator.
 
@@ -159,26 +158,22 @@ def project(
     c = torch.zeros([1, G.c_dim], device=device) if c is None else c.to(device)
     w_avg, w_std = w_statistics(G, c, w_avg_samples)
     with torch.no_grad():
-        wanted = features(target[None].to(device, torch.float32))
+        target_features = features(target[None].to(device, torch.float32))
     noises = _noise_images(G.synthesis)
     w = w_avg.clone().requires_grad_(True)
-    opt = torch.optim.Adam([w, *noises], lr=1.0)  # times what the schedule says
-    rates = torch.optim.lr_scheduler.LambdaLR(opt, lambda step: schedule.learning_rate(step / num_steps))
-
-    def distance_at(t: float) -> torch.Tensor:
-        """How far the image of w, disturbed, is from the target; leaves gradients for w and the noise images."""
-        opt.zero_grad(set_to_none=True)
-        near = w + torch.randn_like(w) * (w_std * schedule.noise_factor(t))
-        image = G.synthesis(near.expand(-1, G.num_ws, -1), noise_mode="const", force_fp32=True)
-        distance = (features((image + 1) * 127.5) - wanted).square().sum()
-        (distance + regularize_noise_weight * noise_regulariser(noises)).backward()
-        return distance
+    opt = torch.optim.Adam([w, *noises])
 
     path = []
     with Progress(num_steps, "projection", unit="step", enabled=None if verbose else False) as bar:
         for step in range(num_steps):
-            distance = opt.step(functools.partial(distance_at, step / num_steps))
-            rates.step()
+            t = step / num_steps
+            opt.param_groups[0]["lr"] = schedule.learning_rate(t)
+            noisy_w = w + torch.randn_like(w) * (w_std * schedule.noise_factor(t))
+            image = G.synthesis(noisy_w.expand(-1, G.num_ws, -1), noise_mode="const", force_fp32=True)
+            distance = (features((image + 1) * 127.5) - target_features).square().sum()
+            opt.zero_grad(set_to_none=True)
+            (distance + regularize_noise_weight * noise_regulariser(noises)).backward()
+            opt.step()
             for noise in noises:
                 whiten_(noise)
             path.append(w.detach().to("cpu", copy=True))
@@ -189,7 +184,7 @@ def project(
 
 
 def _noise_images(synthesis: torch.nn.Module) -> list[torch.Tensor]:
-    """The constant noise of every layer that has some, drawn anew and ready to be optimised."""
+    """The constant noise of every layer that has one, redrawn and ready to be optimised."""
     own_buffers = (dict(layer.named_buffers(recurse=False)) for layer in synthesis.modules())
     constants = [buffers["noise_const"] for buffers in own_buffers if "noise_const" in buffers]
     return [noise.normal_().requires_grad_(True) for noise in constants]
@@ -197,7 +192,7 @@ def _noise_images(synthesis: torch.nn.Module) -> list[torch.Tensor]:
 
 def _check(G: Any, target: torch.Tensor) -> None:
     if not hasattr(G, "mapping") or not hasattr(G, "synthesis"):
-        raise ProjectionError(f"only style-based generators have a w to look for, this is a "
+        raise ProjectionError(f"only style-based generators have a w to optimise, this is a "
                               f"{type(G).__name__}", field="network")
     expected = [G.img_channels, G.img_resolution, G.img_resolution]
     if list(target.shape) != expected:

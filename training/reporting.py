@@ -49,9 +49,9 @@ def print_summaries(G: Any, D: torch.nn.Module, device: torch.device) -> None:
         return
     data, label = (torch.zeros([1, dim], device=device) for dim in (G.z_dim, G.c_dim))
     was_training = D.training
-    D.eval()  # one that estimates something in training mode must not see these images
+    D.eval()  # its running estimates must not include these images
     with torch.no_grad():
-        for network in (G, D):  # D sees what G made
+        for network in (G, D):  # D takes the image of G
             data = print_module_summary(network, [data, label])
     D.train(was_training)
 
@@ -81,13 +81,13 @@ class StatsWriter:
 
     Args:
         run_dir: the run's folder.
-        num_bytes: length of stats.jsonl that belongs to the state the run goes on from; what follows is cut off.
+        num_bytes: length of stats.jsonl when the state to resume from was saved; what follows is removed.
     """
 
     def __init__(self, run_dir: str | os.PathLike, num_bytes: int = 0) -> None:
         self._path = Path(run_dir, "stats.jsonl")
         with open(self._path, "ab") as f:
-            f.truncate(min(num_bytes, f.tell()))  # it may have been removed or cut since
+            f.truncate(min(num_bytes, f.tell()))  # it may have been removed or truncated since
         self._tensorboard: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -111,18 +111,19 @@ class StatsWriter:
             self._write_scalars(scalars, cur_nimg // 1000)
 
     def _write_scalars(self, scalars: dict[str, float], kimg: int) -> None:
-        """Writes an event for each, of the present time."""
+        """Writes one event for each."""
         for name, value in scalars.items():
             self._tensorboard.add_scalar(name, value, global_step=kimg)
         self._tensorboard.flush()
 
     def close(self) -> None:
+        """Closes the event file."""
         if self._tensorboard is not None:
             self._tensorboard.close()
 
 
 class Stopwatch:
-    """Adds up the time of named parts of an iteration; on CUDA by events, read only when asked."""
+    """Measures named parts of an iteration; on CUDA with events, which are read in `report` only."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -137,13 +138,15 @@ class Stopwatch:
         return event
 
     def start(self, name: str) -> None:
+        """Starts to measure a part."""
         self._started[name] = self._mark()
 
     def stop(self, name: str) -> None:
+        """Ends the measurement of a part."""
         self._events[name] = (self._started.pop(name), self._mark())
 
     def report(self) -> None:
-        """Reports Timing/<name>, milliseconds of the latest time each part was run."""
+        """Reports Timing/<name>, milliseconds of the latest measurement of each part."""
         for name, (start, end) in self._events.items():
             if self._device.type == "cuda":
                 end.synchronize()

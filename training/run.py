@@ -15,13 +15,13 @@ from .loss import Loss, Phase
 
 @dataclasses.dataclass
 class Run:
-    """Networks, optimizers, counters and whatever else changes while training goes on.
+    """Networks, optimizers, counters and whatever else changes during training.
 
     Attributes:
         networks: G, D, G_ema, and augment_pipe if there is one.
         cur_nimg: images seen.
         batch_idx: iterations done.
-        cur_tick: ticks done; the one that ends next has this number.
+        cur_tick: ticks done, which is the number of the present tick.
         tick_start_nimg: images seen when the present tick began.
         finished_nimg: images seen when the run was last brought to its end; -1 if never.
         stage: stage of the loss that the optimizers were started for.
@@ -85,13 +85,13 @@ class Run:
         return 0.0 if pipe is None else float(pipe.get_buffer("p"))
 
     def tick_is_over(self, kimg_per_tick: float) -> bool:
-        """Whether the present tick has had its images; the first one is over after one batch."""
+        """Whether the present tick has all of its images; the first one is over after one batch."""
         if self.cur_tick == 0:
             return self.batch_idx > 0
         return self.cur_nimg >= self.tick_start_nimg + kimg_per_tick * 1000
 
     def start_stage(self, stage: int) -> None:
-        """A new stage of training: every optimizer forgets its moments."""
+        """Begins a stage of training: resets every optimizer."""
         self.stage = stage
         for opt in optimization.optimizers(self.phases):
             opt.state.clear()

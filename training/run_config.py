@@ -80,7 +80,7 @@ class OptimizersConfig:
 
     G: Component = dataclasses.field(metadata=_key("G_opt_kwargs", OPTIMIZERS))
     D: Component = dataclasses.field(metadata=_key("D_opt_kwargs", OPTIMIZERS))
-    D_steps: int = dataclasses.field(default=1, metadata=_key("D_steps"))  # per iteration, each on images of its own
+    D_steps: int = dataclasses.field(default=1, metadata=_key("D_steps"))  # per iteration, each on other images
     G_reg_interval: int | None = dataclasses.field(  # iterations between regularisations; None: in every one
         default=4, metadata=_key("G_reg_interval"))
     D_reg_interval: int | None = dataclasses.field(default=16, metadata=_key("D_reg_interval"))

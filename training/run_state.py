@@ -1,4 +1,4 @@
-"""The complete state of a training run on disk, for going on exactly: written atomically, the last two kept."""
+"""The complete state of a training run on disk, for exact resuming: written atomically, the last two kept."""
 import logging
 import os
 import re
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class ResumeError(UserError):
-    """A run that cannot be continued."""
+    """A run that cannot be resumed."""
 
 
 def state_files(run_dir: str | os.PathLike) -> list[Path]:
@@ -47,7 +47,7 @@ def save(run_dir: str | os.PathLike, state: dict[str, Any]) -> Path:
 
 
 def remove_unfinished(run_dir: str | os.PathLike) -> None:
-    """Removes what a killed process had been writing in the folder of a run that goes on."""
+    """Removes what a killed process had been writing in the folder of a run that is resumed."""
     for folder in (Path(run_dir), Path(run_dir, "state")):
         files.remove_unfinished(folder)
 
@@ -88,7 +88,7 @@ def _of_image(image: int | None) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    with ZipFile(path) as archive:  # torch does not look at the check sums
+    with ZipFile(path) as archive:  # torch does not verify the checksums
         damaged = archive.testzip()
     if damaged is not None:
         raise ValueError(f"{damaged} in it is damaged")
@@ -110,7 +110,7 @@ def load_latest(run_dir: str | os.PathLike) -> dict[str, Any] | None:
             continue
         if state.get("version") != VERSION:
             raise ResumeError(f"{path}: expected a state of version {VERSION}, found {state.get('version')}; "
-                              "continue with the release that wrote it")
+                              "resume with the release that wrote it")
         return state
     if found:
         raise ResumeError(f"{run_dir}: none of the {len(found)} state files can be read; {_ADVICE}")

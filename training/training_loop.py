@@ -47,7 +47,7 @@ def training_loop(
         Whether the run came to its end, rather than being interrupted by a signal.
 
     Raises:
-        UserError: anything a user can put right, named.
+        UserError: something that the user can correct; the message names it.
     """
     start_time = time.time()
     schedule, augmentation = config.schedule, config.augmentation
@@ -147,7 +147,7 @@ def training_loop(
 
 
 def _seed(random_seed: int, step: int) -> None:
-    """Seeds everything for one iteration, so that a resumed run draws what an unbroken one would have drawn."""
+    """Seeds everything for one iteration, so that a resumed run draws the same numbers as an uninterrupted one."""
     sequence = np.random.SeedSequence([random_seed, distributed.rank(), step])
     torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 

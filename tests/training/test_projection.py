@@ -150,7 +150,7 @@ def test_errors_of_project():
     features = DiscriminatorFeatures(D)
     with pytest.raises(ProjectionError, match=r"expected an image of shape \[3, 16, 16\], found \[3, 8, 8\]"):
         project(G, torch.zeros(3, 8, 8), features=features)
-    with pytest.raises(ProjectionError, match="only style-based generators have a w to look for, this is a Linear"):
+    with pytest.raises(ProjectionError, match="only style-based generators have a w to optimise, this is a Linear"):
         project(torch.nn.Linear(1, 1), torch.zeros(3, 8, 8), features=features)
 
 

@@ -44,7 +44,7 @@ def network_kind(tensors: Tensors) -> str:
 
 
 def options_of(tensors: Tensors) -> dict[str, Any]:
-    """The constructor arguments that names and shapes tell. Of z only the part in use is known, not what was asked for.
+    """The constructor arguments that follow from names and shapes. Of z, only the used part is known.
 
     Raises:
         CheckpointError: the tensors are not those of a BigGAN.

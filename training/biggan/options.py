@@ -27,7 +27,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  type=click.IntRange(min=1), metavar="INT"),
     click.option("--attn", help="BigGAN: resolutions with self-attention, joined by underscores; 0 is none.  "
                  "[default: the preset's]", metavar="LIST"),
-    click.option("--d-steps", help="BigGAN: steps of D per step of G, each on images of its own.  [default: the "
+    click.option("--d-steps", help="BigGAN: steps of D per step of G, each on other images.  [default: the "
                  "preset's]", type=click.IntRange(min=1), metavar="INT"),
     click.option("--ema-kimg", help="BigGAN: half-life of the generator's average, in thousands of images.  [default: "
                  "a decay of 0.9999 per step of G]", type=click.FloatRange(min=0, min_open=True), metavar="FLOAT"),

@@ -66,7 +66,7 @@ def convert(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _stages(tensors: Mapping[str, torch.Tensor]) -> dict[int, str]:
-    """Its block number → our place: there, attention is a block of its own."""
+    """Its block number → our place: there, attention is a separate block."""
     numbers = {int(match[1]) for name in tensors if (match := re.match(r"blocks\.(\d+)\.0\.", name))}
     places: dict[int, str] = {}
     stage = -1

@@ -174,16 +174,16 @@ def _are_taps(value: Any) -> bool:
 _Names = dict[str, tuple[str, str]]
 
 
-def _layer(ours: str, theirs: str, kind: str) -> _Names:
-    return {f"{ours}.weight": (f"{theirs}/weight", kind), f"{ours}.bias": (f"{theirs}/bias", "copy")}
+def _layer(name: str, variable: str, kind: str) -> _Names:
+    return {f"{name}.weight": (f"{variable}/weight", kind), f"{name}.bias": (f"{variable}/bias", "copy")}
 
 
-def _modulated(ours: str, theirs: str, kind: str) -> _Names:
+def _modulated(name: str, variable: str, kind: str) -> _Names:
     """A layer with styles."""
-    return _layer(ours, theirs, kind) | {
-        f"{ours}.affine.weight": (f"{theirs}/mod_weight", "dense"),
-        f"{ours}.affine.bias": (f"{theirs}/mod_bias", "plus_one"),
-        f"{ours}.noise_strength": (f"{theirs}/noise_strength", "copy"),
+    return _layer(name, variable, kind) | {
+        f"{name}.affine.weight": (f"{variable}/mod_weight", "dense"),
+        f"{name}.affine.bias": (f"{variable}/mod_bias", "plus_one"),
+        f"{name}.noise_strength": (f"{variable}/noise_strength", "copy"),
     }
 
 

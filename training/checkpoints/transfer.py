@@ -33,16 +33,17 @@ def transplant(source: torch.nn.Module, target: torch.nn.Module) -> Transplant:
 
     A parameter of another shape is copied where its source fits in as a leading block and only one axis differs, as is
     the case of a mapping network that gains or loses its label half: the first columns belong to z; of a gained half
-    the weights start at zero, and where the number of inputs changed, what was copied makes up for the gain of
+    the weights start at zero, and where the number of inputs changed, what was copied is rescaled for the gain of
     1/sqrt(inputs) at run time (arXiv:1710.10196, section 4.1). So a network that gains labels makes the images it made.
 
     Raises:
         UserError: the networks are for different image sizes.
     """
     for attribute in ("img_resolution", "img_channels"):
-        theirs, ours = getattr(source, attribute), getattr(target, attribute)
-        if theirs != ours:
-            raise UserError(f"{attribute} is {theirs} in the pickle, but {ours} in the data set", field="resume")
+        source_value, target_value = getattr(source, attribute), getattr(target, attribute)
+        if source_value != target_value:
+            raise UserError(f"{attribute} is {source_value} in the pickle, but {target_value} in the data set",
+                            field="resume")
     known = {**dict(source.named_parameters()), **dict(source.named_buffers())}
     buffers = dict(target.named_buffers())  # statistics: half of them known would be no statistics
     report = Transplant()
