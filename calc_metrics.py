@@ -19,7 +19,7 @@ _DATASET_CLASS = "training.dataset.ImageFolderDataset"
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a process needs to know."""
+    """The options of all processes."""
 
     networks: list[str] | None
     metrics: list[str]
@@ -188,24 +188,24 @@ _BOOL: dict[str, Any] = {"type": bool, "metavar": "BOOL"}
 @click.command(cls=Command, fields={"detector": "detectors"})
 @click.option("--network", "networks", help="Network pickle, or a folder of them: path or URL.",
               metavar="[PATH|URL]", type=NetworkSource())
-@click.option("--metrics", help="Metrics, comma-separated, or none.  [default: fid50k_full]", default="fid50k_full",
+@click.option("--metrics", help="Metrics, comma-separated, or none.", default="fid50k_full", show_default=True,
               metavar="LIST", type=MetricList())
-@click.option("--data", help="Real images: folder or zip.  [default: those of the training]", metavar="PATH")
+@click.option("--data", help="Real images: folder or zip.", show_default="those of the training", metavar="PATH")
 @click.option("--images", help="Images to measure in place of a network's: folder or zip; with --data.", metavar="PATH")
 @click.option("--trunc", "psi", help="Truncation of the generated images; such scores are not comparable.",
               type=FiniteFloat(), metavar="FLOAT")
-@click.option("--mirror", help="Add the mirror images of the real ones.  [default: as in training]", **_BOOL)
-@click.option("--gpus", help="Number of processes.  [default: 1]", default=1, **_INT)
-@click.option("--verbose", help="Show progress and settings.  [default: true]", default=True, **_BOOL)
+@click.option("--mirror", help="Add mirrored copies of the real images.", show_default="as in training", **_BOOL)
+@click.option("--gpus", help="Number of processes.", default=1, show_default=True, **_INT)
+@click.option("--verbose", help="Show progress and settings.", default=True, show_default=True, **_BOOL)
 @click.option("--num-gen", help="Generated images; other than the metric's own number is not comparable.", **_INT)
-@click.option("--num-real", help="Real images at most, likewise.", **_INT)
+@click.option("--num-real", help="Real images at most; likewise.", **_INT)
 @click.option("--detector", "detectors", help="TorchScript feature detector instead of the published one: path or URL, "
               "if need be with #sha256=HEX. One that has a published one's file name replaces only that. Repeatable.",
               metavar="[PATH|URL]", multiple=True)
-@click.option("--seed", help="Seed of the latents.  [default: 0]", type=click.IntRange(0, 2**32 - 1), default=0,
+@click.option("--seed", help="Seed of the latents.", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
               metavar="INT")
-@click.option("--batch-gen", help="Images per generator call.  [default: 4 from 256 pixels on, else 32]", **_INT)
-@click.option("--no-cache", help="Neither use nor keep the statistics of the real images.", is_flag=True)
+@click.option("--batch-gen", help="Images per generator call.", show_default="4 from 256 pixels on, else 32", **_INT)
+@click.option("--no-cache", help="Do not use or write the cache of the real images' statistics.", is_flag=True)
 @device_option
 @trust_pickle_option
 def main(

@@ -24,15 +24,16 @@ from dnnlib.progress import Progress
 @click.command(cls=Command)
 @click.option("--network", help="Network pickle: path or URL.", required=True, metavar="[PATH|URL]")
 @click.option("--seeds", help="One image per seed, e.g. 3,8,20-29.", type=SeedList(), metavar="LIST")
-@click.option("--trunc", "psi", help="Truncation: factor of the distance of w from its average.  [default: 1]",
-              type=FiniteFloat(), default=1, metavar="FLOAT")
+@click.option("--trunc", "psi", help="Truncation: factor of the distance of w from its average.", type=FiniteFloat(),
+              default=1, show_default=True, metavar="FLOAT")
 @class_option
-@click.option("--noise-mode", help="Noise of the synthesis network.  [default: const]",
-              type=click.Choice(["const", "random", "none"]), default="const")
-@click.option("--projected-w", help="Images of the array w [n, num_ws, w_dim] in an npz or npy file; no --seeds.",
-              metavar="FILE")
+@click.option("--noise-mode", help="Noise of the synthesis network.", type=click.Choice(["const", "random", "none"]),
+              default="const", show_default=True)
+@click.option("--projected-w", help="Make images of the array w [n, num_ws, w_dim] in an npz or npy file, instead of "
+              "--seeds.", metavar="FILE")
 @click.option("--outdir", help="Folder for the images.", required=True, metavar="DIR")
-@click.option("--batch", help="Images at a time.  [default: 1]", type=click.IntRange(min=1), default=1, metavar="INT")
+@click.option("--batch", help="Images per pass.", type=click.IntRange(min=1), default=1, show_default=True,
+              metavar="INT")
 @device_option
 @trust_pickle_option
 def main(
@@ -49,11 +50,11 @@ def main(
 ) -> None:
     """Generate images with a trained network, one PNG per seed.
 
-    A seed gives the same latent, to the bit, as in NVIDIA's scripts.
+    A seed gives the same latent, bit for bit, as in NVIDIA's scripts.
 
     \b
     Examples:
-      # A dozen faces that do not stray far from the average one.
+      # Twelve faces close to the average one.
       python generate.py --network=ffhq.pkl --seeds=1-12 --trunc=0.6 --outdir=faces
     \b
       # Images of one class, 16 at a time.

@@ -37,8 +37,8 @@ def load_network_pkl(f: BinaryIO, force_fp16: bool = False, trust_pickle: bool =
 @click.option("--source", help="Network pickle to read: path or URL.", required=True, metavar="[PATH|URL]")
 @click.option("--dest", help="Pickle to write (*.pkl), or of a BigGAN the folder for the files of the public code.",
               required=True, metavar="PATH")
-@click.option("--force-fp16", help="Half precision in the four highest resolutions.  [default: false]", type=bool,
-              default=False, metavar="BOOL")
+@click.option("--force-fp16", help="Half precision in the four highest resolutions.", type=bool, default=False,
+              show_default=True, metavar="BOOL")
 @trust_pickle_option
 def main(source: str, dest: str, force_fp16: bool, trust_pickle: bool) -> None:
     """Rewrite a network pickle, for example one of the TensorFlow era, in the format of this code base.

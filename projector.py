@@ -1,4 +1,4 @@
-"""Find the latent whose generated image looks like a given one."""
+"""Find the latent whose generated image is closest to a given one."""
 import os
 import tempfile
 from collections.abc import Iterator
@@ -24,19 +24,20 @@ VIDEO = {"fps": 10, "codec": "libx264", "bitrate": "16M", "macro_block_size": 1}
 
 @click.command(cls=Command)
 @click.option("--network", help="Network pickle: path or URL.", required=True, metavar="[PATH|URL]")
-@click.option("--target", "target_path", help="Image to look for; cropped to a square around its centre and resized.",
+@click.option("--target", "target_path", help="Target image; cropped to a square around its centre and resized.",
               required=True, metavar="FILE")
-@click.option("--num-steps", help="Optimisation steps.  [default: 1000]", type=click.IntRange(min=1), default=1000,
+@click.option("--num-steps", help="Optimisation steps.", type=click.IntRange(min=1), default=1000, show_default=True,
               metavar="INT")
-@click.option("--seed", help="Random seed.  [default: 303]",
-              type=click.IntRange(min=0, max=2**32 - 1), default=303, metavar="INT")
-@click.option("--save-video", help="Write a video of the optimisation; needs the extra 'video'.  [default: true]",
-              type=bool, default=True, metavar="BOOL")
+@click.option("--seed", help="Random seed.", type=click.IntRange(min=0, max=2**32 - 1), default=303, show_default=True,
+              metavar="INT")
+@click.option("--save-video", help="Write a video of the optimisation; needs the extra 'video'.", type=bool,
+              default=True, show_default=True, metavar="BOOL")
 @click.option("--outdir", help="Folder for the results.", required=True, metavar="DIR")
 @class_option
-@click.option("--detector", help="What compares the images: a TorchScript file such as vgg16.pt that gives LPIPS "
-              "features (path or URL, optionally #sha256=...), or D for the pickle's own discriminator, which needs no "
-              "other file.  [default: the published vgg16.pt, or D where that cannot be read]", metavar="[PATH|URL|D]")
+@click.option("--detector", help="Network that compares the images: a TorchScript file such as vgg16.pt that gives "
+              "LPIPS features (path or URL, optionally #sha256=...), or D for the pickle's own discriminator, which "
+              "needs no other file.", show_default="the published vgg16.pt, or D where that cannot be read",
+              metavar="[PATH|URL|D]")
 @device_option
 @trust_pickle_option
 @click.pass_context
@@ -62,8 +63,8 @@ def main(
     Example:
       python projector.py --network=ffhq.pkl --target=portrait.jpg --num-steps=500 --outdir=found
     """
-    asked = ctx.get_parameter_source("save_video") is click.core.ParameterSource.COMMANDLINE
-    save_video = save_video and _can_write_video(asked)
+    is_required = ctx.get_parameter_source("save_video") is click.core.ParameterSource.COMMANDLINE
+    save_video = save_video and _can_write_video(is_required)
     check_writable_dir(outdir, "outdir")
     import torch
 
@@ -143,11 +144,11 @@ def _features(source: str | None, D: Any, device: "torch.device") -> "Features":
     return DiscriminatorFeatures(D.to(device))
 
 
-def _can_write_video(asked: bool) -> bool:
+def _can_write_video(is_required: bool) -> bool:
     """Whether there is an ffmpeg for imageio to use.
 
     Raises:
-        UserError: there is none, and the user asked for the video by name.
+        UserError: there is none, and the option was given.
     """
     try:
         import imageio_ffmpeg
@@ -156,7 +157,7 @@ def _can_write_video(asked: bool) -> bool:
         return True
     except (ImportError, RuntimeError) as error:
         advice = f"a video needs imageio-ffmpeg (pip install imageio-ffmpeg), which cannot be used: {error}"
-    if asked:
+    if is_required:
         raise UserError(advice, "save_video")
     click.echo(f"Note: no proj.mp4 will be written; {advice}", err=True)
     return False

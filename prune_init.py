@@ -32,34 +32,34 @@ class Quantity(click.ParamType):
 
 @click.command(cls=Command)
 @click.option("--teacher", required=True, help="Network pickle to slice: path or URL.", metavar="[PATH|URL]")
-@click.option("--width", help="Part of the generator's channels to keep, e.g. 0.5 or 2/3.", type=Fraction01(),
+@click.option("--width", help="Fraction of the generator's channels to keep, e.g. 0.5 or 2/3.", type=Fraction01(),
               metavar="FRACTION")
 @click.option("--target-macs", help="Instead of --width: the widest student of at most that many multiply-accumulates "
               "(up-convolutions at their input resolution), e.g. 7G.", type=Quantity(), metavar="NUMBER")
 @click.option("--target-params", help="The same by parameters, e.g. 5M.", type=Quantity(), metavar="NUMBER")
 @click.option("--target-ms", help="The same by milliseconds per image, measured here one image at a time.",
               type=Quantity(), metavar="NUMBER")
-@click.option("--keep", help="Keep the same part of every layer, or the best channels of the whole network at the same "
-              "cost.  [default: uniform]", type=click.Choice(["uniform", "global"]), default="uniform")
-@click.option("--d-width", help="Part of the discriminator's channels to keep.  [default: 1]", type=Fraction01(),
-              default="1", metavar="FRACTION")
+@click.option("--keep", help="Keep the same fraction of every layer, or the best channels of the whole network at the "
+              "same cost.", type=click.Choice(["uniform", "global"]), default="uniform", show_default=True)
+@click.option("--d-width", help="Fraction of the discriminator's channels to keep.", type=Fraction01(), default="1",
+              show_default=True, metavar="FRACTION")
 @click.option("--score", help="Which channels to keep: the first, random ones, those with the largest outgoing weights "
-              "(l1), those the content depends on, or those that make images differ.  [default: l1]",
-              type=click.Choice(scores.NAMES), default="l1")
-@click.option("--score-samples", help="Latents to average the score over.  [default: the score's own number]",
+              "(l1), those the content depends on, or those that make images differ.", type=click.Choice(scores.NAMES),
+              default="l1", show_default=True)
+@click.option("--score-samples", help="Latents to average the score over.", show_default="the score's own number",
               type=click.IntRange(min=1), metavar="INT")
 @click.option("--roi", help="Region that counts for --score=content: a mask image, or MODULE:FUNCTION from images to "
-              "masks.  [default: everything]", metavar="[MASK.png|MODULE:FUNCTION]")
+              "masks.", show_default="everything", metavar="[MASK.png|MODULE:FUNCTION]")
 @click.option("--refine", help="Refinement of the slice: svs replaces the singular values of its weights by their "
-              "square roots.  [default: none]", type=click.Choice(scores.REFINEMENTS), default="none")
+              "square roots.", type=click.Choice(scores.REFINEMENTS), default="none", show_default=True)
 @click.option("--refit/--no-refit", help="Fit the weights of the slice to the teacher's features, in closed form and "
-              "without data.  [default: yes]", default=None)
-@click.option("--seed", help="Random seed of score and refit.  [default: 0]", type=click.IntRange(min=0), default=0,
-              metavar="INT")
+              "without data.", default=None, show_default="yes")
+@click.option("--seed", help="Random seed of score and refit.", type=click.IntRange(min=0), default=0,
+              show_default=True, metavar="INT")
 @click.option("--dest", help="File to write.", metavar="FILE.pkl")
 @click.option("--outdir", help="Folder to write into, instead of --dest.", metavar="DIR")
-@click.option("--latency/--no-latency", default=True, help="Measure milliseconds per image for the cost table.  "
-              "[default: yes]")
+@click.option("--latency/--no-latency", default=True, show_default=True, help="Measure milliseconds per image for the "
+              "cost table.")
 @device_option
 @trust_pickle_option
 def main(**options: Any) -> None:
@@ -156,7 +156,7 @@ def _limit(device: str, **options: Any) -> tuple[str, Callable[[Any], float], fl
 
 
 def _width(G: Any, name: str, measure: Callable[[Any], float], limit: float, **_: Any) -> Fraction:
-    """The largest uniform width that keeps to a limit."""
+    """The largest uniform width within a limit."""
     from dgl import budget
     from dgl.architectures import plan_of
 
@@ -166,7 +166,7 @@ def _width(G: Any, name: str, measure: Callable[[Any], float], limit: float, **_
 
 
 def _destination(teacher: str, dest: str | None, outdir: str | None, **options: Any) -> str:
-    """The file to write, checked before anything heavy begins."""
+    """The file to write, checked before anything expensive."""
     if (dest is None) == (outdir is None):
         raise click.UsageError("pass either --dest or --outdir")
     if dest is None:

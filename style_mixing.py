@@ -30,13 +30,13 @@ DEFAULT_STYLES = range(7)
 @click.option("--network", help="Network pickle: path or URL.", required=True, metavar="[PATH|URL]")
 @click.option("--rows", help="Seeds of the rows, e.g. 11,40-42.", type=SeedList(), required=True, metavar="LIST")
 @click.option("--cols", help="Seeds of the columns.", type=SeedList(), required=True, metavar="LIST")
-@click.option("--styles", "layers", help="Layers, from coarse to fine, that take the column's style.  [default: 0-6, "
-              "as far as the network has them]", type=SeedList(), metavar="LIST")
-@click.option("--trunc", "psi", help="Truncation: factor of the distance of w from its average.  [default: 1]",
-              type=FiniteFloat(), default=1, metavar="FLOAT")
+@click.option("--styles", "layers", help="Layers, from coarse to fine, that take the column's style.",
+              show_default="0-6, as far as the network has them", type=SeedList(), metavar="LIST")
+@click.option("--trunc", "psi", help="Truncation: factor of the distance of w from its average.", type=FiniteFloat(),
+              default=1, show_default=True, metavar="FLOAT")
 @class_option
-@click.option("--noise-mode", help="Noise of the synthesis network.  [default: const]",
-              type=click.Choice(["const", "random", "none"]), default="const")
+@click.option("--noise-mode", help="Noise of the synthesis network.", type=click.Choice(["const", "random", "none"]),
+              default="const", show_default=True)
 @click.option("--outdir", help="Folder for the images.", required=True, metavar="DIR")
 @device_option
 @trust_pickle_option
@@ -102,7 +102,7 @@ def _layers(G: Any, layers: list[int] | None) -> list[int]:
 def _mixes(
     ws_of: dict[int, "torch.Tensor"], rows: list[int], cols: list[int], layers: list[int]
 ) -> dict[tuple[int, int], "torch.Tensor"]:
-    """(row, column) → ws [num_ws, w_dim] of every image; a seed with itself stays what it is."""
+    """(row, column) → ws [num_ws, w_dim] of every image; a seed mixed with itself is unchanged."""
     import torch
 
     ws = next(iter(ws_of.values()))

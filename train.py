@@ -71,81 +71,83 @@ def family_options(command: Any) -> Any:
 FIELDS = {"total_kimg": "kimg", "batch_size": "batch", "num_gpus": "gpus", "random_seed": "seed", "url": "resume"}
 
 
-@click.command(cls=Command, fields=FIELDS, context_settings={"show_default": False})
-# What is learnt, and where the run goes.
-@click.option("--data", help="Training data, a folder or a zip made by dataset_tool.py.  With --cfg=dgl, 'teacher' is "
+@click.command(cls=Command, fields=FIELDS)
+# Data, preset and output.
+@click.option("--data", help="Training data: a folder or a zip made by dataset_tool.py.  With --cfg=dgl, 'teacher' is "
               "the teacher's own images.  [required unless resuming a run; default with --cfg=dgl: teacher]",
               metavar="PATH")
-@click.option("--cond", help="Condition the networks on the labels of dataset.json.  [default: false]",
-              type=bool, metavar="BOOL")
-@click.option("--mirror", help="Add the mirror image of every image.  [default: false]", type=bool, metavar="BOOL")
-@click.option("--subset", help="Keep a random choice of that many images.  [default: all of them]", type=int,
+@click.option("--cond", help="Condition the networks on the labels of dataset.json.", show_default="false", type=bool,
+              metavar="BOOL")
+@click.option("--mirror", help="Add the mirrored copy of every image.", show_default="false", type=bool, metavar="BOOL")
+@click.option("--subset", help="Use a random subset of this many images.", show_default="all of them", type=int,
               metavar="INT")
 @click.option("--outdir", help="Parent of the run directories.  [required unless resuming a run; default with "
               "--cfg=dgl: runs]", metavar="DIR")
 @click.option("--desc", help="Text to add to the name of the run directory.", metavar="STR")
-@click.option("--cfg", help="Preset.  [default: auto]", type=Preset(), default="auto")
-@click.option("--seed", help="Where all random numbers start from.  [default: 0]",
-              type=click.IntRange(min=0), default=0, metavar="INT")
-@click.option("-n", "--dry-run", help="Print the resolved options and exit, creating nothing.", is_flag=True)
-# How long, and in which steps.
-@click.option("--kimg", help="Training length in thousands of images.  [default: the preset's]", type=POSITIVE,
+@click.option("--cfg", help="Preset.", type=Preset(), default="auto", show_default=True)
+@click.option("--seed", help="Random seed.", type=click.IntRange(min=0), default=0,
+              show_default=True, metavar="INT")
+@click.option("-n", "--dry-run", help="Print the resolved options and exit without creating anything.", is_flag=True)
+# Schedule.
+@click.option("--kimg", help="Training length in thousands of images.", show_default="the preset's", type=POSITIVE,
               metavar="INT")
-@click.option("--batch", help="Images per step, over all GPUs.  [default: the preset's]", type=POSITIVE, metavar="INT")
-@click.option("--batch-gpu", help="Images per pass on one GPU; the rest of a batch is accumulated.  "
-              "[default: the preset's]", type=POSITIVE, metavar="INT")
-@click.option("--glr", help="Learning rate of the generator.  [default: the preset's]", type=NOT_NEGATIVE,
-              metavar="FLOAT")
-@click.option("--dlr", help="Learning rate of the discriminator.  [default: the preset's]", type=NOT_NEGATIVE,
-              metavar="FLOAT")
-@click.option("--gamma", help="R1 weight.  [default: the preset's]", type=NOT_NEGATIVE, metavar="FLOAT")
-# The networks.
-@click.option("--z-dim", help="Size of the latent z.  [default: 512, BigGAN: the preset's]",
-              type=POSITIVE, metavar="INT")
-@click.option("--w-dim", help="Size of the intermediate latent w.  [default: 512]", type=POSITIVE, metavar="INT")
-@click.option("--map-depth", help="Layers of the mapping network.  [default: the preset's]", type=POSITIVE,
+@click.option("--batch", help="Images per step, over all GPUs.", show_default="the preset's", type=POSITIVE,
               metavar="INT")
-@click.option("--cbase", help="Capacity: channels at resolution r are cbase / r, ...  [default: the preset's]",
+@click.option("--batch-gpu", help="Images per pass on one GPU; gradients accumulate over the passes of a batch.",
+              show_default="the preset's", type=POSITIVE, metavar="INT")
+@click.option("--glr", help="Learning rate of the generator.", show_default="the preset's", type=NOT_NEGATIVE,
+              metavar="FLOAT")
+@click.option("--dlr", help="Learning rate of the discriminator.", show_default="the preset's", type=NOT_NEGATIVE,
+              metavar="FLOAT")
+@click.option("--gamma", help="R1 weight.", show_default="the preset's", type=NOT_NEGATIVE, metavar="FLOAT")
+# Networks.
+@click.option("--z-dim", help="Size of the latent z.", show_default="512, BigGAN: the preset's", type=POSITIVE,
+              metavar="INT")
+@click.option("--w-dim", help="Size of the intermediate latent w.", show_default="512", type=POSITIVE, metavar="INT")
+@click.option("--map-depth", help="Layers of the mapping network.", show_default="the preset's", type=POSITIVE,
+              metavar="INT")
+@click.option("--cbase", help="Capacity: channels at resolution r are cbase / r, ...", show_default="the preset's",
               type=POSITIVE, metavar="INT")
-@click.option("--cmax", help="... but at most this many.  [default: 512]", type=POSITIVE, metavar="INT")
-@click.option("--mbstd-group", help="Group size of the minibatch standard deviation.  [default: the preset's]",
+@click.option("--cmax", help="... but at most this many.", show_default="512", type=POSITIVE, metavar="INT")
+@click.option("--mbstd-group", help="Group size of the minibatch standard deviation.", show_default="the preset's",
               type=POSITIVE, metavar="INT")
-@click.option("--fp32", help="No half precision anywhere.  [default: false]", type=bool, metavar="BOOL")
-@click.option("--nhwc", help="Channels-last memory with half precision.  [default: false]", type=bool, metavar="BOOL")
-# What they start from.
-@click.option("--resume", help="RUN_DIR or 'latest' (of --outdir) goes on exactly where that run stopped; a network "
+@click.option("--fp32", help="Disable half precision.", show_default="false", type=bool, metavar="BOOL")
+@click.option("--nhwc", help="Use channels-last memory with half precision.", show_default="false", type=bool,
+              metavar="BOOL")
+# Initial weights.
+@click.option("--resume", help="RUN_DIR, or 'latest' for the newest of --outdir, resumes that run exactly; a network "
               "pickle, its URL, or ffhq256, ffhq512, ffhq1024, celebahq256, lsundog256 starts a new run from its "
-              "weights; 'noresume' does neither.  [default: noresume]", metavar="[DIR|PKL|URL|NAME]")
-@click.option("--freezed", help="Freeze the first N layers of D.  [default: 0]", type=click.IntRange(min=0),
+              "weights; 'noresume' does neither.", show_default="noresume", metavar="[DIR|PKL|URL|NAME]")
+@click.option("--freezed", help="Freeze the first N layers of D.", show_default="0", type=click.IntRange(min=0),
               metavar="INT")
 @trust_pickle_option
-# Augmentation of what the discriminator sees.
-@click.option("--aug", help="Augmentation.  [default: ada; noaug with --cfg=biggan, dgl and dgl-biggan]",
+# Augmentation of the discriminator's images.
+@click.option("--aug", help="Augmentation.", show_default="ada; noaug with --cfg=biggan, dgl and dgl-biggan",
               type=click.Choice(["noaug", "ada", "fixed"]))
-@click.option("--augpipe", help="Set of augmentations.  [default: bgc]", type=click.Choice(AUGPIPE_NAMES))
+@click.option("--augpipe", help="Set of augmentations.", show_default="bgc", type=click.Choice(AUGPIPE_NAMES))
 @click.option("--p", help="Probability of every augmentation with --aug=fixed.", type=UNIT, metavar="FLOAT")
-@click.option("--target", help="Target of --aug=ada.  [default: 0.6]", type=UNIT, metavar="FLOAT")
-@click.option("--ada-max", help="Upper bound of the probability with --aug=ada.  [default: 1]",
+@click.option("--target", help="Target of --aug=ada.", show_default="0.6", type=UNIT, metavar="FLOAT")
+@click.option("--ada-max", help="Upper bound of the probability with --aug=ada.", show_default="1",
               type=click.FloatRange(min=0, max=1, min_open=True), metavar="FLOAT")
-# What is measured and kept on the way.
-@click.option("--tick", help="Length of a tick in thousands of images.  [default: 4]", type=POSITIVE, metavar="INT")
-@click.option("--snap", help="Ticks between snapshots of images and networks.  [default: 50]", type=POSITIVE,
-              default=50, metavar="INT")
-@click.option("--metrics", help="Metrics to run at every network snapshot, comma-separated, or none.  "
-              "[default: fid50k_full]", type=CommaList(), default="fid50k_full", metavar="LIST")
-@click.option("--num-gen", help="Generated images per metric; other than the metric's own number is not comparable.",
-              type=POSITIVE, metavar="INT")
+# Ticks, snapshots and metrics.
+@click.option("--tick", help="Length of a tick in thousands of images.", show_default="4", type=POSITIVE, metavar="INT")
+@click.option("--snap", help="Ticks between snapshots of images and networks.", type=POSITIVE, default=50,
+              show_default=True, metavar="INT")
+@click.option("--metrics", help="Metrics to run at every network snapshot, comma-separated, or none.", type=CommaList(),
+              default="fid50k_full", show_default=True, metavar="LIST")
+@click.option("--num-gen", help="Generated images per metric; scores with another number than the metric's own are not "
+              "comparable.", type=POSITIVE, metavar="INT")
 @click.option("--num-real", help="Real images per metric, likewise.", type=POSITIVE, metavar="INT")
 @click.option("--detector", help="TorchScript feature detector for the metrics instead of the published one: path or "
               "URL, optionally #sha256=...; repeatable.", multiple=True, metavar="[PATH|URL]")
-# The machine.
-@click.option("--gpus", help="Number of processes, one per GPU; a power of two.  [default: 1]", type=PowerOfTwo(),
-              default=1, metavar="INT")
-@click.option("--workers", help="Data loading processes.  [default: 3]", type=click.IntRange(min=0), default=3,
+# Machine.
+@click.option("--gpus", help="Number of processes, one per GPU; a power of two.", type=PowerOfTwo(), default=1,
+              show_default=True, metavar="INT")
+@click.option("--workers", help="Data loading processes.", type=click.IntRange(min=0), default=3, show_default=True,
               metavar="INT")
-@click.option("--allow-tf32", help="TF32 in matrix products and convolutions.  [default: false]", type=bool,
+@click.option("--allow-tf32", help="Use TF32 in matrix products and convolutions.", show_default="false", type=bool,
               metavar="BOOL")
-@click.option("--nobench", help="No cuDNN benchmarking.  [default: false]", type=bool, metavar="BOOL")
+@click.option("--nobench", help="Disable cuDNN benchmarking.", show_default="false", type=bool, metavar="BOOL")
 @device_option
 @family_options
 @click.pass_context
@@ -155,13 +157,13 @@ def main(ctx: click.Context, **values: Any) -> None:
 
     \b
     Examples:
-      # From nothing, for two million images.
+      # Train from random weights, for two million images.
       python train.py --data=shoes.zip --outdir=runs --kimg=2000
     \b
-      # All classes of a labelled data set with one network, on four GPUs; the inception score as well.
+      # Train a class-conditional network on four GPUs; compute the inception score as well.
       python train.py --data=birds.zip --cond=true --outdir=runs --gpus=4 --metrics=fid50k_full,is50k
     \b
-      # From published weights to one's own portraits; the first layers of D stay as they are.
+      # Fine-tune published weights on portraits; freeze the first layers of D.
       python train.py --data=portraits.zip --mirror=true --outdir=runs --resume=ffhq256 --freezed=4
     \b
       # Compress a trained network to half its width, without data; play a game with real images afterwards.
@@ -172,7 +174,7 @@ def main(ctx: click.Context, **values: Any) -> None:
       python train.py --cfg=biggan --data=cifar10.zip --outdir=runs --metrics=fid50k_full,is50k
       python train.py --cfg=dgl-biggan --teacher=weights/138k --width=0.5 --data=imagenet.zip --outdir=runs
     \b
-      # Go on after an interruption.
+      # Resume after an interruption.
       python train.py --resume=runs/00000-shoes-auto1-kimg2000
 
     The presets are those of StyleGAN2-ADA: auto adapts to the resolution and the number of GPUs, stylegan2 reproduces
@@ -207,13 +209,13 @@ def main(ctx: click.Context, **values: Any) -> None:
 
 
 def _set_up_logging(is_main: bool) -> None:
-    """Notes and warnings come from one process only."""
+    """One process only prints notes and warnings."""
     level = logging.INFO if is_main else logging.ERROR
     logging.basicConfig(level=level, format="%(levelname)s: %(message)s")
 
 
 def _take_over_processes(opts: EasyDict, given: set[str]) -> None:
-    """Under torchrun, its number of processes is that of --gpus."""
+    """Under torchrun, its number of processes replaces --gpus."""
     text = os.environ.get("WORLD_SIZE", "")
     if not text.isdigit():
         return

@@ -78,31 +78,31 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  "features, trained as a second D).  [default: verdict]", type=click.Choice(GUIDANCE)),
     click.option("--dgl-weight", help="Weight (lambda) of the teacher's term.  [default: 0.1]",
                  type=click.FloatRange(min=0), metavar="FLOAT"),
-    click.option("--dgl-ramp", help="Let lambda grow from 0 over that many thousands of images.  [default: 0]",
+    click.option("--dgl-ramp", help="Let lambda grow from 0 over that many thousands of images.", show_default="0",
                  type=click.IntRange(min=0), metavar="INT"),
     click.option("--teacher-weights", help="Weights of several teachers, e.g. 2,1, or 'dynamic', which favours the "
-                 "teacher least convinced by the student.  [default: all alike]", type=TeacherWeights(),
+                 "teacher least convinced by the student.", show_default="all alike", type=TeacherWeights(),
                  metavar="[LIST|dynamic]"),
-    click.option("--kd", help=f"Add a distillation term: {kd.help_text()}, each optionally =WEIGHT; repeatable.  "
-                 "[default: rgb and feature, with --recipe=paper none]", multiple=True, type=Distillation(),
+    click.option("--kd", help=f"Add a distillation term: {kd.help_text()}, each optionally =WEIGHT; repeatable.",
+                 show_default="rgb and feature; none with --recipe=paper", multiple=True, type=Distillation(),
                  metavar="TERM[=WEIGHT]"),
-    click.option("--init", help="Where the student starts: slice (of the teacher), scratch, or the pickle of a student."
-                 "  [default: slice]", metavar="[slice|scratch|PKL]"),
-    click.option("--score", help="Which channels a slice keeps.  [default: l1]", type=click.Choice(scores.NAMES)),
-    click.option("--refine", help="Refinement of a slice.  [default: none]", type=click.Choice(scores.REFINEMENTS)),
+    click.option("--init", help="Where the student starts: slice (of the teacher), scratch, or the pickle of a "
+                 "student.", show_default="slice", metavar="[slice|scratch|PKL]"),
+    click.option("--score", help="Which channels a slice keeps.", show_default="l1", type=click.Choice(scores.NAMES)),
+    click.option("--refine", help="Refinement of a slice.", show_default="none", type=click.Choice(scores.REFINEMENTS)),
     click.option("--refit/--no-refit", help="Fit the weights of a slice to the teacher's features, in closed form and "
-                 "without data.  [default: yes with --init=slice and --recipe=distil]", default=None),
-    click.option("--d-init", help="Where the student's discriminator starts.  [default: teacher, with --init=scratch "
-                 "scratch, with --init=PKL the pickle's unless --d-width is given]",
+                 "without data.", default=None, show_default="yes with --init=slice and --recipe=distil"),
+    click.option("--d-init", help="Where the student's discriminator starts.",
+                 show_default="teacher; scratch with --init=scratch; the pickle's with --init=PKL and no --d-width",
                  type=click.Choice(["teacher", "scratch"])),
-    click.option("--d-width", help="Part of the teacher's discriminator channels that the student's has.  [default: 1]",
-                 type=Fraction01(), metavar="FRACTION"),
-    click.option("--stage1-kimg", help="Train that long without the teacher first.  [default: 0, with --init=scratch "
-                 "half of the run]", type=click.IntRange(min=0), metavar="INT"),
-    click.option("--teacher-update/--no-teacher-update", help="Train the teacher's discriminator further on reals "
-                 "and the student's images.  [default: no]", default=None),
-    click.option("--teacher-aug/--no-teacher-aug", help="Show the teacher the augmented images.  [default: no]",
-                 default=None),
+    click.option("--d-width", help="Part of the teacher's discriminator channels that the student's has.",
+                 show_default="1", type=Fraction01(), metavar="FRACTION"),
+    click.option("--stage1-kimg", help="Train that long without the teacher first.",
+                 show_default="0, with --init=scratch half of the run", type=click.IntRange(min=0), metavar="INT"),
+    click.option("--teacher-update/--no-teacher-update", help="Train the teacher's discriminator further on reals and "
+                 "the student's images.", default=None, show_default="no"),
+    click.option("--teacher-aug/--no-teacher-aug", help="Show the teacher the augmented images.", default=None,
+                 show_default="no"),
     *recipes.OPTIONS,
 ]
 _NAMES = ("teacher", "width", "guidance", "dgl_weight", "init", "score", "d_init", "d_width", "stage1_kimg",

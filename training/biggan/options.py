@@ -23,16 +23,17 @@ from ..run_config import Component, EMAConfig, NetworksConfig, OptimizersConfig,
 from .presets import PRESETS, BigGANPreset, ema_half_life_kimg
 
 _OPTIONS: list[Callable[[Any], Any]] = [
-    click.option("--ch", help="BigGAN: channel multiplier of both networks.  [default: the preset's]",
+    click.option("--ch", help="BigGAN: channel multiplier of both networks.", show_default="the preset's",
                  type=click.IntRange(min=1), metavar="INT"),
-    click.option("--attn", help="BigGAN: resolutions with self-attention, joined by underscores; 0 is none.  "
-                 "[default: the preset's]", metavar="LIST"),
-    click.option("--d-steps", help="BigGAN: steps of D per step of G, each on other images.  [default: the "
-                 "preset's]", type=click.IntRange(min=1), metavar="INT"),
-    click.option("--ema-kimg", help="BigGAN: half-life of the generator's average, in thousands of images.  [default: "
-                 "a decay of 0.9999 per step of G]", type=click.FloatRange(min=0, min_open=True), metavar="FLOAT"),
-    click.option("--ema-start", help="BigGAN: thousands of images until the average begins; before, it is a copy.  "
-                 "[default: the preset's; 0 when starting from trained weights]", type=click.IntRange(min=0),
+    click.option("--attn", help="BigGAN: resolutions with self-attention, joined by underscores; 0 is none.",
+                 show_default="the preset's", metavar="LIST"),
+    click.option("--d-steps", help="BigGAN: steps of D per step of G, each on other images.",
+                 show_default="the preset's", type=click.IntRange(min=1), metavar="INT"),
+    click.option("--ema-kimg", help="BigGAN: half-life of the generator's average, in thousands of images.",
+                 show_default="a decay of 0.9999 per step of G", type=click.FloatRange(min=0, min_open=True),
+                 metavar="FLOAT"),
+    click.option("--ema-start", help="BigGAN: thousands of images until the average begins; before, it is a copy.",
+                 show_default="the preset's; 0 when starting from trained weights", type=click.IntRange(min=0),
                  metavar="INT"),
 ]
 OPTION_NAMES = ("ch", "attn", "d_steps", "ema_kimg", "ema_start")
