@@ -1,7 +1,4 @@
 """Calculate quality metrics of one network pickle, of every one in a folder, or of a folder of images."""
-
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -107,7 +104,7 @@ def run_dir_of(path: str) -> str | None:
     return folder if is_run else None
 
 
-def calc_network(job: Job, path: str, device: torch.device) -> None:
+def calc_network(job: Job, path: str, device: "torch.device") -> None:
     """Runs all metrics on one pickle and reports them.
 
     Raises:
@@ -135,7 +132,7 @@ def calc_network(job: Job, path: str, device: torch.device) -> None:
             report_metric(result, run_dir=run_dir_of(path), snapshot_pkl=path)
 
 
-def calc_images(job: Job, device: torch.device) -> None:
+def calc_images(job: Job, device: "torch.device") -> None:
     """Runs all metrics on a data set's images in place of a network's, and reports them."""
     from metrics.metric_main import calc_metric, report_metric
     from torch_utils import distributed

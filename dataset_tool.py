@@ -1,5 +1,4 @@
 """Command line: convert images into a data set for training, or check one. The work is in training/data/."""
-
 import contextlib
 import re
 import signal

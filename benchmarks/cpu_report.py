@@ -1,7 +1,4 @@
 """Lines, a table and a drawing of the figures of benchmarks/cpu.py."""
-
-from __future__ import annotations
-
 import math
 import re
 from typing import Any

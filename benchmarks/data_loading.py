@@ -1,5 +1,4 @@
 """Images per second: ImageFolderDataset against a bare loop of zipfile and PIL, in the same DataLoader."""
-
 import sys
 import time
 import zipfile

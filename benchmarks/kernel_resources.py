@@ -1,5 +1,4 @@
 """Registers, shared memory and spills of every CUDA kernel, as nvcc's own assembler reports them. Needs no GPU."""
-
 import re
 import sys
 import tempfile

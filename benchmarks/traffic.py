@@ -6,7 +6,6 @@ not, as if blocks shared nothing. The least is every element of input, bias and 
 which all blocks share, are not counted. Layers are those that the networks call, forwards and backwards; of each, a few
 channels of one image are run, cut into blocks like the whole.
 """
-
 import sys
 import tempfile
 from pathlib import Path

@@ -1,7 +1,4 @@
 """Reads arrays of NumPy's files (.npz and .npy) within bounds: no pickles, and no more memory than there are bytes."""
-
-from __future__ import annotations
-
 import io
 import math
 import os

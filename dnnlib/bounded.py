@@ -3,9 +3,6 @@
 Sizes that a file announces are compared with the bytes that are there before anything is allocated for them. What is
 compressed may grow to `EXPANSION` times its size, and `ALLOWANCE` bytes on top.
 """
-
-from __future__ import annotations
-
 import gzip
 import os
 import stat

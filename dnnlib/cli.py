@@ -1,7 +1,4 @@
 """What the command lines share: one-line errors, and the options that several of them use, with their meaning."""
-
-from __future__ import annotations
-
 import math
 import os
 import re

@@ -1,7 +1,4 @@
 """Fetches one http(s) URL: attempts, check of length and hash, Google Drive's interposed pages, readable errors."""
-
-from __future__ import annotations
-
 import hashlib
 import posixpath
 import re
@@ -93,7 +90,7 @@ def _innermost(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def _fetch(session: requests.Session, url: str, open_sink: OpenSink, verbose: bool, sha256: str | None) -> None:
+def _fetch(session: "requests.Session", url: str, open_sink: OpenSink, verbose: bool, sha256: str | None) -> None:
     address = url
     for _ in range(_MAX_HOPS):
         response = session.get(
@@ -109,7 +106,7 @@ def _fetch(session: requests.Session, url: str, open_sink: OpenSink, verbose: bo
     raise unreadable(url, "Google Drive keeps answering with a page instead of the file")
 
 
-def _check_status(url: str, response: requests.Response) -> None:
+def _check_status(url: str, response: "requests.Response") -> None:
     if response.status_code >= 400:
         reason = f"HTTP {response.status_code} {response.reason}".rstrip()
         if response.status_code >= 500 or response.status_code in _RETRY_STATUS:
@@ -117,7 +114,7 @@ def _check_status(url: str, response: requests.Response) -> None:
         raise unreadable(url, reason)
 
 
-def _small_page(response: requests.Response) -> bytes:
+def _small_page(response: "requests.Response") -> bytes:
     """The whole body if it is a short HTML page, else nothing (and nothing is read)."""
     length = response.headers.get("Content-Length", "0")
     is_html = response.headers.get("Content-Type", "").startswith("text/html")
@@ -160,7 +157,7 @@ def _drive_link(url: str, page: bytes) -> str | None:
     return parser.onward()
 
 
-def _content_name(url: str, response: requests.Response) -> str:
+def _content_name(url: str, response: "requests.Response") -> str:
     """What the server calls the content, in quotes; the URL if it says nothing."""
     _, _, stated = response.headers.get("Content-Disposition", "").partition('filename="')
     name, closing, _ = stated.partition('"')
@@ -168,7 +165,7 @@ def _content_name(url: str, response: requests.Response) -> str:
 
 
 def _save(
-    url: str, response: requests.Response, page: bytes, open_sink: OpenSink, verbose: bool, sha256: str | None
+    url: str, response: "requests.Response", page: bytes, open_sink: OpenSink, verbose: bool, sha256: str | None
 ) -> None:
     length = response.headers.get("Content-Length", "")
     expected = int(length) if length.isdigit() else None

@@ -1,7 +1,4 @@
 """Writes files so that a reader never sees half of one: temporary name in the same folder, flush, rename."""
-
-from __future__ import annotations
-
 import errno
 import os
 import re

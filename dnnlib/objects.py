@@ -1,7 +1,4 @@
 """Finds functions and classes by their dotted name and calls them."""
-
-from __future__ import annotations
-
 import importlib
 import os
 import sys

@@ -1,7 +1,4 @@
 """A progress bar with rate and remaining time: one line on a terminal, a line now and then in a log."""
-
-from __future__ import annotations
-
 import shutil
 import sys
 import time
@@ -61,7 +58,7 @@ class Progress:
         self._num_shown = 0
         self._bar_visible = False
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> "Progress":
         self._start = self._last_shown = time.monotonic()
         return self
 

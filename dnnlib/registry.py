@@ -1,6 +1,4 @@
 """Names that files may use for classes and functions, and what they stand for. No other name is ever imported."""
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,6 +1,4 @@
 """Signals that end a program after the work at hand instead of in the middle of it."""
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Iterator

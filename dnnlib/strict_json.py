@@ -1,7 +1,4 @@
 """JSON as the standard has it: no NaN or Infinity in or out, and no nesting that would exhaust the stack."""
-
-from __future__ import annotations
-
 import json
 import math
 from typing import Any, NoReturn

@@ -1,7 +1,4 @@
 """Opens local paths and URLs alike; downloads are cached under the user's cache folder."""
-
-from __future__ import annotations
-
 import glob
 import hashlib
 import io

@@ -1,7 +1,4 @@
 """The public face of dnnlib: EasyDict and Logger, small helpers, and the names kept in `objects`, `urls`, `errors`."""
-
-from __future__ import annotations
-
 import fnmatch
 import io
 import math
@@ -96,7 +93,7 @@ class Logger:
         for name in self._replaced:
             setattr(sys, name, self)
 
-    def __enter__(self) -> Logger:
+    def __enter__(self) -> "Logger":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

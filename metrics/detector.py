@@ -12,9 +12,6 @@ here). Any other file is a stranger's program: it is looked through before it ru
 its content is pinned. Where an official file ever changes, pin the new one with `URL#sha256=...`; its scores then
 carry its own name.
 """
-
-from __future__ import annotations
-
 import dataclasses
 import functools
 import hashlib
@@ -57,7 +54,7 @@ class DetectorSpec:
     sha256: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> DetectorSpec:
+    def parse(cls, text: str) -> "DetectorSpec":
         """Reads `PATH_OR_URL` or `PATH_OR_URL#sha256=HEX`.
 
         Raises:

@@ -1,7 +1,4 @@
 """Training of the small feature detector: reading the data, the optimisation, and writing the TorchScript file."""
-
-from __future__ import annotations
-
 import gzip
 import hashlib
 import io

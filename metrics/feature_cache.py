@@ -3,9 +3,6 @@
 The key holds the content of the images (not the path), the content of the detector, its call form, the number of
 images and what is captured. So a changed image, an updated detector or other mirroring never meets old numbers.
 """
-
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,4 @@
 """Features of many images, or only their mean and covariance, collected batch by batch."""
-
-from __future__ import annotations
-
 import os
 from typing import Any
 
@@ -112,7 +109,7 @@ class FeatureStats:
         return state
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, Any]) -> FeatureStats:
+    def from_arrays(cls, arrays: dict[str, Any]) -> "FeatureStats":
         """Rebuilds what `arrays` gave. Raises KeyError or ValueError if they do not belong together."""
         stats = cls()
         stats.num_items = stats.max_items = int(arrays["num_items"])
@@ -130,7 +127,7 @@ class FeatureStats:
             np.savez(file, **self.arrays())  # type: ignore[arg-type]
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> FeatureStats:
+    def load(cls, path: str | os.PathLike) -> "FeatureStats":
         """Reads what `save` wrote. Raises OSError, ValueError, KeyError or zipfile.BadZipFile if it cannot."""
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return cls.from_arrays(dict(arrays))

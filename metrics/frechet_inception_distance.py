@@ -2,9 +2,6 @@
 
 Source: Heusel et al. 2017, arXiv:1706.08500, equation 6.
 """
-
-from __future__ import annotations
-
 import numpy as np
 import scipy.linalg
 import torch

@@ -2,9 +2,6 @@
 
 Source: Salimans et al. 2016, arXiv:1606.03498, section 4.
 """
-
-from __future__ import annotations
-
 import numpy as np
 from scipy.special import rel_entr
 

@@ -2,9 +2,6 @@
 
 Source: Binkowski et al. 2018, arXiv:1801.01401, section 4 (unbiased estimate, averaged over subsets).
 """
-
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 import numpy as np

@@ -1,7 +1,4 @@
 """The registry of metrics, running one of them, and reporting its result."""
-
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,4 @@
 """Features of a data set's and of a generator's images, as every metric collects them."""
-
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,4 @@
 """What a metric is given to work on, and the record of how its numbers were computed."""
-
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -2,9 +2,6 @@
 
 Source: Karras et al. 2019, arXiv:1812.04948, section 4.1; crop, noise and outlier rejection as in the published scores.
 """
-
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 

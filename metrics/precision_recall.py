@@ -3,9 +3,6 @@
 Source: Kynkäänniemi et al. 2019, arXiv:1904.06991, section 3. Features and distances are rounded to float16, as in the
 published scores; the distances themselves are computed in float32, so that CPU and GPU agree.
 """
-
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

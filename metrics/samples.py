@@ -3,9 +3,6 @@
 Sample i is the same whatever the batch size and the number of processes. Noise that the generator draws itself is
 seeded per block of samples, so it is the same for any number of processes, but not for another batch_gen.
 """
-
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Iterator

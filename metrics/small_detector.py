@@ -3,7 +3,6 @@
 It exists because the published detectors must be downloaded. Scores made with it are comparable only with
 scores made with the very same file, which is why result keys carry its name.
 """
-
 from typing import Final
 
 import torch

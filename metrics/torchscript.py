@@ -3,7 +3,6 @@
 TorchScript is deprecated from torch 2.10 or so on, but it is the format of the published detectors and the only one
 that runs without any of our code. Only the notes that these three calls give are silenced.
 """
-
 import contextlib
 import io
 import warnings

@@ -5,9 +5,6 @@
 DIR holds {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz. The training images alone are used for training;
 the test images give the accuracy on the card.
 """
-
-from __future__ import annotations
-
 import hashlib
 import json
 import time

@@ -1,5 +1,4 @@
 """For all tests: one thread per process, and no way out to the network."""
-
 import ipaddress
 import os
 import signal

@@ -1,5 +1,4 @@
 """What several test files share."""
-
 import functools
 import io
 import json

@@ -1,7 +1,4 @@
 """Chooses the device to compute on, and tunes the CPU's memory allocator."""
-
-from __future__ import annotations
-
 import ctypes
 import os
 

@@ -2,9 +2,6 @@
 
 Everything is the identity, or does nothing, in a single process.
 """
-
-from __future__ import annotations
-
 import collections
 import datetime
 import os

@@ -1,7 +1,4 @@
 """Which network interface leads to another machine."""
-
-from __future__ import annotations
-
 import socket
 
 import psutil

@@ -1,7 +1,4 @@
 """Starts local processes that work as one job, and ends all of them as soon as one fails."""
-
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

@@ -1,7 +1,4 @@
 """Small torch helpers: cached constants, shape checks, copying and comparing weights."""
-
-from __future__ import annotations
-
 import functools
 import re
 import warnings

@@ -1,7 +1,4 @@
 """Generated images as bytes: the one place where values in [-1, 1] become 0..255."""
-
-from __future__ import annotations
-
 import torch
 
 GENERATED = 128.0  # offset of the image tools, the sample grids and the metrics

@@ -1,7 +1,4 @@
 """The endless, reproducible, resumable order in which training images are drawn."""
-
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Sized
 from typing import Any

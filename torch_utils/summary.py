@@ -1,7 +1,4 @@
 """A table of a network's modules: parameters, buffers, output shapes and types."""
-
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack

@@ -3,9 +3,6 @@
 Reports add up on their device. When a `Collector` is updated, the sums of all processes are handed to every collector
 there is, so that any number of them can be used side by side. All state is made of tensors and plain types.
 """
-
-from __future__ import annotations
-
 import math
 import re
 import weakref

@@ -5,8 +5,6 @@ After Karras et al. 2020, "Training Generative Adversarial Networks with Limited
 The text of this file travels inside network pickles and is run by trees that hold none of our other packages. It may
 import only torch, numpy, dnnlib, torch_utils.{misc, persistence} and the torch_utils.ops that those trees have.
 """
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence

@@ -1,7 +1,4 @@
 """`python -m benchmarks.gpu_report`: fills all sections, one after the other, and writes the page after each."""
-
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

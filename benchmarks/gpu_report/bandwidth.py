@@ -1,7 +1,4 @@
 """Section: time of each kernel against plain torch, and bytes a second against a plain copy."""
-
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,4 @@
 """Section: NCCL with one rank, in a process of its own; on a CPU gloo stands in for it."""
-
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,4 @@
 """Sections: the machine and its versions; the ways to get compiled kernels, each tried."""
-
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

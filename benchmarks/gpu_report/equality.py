@@ -1,7 +1,4 @@
 """Section: every operation against float64 on the CPU, with first and second gradients, in each precision."""
-
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -2,9 +2,6 @@
 
 Random numbers are drawn on the CPU, so that all devices see the same ones.
 """
-
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from typing import Any

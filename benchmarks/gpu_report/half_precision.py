@@ -1,7 +1,4 @@
 """Section: the networks of the reference pickles on this device, in float32 and in half precision."""
-
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,4 @@
 """The report as one JSON file and one Markdown page."""
-
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,4 @@
 """What every section of the report gets, and what it hands back."""
-
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,4 @@
 """Section: images a second of generators of 256 and 1024 px, plain torch against ours."""
-
-from __future__ import annotations
-
 from typing import Any
 from unittest import mock
 

@@ -1,7 +1,4 @@
 """Section: one training tick of every kind of run by train.py's own command line, here, without ops, and on the CPU."""
-
-from __future__ import annotations
-
 import json
 import math
 import os

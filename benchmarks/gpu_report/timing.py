@@ -1,7 +1,4 @@
 """Times calls on a GPU by its own clock, on a CPU by the wall's."""
-
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable

@@ -1,6 +1,4 @@
 """What both examples share: the data, the teacher, and how the term joins an optimisation."""
-from __future__ import annotations
-
 import gzip
 import math
 from pathlib import Path

@@ -6,8 +6,6 @@ L = -log p(x) / dims + λ · softplus(-D_T(x')),  x' drawn from the flow (RealNV
 second term is DGL-GAN's, arXiv:2112.06502). Drawing is one pass without a loop over pixels, so its gradient is cheap.
 The images are halved to 16 px for the flow; what it draws is doubled again for the teacher.
 """
-from __future__ import annotations
-
 import json
 import math
 import time

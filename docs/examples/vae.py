@@ -6,8 +6,6 @@ L = |x - dec(z)|² / 2s² + KL(q(z|x) ‖ N(0, 1)) + λ · softplus(-D_T(dec(z')
 Welling 2014, arXiv:1312.6114; the last term is DGL-GAN's, arXiv:2112.06502). A VAE alone draws blurred images; the
 discriminator sees that they are.
 """
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path

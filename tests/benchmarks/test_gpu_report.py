@@ -1,5 +1,4 @@
 """The report about a GPU, rehearsed with the CPU standing in for it."""
-
 import json
 import math
 import re

@@ -1,5 +1,4 @@
 """Docstrings and annotations of the packages and command lines, counted on the syntax trees."""
-
 import ast
 from collections.abc import Iterator
 from pathlib import Path

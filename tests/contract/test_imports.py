@@ -1,5 +1,4 @@
 """Who may import whom, and what the command lines load before they are asked to work."""
-
 import ast
 import re
 import subprocess

@@ -1,5 +1,4 @@
 """Our snapshots in another code base: a separate process that has only the surface that their text may rely on."""
-
 import os
 import shutil
 import subprocess

@@ -1,5 +1,4 @@
 """Strangers' files: regular ones only, sizes checked before memory is taken, JSON as the standard has it."""
-
 import gzip
 import io
 import os

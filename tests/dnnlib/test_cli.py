@@ -1,5 +1,4 @@
 """Option types and the one-line errors of commands."""
-
 import pickle
 import subprocess
 import sys

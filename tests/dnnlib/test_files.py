@@ -1,5 +1,4 @@
 """Atomic writing, appending, run folders."""
-
 import errno
 import json
 import os

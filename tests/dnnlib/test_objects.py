@@ -1,5 +1,4 @@
 """Lookup of functions and classes by dotted name."""
-
 import os
 import sys
 from fractions import Fraction

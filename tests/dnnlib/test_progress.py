@@ -1,5 +1,4 @@
 """The progress bar, on a terminal and off."""
-
 import io
 import sys
 

@@ -1,5 +1,4 @@
 """dnnlib.util: the attribute dictionary, the logger, small helpers."""
-
 import copy
 import ctypes
 import io

@@ -1,5 +1,4 @@
 """Fixtures of the metric tests. The cache is a fresh folder for each test."""
-
 import pytest
 
 import dnnlib

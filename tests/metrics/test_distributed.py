@@ -1,5 +1,4 @@
 """Two processes give what one gives."""
-
 import json
 import os
 

@@ -1,5 +1,4 @@
 """The shipped detector: its file, and whether its distances mean anything."""
-
 import hashlib
 import json
 import zipfile

@@ -1,5 +1,4 @@
 """Small stand-ins: a generator, a detector file, and a data set."""
-
 from pathlib import Path
 from typing import Any
 

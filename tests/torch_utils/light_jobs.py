@@ -1,5 +1,4 @@
 """What the processes of test_launch.py do: nothing that needs torch, whose import takes longer than they do."""
-
 import os
 import signal
 import time

@@ -1,5 +1,4 @@
 """What the processes of test_distributed.py do. At the top level of a module, so that they can be started."""
-
 import os
 import signal
 import time

@@ -1,5 +1,4 @@
 """Two real processes on this machine: collectives, and the end of the job when one fails."""
-
 import os
 import time
 

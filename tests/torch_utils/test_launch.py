@@ -1,5 +1,4 @@
 """Starting and ending local processes: mistakes, exit statuses, signals."""
-
 import os
 import signal
 import subprocess

@@ -1,5 +1,4 @@
 """torch_utils.misc: constants, shape checks, weights by name, summaries, devices."""
-
 import re
 import subprocess
 import sys

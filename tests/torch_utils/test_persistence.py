@@ -1,5 +1,4 @@
 """Objects that carry their source text."""
-
 import copy
 import importlib.util
 import inspect

@@ -1,5 +1,4 @@
 """InfiniteSampler: its order, its share per rank, its state."""
-
 import copy
 import io
 from itertools import islice

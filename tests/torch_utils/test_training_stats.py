@@ -1,5 +1,4 @@
 """training_stats: moments against numpy, several collectors, exact continuation."""
-
 import io
 import math
 

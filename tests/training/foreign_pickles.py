@@ -1,5 +1,4 @@
 """Network pickles as other code bases and older versions write them."""
-
 import collections
 import io
 import pickle

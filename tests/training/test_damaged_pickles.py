@@ -1,5 +1,4 @@
 """Damaged and hostile files of networks: one line with the file's name and what is wrong, no other exception."""
-
 import copy
 import functools
 import io

@@ -1,7 +1,4 @@
 """The fast CPU paths are the ones in use, and what they compute can be captured as a program."""
-
-from __future__ import annotations
-
 from collections import Counter
 from typing import Any
 

@@ -1,5 +1,4 @@
 """Network pickles of every kind become the networks they describe, whatever our constructors' defaults are."""
-
 import io
 import pickle
 from typing import Any

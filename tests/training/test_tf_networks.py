@@ -1,5 +1,4 @@
 """TensorFlow-era triples: every option and every variable, held to the published tables by writing them backwards."""
-
 import io
 import pickle
 import sys

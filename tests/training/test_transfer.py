@@ -1,5 +1,4 @@
 """Transfer learning: what is copied from a pickle, what is said about it, and the names of the published sources."""
-
 import pytest
 import torch
 

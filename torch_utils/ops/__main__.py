@@ -1,7 +1,4 @@
 """The doctor of the compiled kernels: `python -m torch_utils.ops`."""
-
-from __future__ import annotations
-
 import click
 
 from dnnlib.cli import Command

@@ -1,7 +1,4 @@
 """The activation functions, and bias, activation, gain and clamp in plain torch."""
-
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

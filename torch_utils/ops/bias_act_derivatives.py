@@ -3,9 +3,6 @@
 The derivative is an operation of its own, with a derivative. Order 1 depends on the output y that the forward pass has
 saved (swish: on x and b), so the second derivative reaches x through y's own history.
 """
-
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -5,9 +5,6 @@ as the image, which is several times slower on a CPU than the routine that it ha
 here (output, gradient of the input, gradient of the weights) are the three sides of one trilinear form, so each one's
 derivatives are the two others.
 """
-
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

@@ -2,9 +2,6 @@
 
 It takes a second, once. Where that is not possible there are no kernels, and the operations compute in plain torch.
 """
-
-from __future__ import annotations
-
 import ctypes
 import functools
 import hashlib

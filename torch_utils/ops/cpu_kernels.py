@@ -1,7 +1,4 @@
 """Calls of the CPU kernels with tensors: what they accept, and their arguments."""
-
-from __future__ import annotations
-
 import ctypes
 import functools
 from collections.abc import Callable

@@ -1,7 +1,4 @@
 """What follows a convolution, as one operation: demodulation, noise, bias, activation, gain and clamp."""
-
-from __future__ import annotations
-
 from typing import Any
 
 import torch

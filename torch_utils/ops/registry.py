@@ -6,9 +6,6 @@ Derivatives are attached by the module of the operation, to all of its implement
 torch's dispatcher, so that programs can be captured, elsewhere by an autograd.Function, which costs less
 (docs/adr/0010-ops-outside-the-dispatcher.md).
 """
-
-from __future__ import annotations
-
 import functools
 import importlib
 from collections.abc import Callable
@@ -26,7 +23,7 @@ Implementation = Callable[..., Any]
 
 LIBRARY = torch.library.Library("sg2", "FRAGMENT")  # the namespace of the operations that the dispatcher knows
 
-_operations: dict[str, Op] = {}
+_operations: "dict[str, Op]" = {}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,4 @@
 """One pass of upfirdn2d with a two-dimensional filter: its implementations, and its derivatives of every order."""
-
-from __future__ import annotations
-
 from typing import Any
 
 import torch

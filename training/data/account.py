@@ -1,5 +1,4 @@
 """The account of a conversion: what was stored, what was left out and why, what became of labels. No torch."""
-
 import collections
 import dataclasses
 import heapq

@@ -1,5 +1,4 @@
 """Reads CIFAR-10's archive of Python pickles without executing anything in them. No torch."""
-
 import io
 import math
 import pickle

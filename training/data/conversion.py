@@ -1,5 +1,4 @@
 """Converts a source of images into a data set: transform, check, number, label, write. No torch."""
-
 import dataclasses
 import itertools
 import os

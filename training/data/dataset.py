@@ -1,5 +1,4 @@
 """The training data set: items by index, labels, subsets and mirroring; images in a folder or a zip."""
-
 import dataclasses
 import functools
 import hashlib

@@ -1,5 +1,4 @@
 """The files of a data set: one reading interface over a folder and a zip. No torch."""
-
 import abc
 import functools
 import hashlib

@@ -2,7 +2,6 @@
 
 Formats that Pillow hands to other programs (PostScript) or that are rare and little tested are not on the list.
 """
-
 import os
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # Pillow's names

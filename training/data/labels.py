@@ -1,5 +1,4 @@
 """The label file of a data set, `dataset.json`: reading it and checking it against the images. No torch."""
-
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any

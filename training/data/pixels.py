@@ -1,5 +1,4 @@
 """One image: bytes to pixels, pixels to PNG or JPEG bytes, and which images are refused. No torch."""
-
 import dataclasses
 import io
 import struct

@@ -1,5 +1,4 @@
 """The places dataset_tool.py reads images from, each as a stream of (name, pixels, label). No torch."""
-
 import dataclasses
 import os
 import struct

@@ -4,7 +4,6 @@ Such a data set is a folder of NAME-r02.tfrecords ... NAME-r10.tfrecords, one pe
 beside them (a NumPy file, one row per image). A record is a `tf.train.Example` with the features `shape` ([C, H, W])
 and `data` (uint8). Of several resolutions the highest is taken.
 """
-
 import dataclasses
 import glob
 import math

@@ -1,5 +1,4 @@
 """Crops and resizes of dataset_tool.py. No torch."""
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,5 +1,4 @@
 """Lists every file of a data set that the loader would refuse, with the reason. No torch."""
-
 import collections
 import dataclasses
 

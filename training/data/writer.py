@@ -1,5 +1,4 @@
 """Writes a data set as a folder or a zip that appears only once it is complete. No torch."""
-
 import contextlib
 import os
 import zipfile

@@ -1,5 +1,4 @@
 """Forward functions of an editing tool, which know a network by its attributes alone."""
-
 import math
 
 import torch

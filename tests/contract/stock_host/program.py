@@ -2,7 +2,6 @@
 
 Usage: program.py FOLDER. Reads every FOLDER/*.pkl with FOLDER/*.in.npz, writes *.out.npz and *.again.
 """
-
 import copy
 import io
 import pickle

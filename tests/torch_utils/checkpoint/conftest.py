@@ -1,5 +1,4 @@
 """For tests of hostile files."""
-
 import types
 from collections.abc import Iterator
 from typing import Any

@@ -1,5 +1,4 @@
 """What tests of hostile files share."""
-
 import contextlib
 import io
 import resource

@@ -1,5 +1,4 @@
 """Pickle streams written by hand, operation by operation."""
-
 import pickle
 import pickletools
 import struct

@@ -1,5 +1,4 @@
 """Damaged and hostile sizes: no file makes its reader allocate, recurse or compute much more than it holds."""
-
 import io
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,4 @@
 """Hostile network pickles: refused with one line that names the file and the offender, nothing executed or changed."""
-
 import pickle
 from pathlib import Path
 

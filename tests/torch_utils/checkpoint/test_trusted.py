@@ -1,5 +1,4 @@
 """Reading with trust: what the file asks for is executed, and what goes wrong in it is one line."""
-
 from pathlib import Path
 
 import pytest

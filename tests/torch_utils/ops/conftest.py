@@ -1,7 +1,4 @@
 """The CUDA kernels, compiled for the host."""
-
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,4 @@
 """Builds the CUDA kernels for the host, whole or changed, and replays launches in builds with sanitizers."""
-
-from __future__ import annotations
-
 import ctypes
 import shutil
 import struct
@@ -47,7 +44,7 @@ def build(
     return output
 
 
-def build_library(output: Path, **options) -> HostLibrary:
+def build_library(output: Path, **options) -> "HostLibrary":
     """The same as a library that PyTorch's process loads."""
     return HostLibrary(build(output, flags=("-shared", "-fPIC"), **options))
 

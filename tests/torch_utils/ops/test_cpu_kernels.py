@@ -1,7 +1,4 @@
 """The native CPU kernels against the plain torch formulation: values, derivatives, layouts, and how they are built."""
-
-from __future__ import annotations
-
 import itertools
 import os
 import subprocess

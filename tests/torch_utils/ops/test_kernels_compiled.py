@@ -1,7 +1,4 @@
 """The CUDA kernels through the real compilers: nvcc and NVRTC. Nothing is launched."""
-
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

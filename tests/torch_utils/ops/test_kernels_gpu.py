@@ -1,7 +1,4 @@
 """For a machine with a GPU (`make test-gpu`): the kernels against plain torch in double precision on the CPU."""
-
-from __future__ import annotations
-
 import itertools
 
 import pytest

@@ -1,7 +1,4 @@
 """The CUDA kernels' own source, run on the host, against plain torch in double precision."""
-
-from __future__ import annotations
-
 import itertools
 import math
 

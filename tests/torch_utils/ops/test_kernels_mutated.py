@@ -1,7 +1,4 @@
 """Would the tests of the kernels notice a mistake? Kernels with one put in: a barrier fewer, an index off by one."""
-
-from __future__ import annotations
-
 import pytest
 import torch
 

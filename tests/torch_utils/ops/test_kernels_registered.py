@@ -2,9 +2,6 @@
 
 On the CPU they compute in plain torch, or, with `on_host`, by the CUDA kernels compiled for the host.
 """
-
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,4 @@
 """The CUDA kernels on the host under AddressSanitizer and UndefinedBehaviorSanitizer: no access outside a buffer."""
-
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -1,7 +1,4 @@
 """Memory traffic of the kernels; `benchmarks/traffic.py` has all layers, here are those of up to 132 px a side."""
-
-from __future__ import annotations
-
 import pytest
 
 from benchmarks import traffic

@@ -1,7 +1,4 @@
 """One rule chooses between the implementations of an operation; all of an operation's implementations agree."""
-
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

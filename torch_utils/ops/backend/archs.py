@@ -1,7 +1,4 @@
 """GPU architectures: which to compile for, and what code runs where."""
-
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass, field

@@ -1,7 +1,4 @@
 """Builds kernels ahead of time, on a machine that need not have a GPU."""
-
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -2,9 +2,6 @@
 
 A build happens in a nameless folder that gets its name when it is complete, so nobody ever reads half of one.
 """
-
-from __future__ import annotations
-
 import functools
 import hashlib
 import json

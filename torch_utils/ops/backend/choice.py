@@ -4,9 +4,6 @@ The ways to get them, in this order: a library built by nvcc and ninja, an image
 there is no CUDA device, the operations use plain torch, and one line says why. $SG_OPS = ninja, nvrtc or ref insists on
 one way ("auto" is the default). `python -m torch_utils.ops` shows what this machine uses.
 """
-
-from __future__ import annotations
-
 import logging
 import sys
 import threading

@@ -1,7 +1,4 @@
 """Finds out what this machine has for compiled kernels, what each operation uses, and why it uses nothing faster."""
-
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,4 @@
 """Launches compiled images through the CUDA driver's own interface, with ctypes."""
-
-from __future__ import annotations
-
 import ctypes
 import functools
 import os

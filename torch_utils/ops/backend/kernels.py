@@ -1,7 +1,4 @@
 """What compiled CUDA kernels have to offer, however they were built, and how a launch is queued."""
-
-from __future__ import annotations
-
 from typing import Protocol
 
 import torch

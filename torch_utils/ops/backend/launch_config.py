@@ -1,7 +1,4 @@
 """Launch configurations: which kernel a call uses, on what grid, with which arguments. Touches no device."""
-
-from __future__ import annotations
-
 import functools
 import math
 from typing import NamedTuple

@@ -1,7 +1,4 @@
 """Launches kernels through a shared library with the plain C interface of csrc/launcher.cu."""
-
-from __future__ import annotations
-
 import ctypes
 from pathlib import Path
 

@@ -1,7 +1,4 @@
 """Gets compiled kernels for a GPU: a fitting build from the cache, else a new one, by nvcc or by NVRTC."""
-
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

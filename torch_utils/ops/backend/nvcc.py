@@ -1,7 +1,4 @@
 """Builds the kernels into a shared library: nvcc, driven by ninja (not by torch: docs/adr/0009-own-ninja-file.md)."""
-
-from __future__ import annotations
-
 import functools
 import os
 import re

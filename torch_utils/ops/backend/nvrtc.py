@@ -2,9 +2,6 @@
 
 Needs no nvcc, no host compiler and no ninja.
 """
-
-from __future__ import annotations
-
 import ctypes
 import ctypes.util
 import functools

@@ -1,7 +1,4 @@
 """The arguments of the kernels as C structures; the twins of torch_utils/ops/csrc/params.cuh."""
-
-from __future__ import annotations
-
 import ctypes
 from typing import ClassVar
 

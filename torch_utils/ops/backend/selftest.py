@@ -1,7 +1,4 @@
 """Tries freshly loaded kernels on a few pixels before they are trusted with anybody's images."""
-
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 

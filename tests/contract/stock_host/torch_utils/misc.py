@@ -1,5 +1,4 @@
 """The helpers that embedded texts may use."""
-
 import contextlib
 
 import numpy as np

@@ -1,5 +1,4 @@
 """Persistent objects whose text is executed on loading, as the format describes them."""
-
 import copy
 import functools
 import hashlib

@@ -1,7 +1,4 @@
 """Architectures: lists as users write them, what a compiler makes of them, what runs where."""
-
-from __future__ import annotations
-
 import pytest
 
 from torch_utils.ops.backend import archs

@@ -1,7 +1,4 @@
 """The cache of builds: what they are kept by, one builder at a time, and no trouble from killed ones."""
-
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,4 @@
 """Which kernels a device gets: the order of the ways, what is said, what $SG_OPS forces. The GPU is pretended."""
-
-from __future__ import annotations
-
 import logging
 
 import pytest

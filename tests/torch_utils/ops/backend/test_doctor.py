@@ -1,7 +1,4 @@
 """`python -m torch_utils.ops`, on this machine and on pretended ones."""
-
-from __future__ import annotations
-
 import pytest
 import torch
 from click.testing import CliRunner

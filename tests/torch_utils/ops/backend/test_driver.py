@@ -1,7 +1,4 @@
 """The driver's interface, spoken with a pretended driver that runs the kernels on the host."""
-
-from __future__ import annotations
-
 import ctypes
 from pathlib import Path
 

@@ -1,5 +1,4 @@
 """Bias, activation, gain, clamp."""
-
 import torch
 import torch.nn.functional as F
 

@@ -1,5 +1,4 @@
 """Convolutions under the names that embedded texts may use."""
-
 import contextlib
 
 from torch.nn.functional import conv2d, conv_transpose2d

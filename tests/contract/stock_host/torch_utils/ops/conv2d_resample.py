@@ -1,5 +1,4 @@
 """Convolution between an upsampling and a downsampling, one after the other."""
-
 import torch.nn.functional as F
 
 from . import upfirdn2d as fir

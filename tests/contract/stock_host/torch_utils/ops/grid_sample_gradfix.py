@@ -1,5 +1,4 @@
 """Bilinear sampling, zeros outside."""
-
 import torch.nn.functional as F
 
 

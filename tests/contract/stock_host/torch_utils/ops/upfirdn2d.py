@@ -1,5 +1,4 @@
 """Zero-stuffing, filtering, decimation."""
-
 import torch
 import torch.nn.functional as F
 
