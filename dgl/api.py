@@ -1,6 +1,4 @@
 """The Python face: networks by path, URL or hub id."""
-from __future__ import annotations
-
 import os
 import re
 from typing import TYPE_CHECKING
@@ -14,8 +12,9 @@ ROLES = ("G_ema", "G", "D")
 
 
 def load(
-    network: str | os.PathLike[str], role: str = "G_ema", device: str | torch.device = "cpu", trust_pickle: bool = False
-) -> torch.nn.Module:
+    network: str | os.PathLike[str], role: str = "G_ema", device: "str | torch.device" = "cpu",
+    trust_pickle: bool = False,
+) -> "torch.nn.Module":
     """A network from a file of any known kind, in eval mode, without gradients.
 
     Nothing in the file is executed. A generator is called as `G(z, c, truncation_psi=0.7)` with z [N, z_dim] and
@@ -38,8 +37,8 @@ def load(
 
 
 def from_pretrained(
-    name: str | os.PathLike[str], revision: str | None = None, device: str | torch.device = "cpu"
-) -> torch.nn.Module:
+    name: str | os.PathLike[str], revision: str | None = None, device: "str | torch.device" = "cpu"
+) -> "torch.nn.Module":
     """The averaged generator in a folder that `export.py` wrote for a model hub, or on the Hugging Face hub.
 
     Only safetensors and JSON files are read or fetched, never pickles.

@@ -3,9 +3,6 @@
 Files, registries and network pickles always use the plain names of the source tree, such as training.networks. In the
 tree both names are the same, and everything here does nothing.
 """
-
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -28,11 +28,12 @@ def blank_after_docstring(source: str) -> bool:
 
 
 def wide_lines(text: str) -> list[str]:
-    """The lines of prose that are longer than they may be; tables, code and words without a space are not prose."""
+    """The lines of prose that are longer than they may be; tables, code and single words are not prose."""
     wide, is_code = [], False
     for line in text.splitlines():
         is_code ^= line.lstrip().startswith("```")
-        if len(line) > WIDTH and not is_code and not line.startswith(("|", "    ")) and " " in line.strip()[2:]:
+        breakable = re.sub("`[^`]*`", "", line.strip()[2:])
+        if len(line) > WIDTH and not is_code and not line.startswith(("|", "    ")) and " " in breakable:
             wide.append(line)
     return wide
 
