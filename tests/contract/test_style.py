@@ -32,7 +32,7 @@ def wide_lines(text: str) -> list[str]:
     wide, is_code = [], False
     for line in text.splitlines():
         is_code ^= line.lstrip().startswith("```")
-        breakable = re.sub("`[^`]*`", "", line.strip()[2:])
+        breakable = re.sub("`[^`]*`", "code", line).strip()[2:]
         if len(line) > WIDTH and not is_code and not line.startswith(("|", "    ")) and " " in breakable:
             wide.append(line)
     return wide
