@@ -23,16 +23,16 @@ OPTIONS_OF = {
               metavar="[PATH|URL]")
 @click.option("--format", "kind", help="What to write.", type=click.Choice(list(OPTIONS_OF)), required=True)
 @click.option("--dest", help="The file or folder to write; must not exist.", required=True, metavar="PATH")
-@click.option("--input", "source", help="onnx, torch: what the file takes, latents z or w [N, num_ws, w_dim].  "
-              "[default: z]", type=click.Choice(["z", "w"]), default="z")
-@click.option("--noise", help="onnx, torch: stored noise, none, or random: every layer's noise is an input.  "
-              "[default: const]", type=click.Choice(["const", "none", "random"]), default="const")
-@click.option("--pixels", help="onnx, torch: images [N, C, H, W] in [-1, 1], or [N, H, W, C] in 0..255.  "
-              "[default: float]", type=click.Choice(["float", "uint8"]), default="float")
-@click.option("--weights", help="onnx: how weights are stored; the file computes in float32.  [default: float32]",
-              type=click.Choice(["float32", "float16", "int8"]), default="float32")
+@click.option("--input", "source", help="onnx, torch: what the file takes, latents z or w [N, num_ws, w_dim].",
+              type=click.Choice(["z", "w"]), default="z", show_default=True)
+@click.option("--noise", help="onnx, torch: stored noise, none, or random: every layer's noise is an input.",
+              type=click.Choice(["const", "none", "random"]), default="const", show_default=True)
+@click.option("--pixels", help="onnx, torch: images [N, C, H, W] in [-1, 1], or [N, H, W, C] in 0..255.",
+              type=click.Choice(["float", "uint8"]), default="float", show_default=True)
+@click.option("--weights", help="onnx: how weights are stored; the file computes in float32.",
+              type=click.Choice(["float32", "float16", "int8"]), default="float32", show_default=True)
 @click.option("--parts", help="safetensors: the averaged generator, or all networks, which a teacher or a start of "
-              "training needs.  [default: G_ema]", type=click.Choice(["G_ema", "all"]), default="G_ema")
+              "training needs.", type=click.Choice(["G_ema", "all"]), default="G_ema", show_default=True)
 @trust_pickle_option
 @click.pass_context
 def main(

@@ -171,7 +171,7 @@ def _ms(value: float | None) -> str:
 
 @click.command(cls=Command)
 @click.argument("networks", nargs=-1, required=True, metavar="NETWORK...")
-@click.option("--latency/--no-latency", default=True, help="Measure the latency as well.  [default: yes]")
+@click.option("--latency/--no-latency", default=True, show_default=True, help="Measure the latency as well.")
 @device_option
 @trust_pickle_option
 def main(networks: tuple[str, ...], latency: bool, device: str, trust_pickle: bool) -> None:

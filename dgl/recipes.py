@@ -47,17 +47,17 @@ class Weights(click.ParamType):
 
 OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--recipe", help="distil: copy the teacher's images, without data, then play a game if --game-kimg is "
-                 "given; paper: the published game with real images from the first step.  [default: distil]",
+                 "given; paper: the published game with real images from the first step.", show_default="distil",
                  type=click.Choice(["distil", "paper"])),
     click.option("--game-kimg", help="With --recipe=distil: after distillation, play the game for that many thousands "
-                 "of images of --data, or of the teacher with --data=teacher.  [default: 0]",
+                 "of images of --data, or of the teacher with --data=teacher.", show_default="0",
                  type=click.IntRange(min=0), metavar="INT"),
-    click.option("--distil-lr", help="Learning rate of distillation.  [default: 0.002]",
+    click.option("--distil-lr", help="Learning rate of distillation.", show_default="0.002",
                  type=click.FloatRange(min=0, min_open=True), metavar="FLOAT"),
     click.option("--kd-blocks", help="Weights of the blocks of the teacher's D in --kd=feature, from high to low "
-                 "resolution.  [default: 1 each, with --recipe=paper their mean]", type=Weights(), metavar="LIST"),
-    click.option("--kd-mask", help="Greyscale picture of the image's size; bright pixels count in all terms of --kd.  "
-                 "[default: all pixels alike]", metavar="PNG"),
+                 "resolution.", show_default="1 each, with --recipe=paper their mean", type=Weights(), metavar="LIST"),
+    click.option("--kd-mask", help="Greyscale picture of the image's size; bright pixels count in all terms of --kd.",
+                 show_default="all pixels alike", metavar="PNG"),
     click.option("--kd-lpips", help="TorchScript file of --kd=lpips, such as vgg16.pt.", metavar="[PATH|URL]"),
 ]
 OPTION_NAMES = ("recipe", "game_kimg", "distil_lr", "kd_blocks", "kd_mask", "kd_lpips")

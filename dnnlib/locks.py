@@ -1,7 +1,4 @@
 """One writer per folder: a lock of the operating system that ends with its process, however that ends."""
-
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -4,9 +4,6 @@ A TorchScript file is a program. Most of its operators only compute, but some re
 other work or skip their own checks, and code in it may run while it is loaded. Files that use such operators are
 refused unless their content is pinned by its sha256, which says that somebody vouches for it.
 """
-
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -1,5 +1,4 @@
 """One writer per folder, also after a kill."""
-
 import os
 import signal
 import socket

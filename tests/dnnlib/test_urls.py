@@ -1,5 +1,4 @@
 """open_url and its cache, against a server on the loopback device."""
-
 import contextlib
 import hashlib
 import os

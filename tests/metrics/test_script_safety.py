@@ -1,5 +1,4 @@
 """Detectors of strangers: looked through before they run, ended if they do not end, named if they give nonsense."""
-
 import subprocess
 import sys
 import time

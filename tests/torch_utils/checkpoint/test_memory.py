@@ -1,5 +1,4 @@
 """Small files that ask for much memory or time are refused, and take neither."""
-
 import pickle
 import struct
 import subprocess
