@@ -29,7 +29,7 @@ help:
 	@echo "make test-torch24  all tests with the oldest torch that is supported, in an environment of its own"
 	@echo "make golden        differences from every reference number, as one table"
 	@echo "make bench         the benchmarks that run on a CPU"
-	@echo "make docs          writes the help texts in docs/cli anew"
+	@echo "make docs          updates the help texts in docs/cli"
 	@echo "make clean         removes what the demo and the tests left;  make distclean: the environments too"
 
 demo: $(VENV)/.runtime-installed

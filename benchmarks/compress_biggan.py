@@ -6,7 +6,7 @@
 
 The teacher first, then students of half its width, with and without the teacher's term, by seed. It can be stopped at
 any moment (Ctrl-C, SIGTERM, --time-budget) and given again: what is done is not done again, and a training that was
-interrupted goes on to the bit. Trained on the 60,000 training images (Debian's package dataset-fashion-mnist), scored
+interrupted resumes bit-exactly. Trained on the 60,000 training images (Debian's package dataset-fashion-mnist), scored
 on the 10,000 test images that come with the demo.
 """
 import dataclasses
@@ -165,7 +165,7 @@ scored with {protocol["num_gen"]:,} generated
 images against {protocol["num_real"]:,} test images. Rows are mean ± standard error over seeds of the training;
 all students have the same teacher, and are trained on equally many images. `fd@clothing32` is the Fréchet distance in
 the features of the detector clothing32, a small classifier of the same training images: no FID. Its class
-probabilities make the inception score, and its decisions the accuracy (of the class that was asked for; on the test
+probabilities make the inception score, and its decisions the accuracy (of the requested class; on the test
 images it is {real:.3f}). Intra-class distances are means over the classes.
 
 {_table(["generator", "kimg", "seeds", *(heading for heading, _ in COLUMNS.values())], table)}
@@ -238,7 +238,7 @@ def overview(todo: Sequence[Job], out: Path) -> str:
               metavar="JSONL")
 @click.option("--dest", help="Where the report goes.  [default: the folder of --out]", metavar="DIR")
 def main(**options: Any) -> None:
-    """Train and compress a BigGAN on Fashion-MNIST, or go on with it; list the runs; report on them."""
+    """Train and compress a BigGAN on Fashion-MNIST, or resume; list the runs; report on them."""
     todo = jobs(options["teacher_kimg"], options["student_kimg"], options["seeds"])
     out = Path(options["out"]).absolute()
     if options["show"]:
@@ -273,7 +273,7 @@ def _work(todo: Sequence[Job], out: Path, options: dict[str, Any]) -> None:
                 bench.teacher = bench.teacher or network
                 bench.score(job, network, test)
     except execution.OutOfTime:
-        click.echo("Stopped; the same command goes on from here.")
+        click.echo("Stopped; the same command resumes from here.")
         return
     click.echo("All runs are done.")
 

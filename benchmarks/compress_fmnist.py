@@ -5,7 +5,7 @@
     python -m benchmarks.compress_fmnist --out=compress-out --report
 
 Hours of work in one command that can be stopped at any moment (Ctrl-C, SIGTERM, --time-budget) and given again: what is
-done is not done again, and a training that was interrupted goes on to the bit. Trained on the 60,000 training images
+done is not done again, and interrupted training resumes bit-exactly. Trained on the 60,000 training images
 (Debian's package dataset-fashion-mnist), scored on the 10,000 test images that come with the demo.
 """
 import fnmatch
@@ -77,7 +77,7 @@ def jobs(runs: list[table.Run]) -> list[tuple[table.Run, int]]:
               metavar="JSONL")
 @click.option("--dest", help="Where the report goes.  [default: the folder of --out]", metavar="DIR")
 def main(**options: Any) -> None:
-    """Run the compression experiments on Fashion-MNIST, or go on with them; list them; report on them."""
+    """Run the compression experiments on Fashion-MNIST, or resume them; list them; report on them."""
     runs = _selected(options["only"], options["kimg"])
     out = Path(options["out"])
     if options["show"]:
@@ -112,7 +112,7 @@ def _work(todo: list[tuple[table.Run, int]], out: Path, **options: Any) -> None:
                 for kimg, network in shop.network(run, seed, train_data).items():
                     shop.score(run, seed, kimg, network, test_data)
     except execution.OutOfTime:
-        click.echo("Stopped; the same command goes on from here.")
+        click.echo("Stopped; the same command resumes from here.")
         return
     click.echo("All runs are done.")
 

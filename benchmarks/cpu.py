@@ -33,7 +33,7 @@ WIDTH = ["generator 256 px, batch 1", *[f"generator 256 px, batch 1, 1/{part} wi
 
 
 class Worker:
-    """A process that does one work in one variant whenever it is asked to; idle otherwise."""
+    """A process that does one work in one variant on request; idle otherwise."""
 
     def __init__(self, work: str, variant: str, threads: int) -> None:
         command = [sys.executable, str(ROOT / "benchmarks" / "cpu_works.py"), work, variant, str(threads)]

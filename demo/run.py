@@ -3,7 +3,7 @@
     python -m demo.run
 
 Runs the command lines of this project as a user would, and prints each. What an earlier call has finished is not done
-again; a training that was interrupted goes on where it stopped.
+again; interrupted training resumes.
 """
 import hashlib
 import json
@@ -42,7 +42,7 @@ class Demo:
     seconds: dict[str, float] = field(default_factory=dict)  # step → how long it took
 
     def open(self) -> None:
-        """Makes the folder, or goes on in the one of an earlier call with the same settings.
+        """Makes the folder, or resumes in that of an earlier call with the same settings.
 
         Raises:
             UserError: the folder holds something else.
@@ -195,7 +195,7 @@ def main(out: str, kimg: int, num_gen: int) -> None:
         scores = {who: score(demo, who, path, test_data) for who, path in networks.items()}
         folders = {who: draw_samples(demo, who, path) for who, path in networks.items()}
     except KeyboardInterrupt:
-        raise UserError("interrupted; the same command goes on from here") from None
+        raise UserError("interrupted; the same command resumes from here") from None
     costs = json.loads((demo.out / "sliced.cost.json").read_text())["costs"]
     rows = report.rows(costs, scores)
     text = report.table(rows, num_gen, kimg)

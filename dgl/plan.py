@@ -27,7 +27,7 @@ class Axis:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """How one tensor is cut.
+    """How one tensor is sliced.
 
     Attributes:
         axes: axis number → the set it belongs to.
@@ -62,8 +62,8 @@ Applied = Callable[
 ]
 
 
-def _as_they_are(wished: Mapping[str, int]) -> dict[str, int]:
-    return dict(wished)
+def _as_they_are(requested: Mapping[str, int]) -> dict[str, int]:
+    return dict(requested)
 
 
 def _estimate_nothing(network: torch.nn.Module) -> None:
@@ -80,7 +80,7 @@ class Plan:
         consumers: set name → layers that read it.
         build: widths in the order of `sets` → a network of the same kind with those widths, freshly initialised.
         applied: see `Applied`.
-        fit: set name → wished width, to the nearest widths that such a network can have.
+        fit: set name → requested width, to the nearest widths that such a network can have.
         reestimate: updates, in place, what a network estimates about itself, after channels were removed.
         stable_name: tensor name → a name that is the same at all widths, for networks whose names contain widths.
     """

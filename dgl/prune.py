@@ -46,7 +46,7 @@ def choose(scores: Scores, widths: Mapping[str, int]) -> dict[str, torch.Tensor]
 
 
 def slice_tensor(tensor: torch.Tensor, rule: Rule, keep: KeepLists) -> torch.Tensor:
-    """Cuts one tensor along its axes; where a fan-in shrinks that the layer divides by the root of, makes up for it."""
+    """Slices one tensor; rescales by sqrt(C'/C) where the layer multiplies by 1/sqrt(fan_in)."""
     for axis, which in rule.axes.items():
         kept, size = keep[which.set_name], tensor.shape[axis]
         if len(kept) * which.repeat + which.extra != size:

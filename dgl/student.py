@@ -170,7 +170,7 @@ def initialise(
         Lines that say what was done.
 
     Raises:
-        UserError: a file cannot be read, or what was asked for does not apply to the teacher's networks.
+        UserError: a file cannot be read, or an option does not apply to the teacher's networks.
     """
     lines = []
     sources: dict[str, torch.nn.Module] = {}

@@ -8,7 +8,7 @@ from dnnlib.objects import get_obj_by_name
 
 
 class Registry:
-    """Name → class or function, imported when it is first asked for.
+    """Name → class or function, imported on first use.
 
     A file from a stranger can choose among the registered names, and cannot name anything else.
 

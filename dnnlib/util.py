@@ -73,7 +73,7 @@ class EasyDict(dict):
 
 
 class Logger:
-    """Sends everything written to stdout and stderr to the console and, if asked, to a file as well.
+    """Sends everything written to stdout and stderr to the console and optionally to a file.
 
     Takes the place of `sys.stdout` and `sys.stderr` from construction until `close()`.
 

@@ -122,7 +122,7 @@ def slerp(start: torch.Tensor, end: torch.Tensor, place: torch.Tensor) -> torch.
 
 
 def prepare_images(images: torch.Tensor, crop: bool, img_resolution: int) -> torch.Tensor:
-    """Cuts images [N, C, H, W] to the face of an aligned portrait, if asked, and averages them down.
+    """Cuts images [N, C, H, W] optionally to the face of an aligned portrait, and averages them down.
 
     The crop is rows 3/8..7/8 and columns 2/8..6/8. The factor of the averaging follows from the whole image's
     resolution, so that crops of any resolution show the detector the same detail.

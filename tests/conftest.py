@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 # Before torch is imported by anyone, child processes included: the tests run side by side on few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
-# Shells start background jobs with SIGINT ignored, and children inherit that; some of the tests interrupt theirs.
+# Shells start background jobs with SIGINT ignored, and children inherit that; some tests interrupt their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

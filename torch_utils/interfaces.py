@@ -7,7 +7,7 @@ import psutil
 def interface_towards(host: str) -> str | None:
     """Name of the interface through which this machine reaches a host (or is that host); None if there is no route.
 
-    Nothing is sent: the system is only asked which of its addresses it would use.
+    Nothing is sent: only the routing table of the system is read.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]

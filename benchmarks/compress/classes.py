@@ -1,4 +1,4 @@
-"""Scores class by class: how often a classifier sees the class that was asked for, and distances within classes.
+"""Scores by class: how often a classifier recognises the requested class, and distances within classes.
 
     python -m benchmarks.compress.classes --network=G.pkl --data=labelled.zip --detector=clothing32.pt
 
@@ -29,19 +29,19 @@ def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def class_scores(
-    real: np.ndarray, real_labels: np.ndarray, gen: np.ndarray, gen_labels: np.ndarray, seen: np.ndarray
+    real: np.ndarray, real_labels: np.ndarray, gen: np.ndarray, gen_labels: np.ndarray, predicted: np.ndarray
 ) -> dict[str, list[float]]:
-    """Per class: the share of its images that were seen as it, and the Fréchet distance to its real images.
+    """Per class: the share of its images that are classified as it, and the Fréchet distance to its real images.
 
     Args:
         real, gen: features [N, F] and [M, F].
         real_labels, gen_labels: classes of these.
-        seen: classes that the classifier found in the generated images [M].
+        predicted: classes that the classifier found in the generated images [M].
     """
     found: dict[str, list[float]] = {"accuracy": [], "intra_fd": []}
     for label in range(int(real_labels.max()) + 1):
         mine = gen_labels == label
-        found["accuracy"].append(float((seen[mine] == label).mean()))
+        found["accuracy"].append(float((predicted[mine] == label).mean()))
         found["intra_fd"].append(frechet_distance(*moments(gen[mine]), *moments(real[real_labels == label])))
     return found
 
@@ -58,7 +58,7 @@ def evaluate(G: Any, dataset: Any, detector: Any, num_gen: int, seed: int) -> di
         real.append(detector(images, return_features=True).numpy())
         real_seen.append(detector(images).argmax(dim=1).numpy())
         real_labels.append(np.stack([label for _, label in items]).argmax(axis=1))
-    gen, seen = [], []
+    gen, predicted = [], []
     gen_labels = np.arange(num_gen) % G.c_dim
     for start in range(0, num_gen, BATCH):
         labels = torch.from_numpy(gen_labels[start : start + BATCH])
@@ -67,9 +67,9 @@ def evaluate(G: Any, dataset: Any, detector: Any, num_gen: int, seed: int) -> di
         images = G(torch.from_numpy(np.stack(rows)).float(), one_hot)
         pixels = (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
         gen.append(detector(pixels, return_features=True).numpy())
-        seen.append(detector(pixels).argmax(dim=1).numpy())
+        predicted.append(detector(pixels).argmax(dim=1).numpy())
     true = np.concatenate(real_labels)
-    per_class = class_scores(np.concatenate(real), true, np.concatenate(gen), gen_labels, np.concatenate(seen))
+    per_class = class_scores(np.concatenate(real), true, np.concatenate(gen), gen_labels, np.concatenate(predicted))
     means = {name: float(np.mean(values)) for name, values in per_class.items()}
     return {**means, "per_class": per_class, "real_accuracy": float((np.concatenate(real_seen) == true).mean()),
             "num_gen": num_gen, "num_real": len(dataset), "seed": seed}

@@ -24,7 +24,7 @@ TICK_KIMG = 5  # thousands of images between status lines; a state is saved at e
 
 
 class OutOfTime(Exception):
-    """The budget is used up, or a signal asked for the end; what was under way has been saved."""
+    """The budget is used up, or a signal arrived; the unfinished run has been saved."""
 
 
 class Workshop:
@@ -155,7 +155,7 @@ class Workshop:
         return {kimg: found / f"network-snapshot-{kimg:06d}.pkl" for kimg in (*run.also_at, run.kimg)}
 
     def train_arguments(self, run: Run, seed: int, train_data: Path) -> list[str]:
-        """Everything that train.py is told, but for the output folder."""
+        """The arguments of train.py, without the output folder."""
         return ["--cfg=dgl", "--recipe=paper", f"--teacher={self.teacher}", *run.arguments, f"--data={train_data}",
                 "--cond=false", f"--kimg={run.kimg}", f"--seed={seed}", f"--gamma={self.settings['gamma']}",
                 f"--tick={min(TICK_KIMG, run.kimg)}", "--snap=5", "--metrics=none", "--workers=0"]

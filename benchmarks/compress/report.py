@@ -127,7 +127,7 @@ def _differences(rows: Sequence[Row]) -> str:
 
 
 def _grid(rows: Sequence[Row], metric: str) -> str:
-    """Where students start against how they go on: one metric of seed 0 after the exploratory length."""
+    """Starts of students against kinds of training: one metric of seed 0 after the exploratory length."""
     lines = []
     for start in GRID_STARTS:
         found = [by_seed(rows, name.format(start), EXPLORATORY_KIMG, metric).get(0) for _, name in GRID_COLUMNS]

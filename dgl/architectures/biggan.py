@@ -1,12 +1,12 @@
 """Channel sets and slicing rules of BigGAN networks (arXiv:1809.11096).
 
-Sets: the stream of residuals before the first block and after every block, every block's hidden channels, and the two
-inner widths of every attention. A discriminator's block without projection hands its stream on, so that its output
-belongs to the set of its input. Public networks have hidden widths equal to those of a stream, and attention widths of
-an eighth and half of theirs; others cannot be written down, so `Plan.fit` ties the widths, not the channels.
+Sets: the trunk before the first block and after every block, every block's hidden channels, and the two
+inner widths of every attention. A discriminator's block without projection passes its trunk on, so that its output
+belongs to the set of its input. Public networks have hidden widths equal to those of a trunk, and attention widths of
+an eighth and half of a trunk's; others cannot be written down, so `Plan.fit` ties the widths, not the channels.
 
 Spectral normalisation divides by a singular value of what is left, not of the teacher's weight, and batch statistics
-change with it: both are estimated anew after a cut (docs/adr/0008-biggan-slices.md).
+change with it: both are re-estimated after slicing (docs/adr/0008-biggan-slices.md).
 """
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -49,8 +49,8 @@ class _Draft:
         self.sets: dict[str, int] = {}
         self.rules: dict[str, Rule] = {}
         self.consumers: dict[str, list[Consumer]] = {}
-        self.shares: dict[str, tuple[str, int]] = {}  # set → (stream that settles its width, divided by this)
-        self.attended: set[str] = set()  # streams with attention
+        self.shares: dict[str, tuple[str, int]] = {}  # set → (trunk set that determines its width, divisor)
+        self.attended: set[str] = set()  # trunks with attention
 
     def add_set(self, name: str, size: int) -> str:
         self.sets[name] = size
@@ -76,41 +76,41 @@ class _Draft:
         self.cut(f"{layer}.weight", {1: Axis(source)})
         self.consumers[source].append(Consumer(layer, output))
 
-    def norm(self, layer: str, stream: str) -> None:
+    def norm(self, layer: str, trunk: str) -> None:
         """A conditional norm, or the output layer's."""
         for name in ("stored_mean", "stored_var", "gain", "bias"):
-            self.cut(f"{layer}.{name}", {0: Axis(stream)})
+            self.cut(f"{layer}.{name}", {0: Axis(trunk)})
         if isinstance(self.network.get_submodule(layer), ConditionalBatchNorm):
             for name in (f"{layer}.gain", f"{layer}.bias"):
                 if isinstance(self.network.get_submodule(name), Linear):
-                    self.writes(name, stream)
+                    self.writes(name, trunk)
                 else:  # an embedding holds a row per class
-                    self.cut(f"{name}.weight", {1: Axis(stream)})
+                    self.cut(f"{name}.weight", {1: Axis(trunk)})
 
-    def attention(self, layer: str, stream: str) -> None:
+    def attention(self, layer: str, trunk: str) -> None:
         """Queries and keys share a set that nothing but they themselves reads."""
         qk, v = (self.add_set(f"{layer}.{name}", self.tensors[f"{layer}.{part}.weight"].shape[0])
                  for name, part in (("qk", "theta"), ("v", "g")))
         for part, output in (("theta", qk), ("phi", qk), ("g", v)):
             self.writes(f"{layer}.{part}", output)
-            self.reads(f"{layer}.{part}", stream, output)
+            self.reads(f"{layer}.{part}", trunk, output)
         self.consumers[qk] += [Consumer(f"{layer}.{part}", None, axis=0) for part in ("theta", "phi")]
-        self.reads(f"{layer}.o", v, stream)
-        self.writes(f"{layer}.o", stream)
-        self.shares.update({qk: (stream, 8), v: (stream, 2)})
-        self.attended.add(stream)
+        self.reads(f"{layer}.o", v, trunk)
+        self.writes(f"{layer}.o", trunk)
+        self.shares.update({qk: (trunk, 8), v: (trunk, 2)})
+        self.attended.add(trunk)
 
-    def fit(self, wished: Mapping[str, int]) -> dict[str, int]:
-        """Hidden and attention widths follow their streams."""
-        found = dict(wished)
-        for stream in self.attended:
-            found[stream] = max(found[stream], MIN_ATTENDED)
-        for name, (stream, divisor) in self.shares.items():
-            found[name] = found[stream] // divisor
+    def fit(self, requested: Mapping[str, int]) -> dict[str, int]:
+        """Hidden and attention widths follow their trunks."""
+        found = dict(requested)
+        for trunk in self.attended:
+            found[trunk] = max(found[trunk], MIN_ATTENDED)
+        for name, (trunk, divisor) in self.shares.items():
+            found[name] = found[trunk] // divisor
         return found
 
-    def plan(self, kind: str, streams: Sequence[str], reestimate: Callable[[Any], None]) -> Plan:
-        """The finished plan; `streams` in the order of the constructor's list of widths."""
+    def plan(self, kind: str, trunks: Sequence[str], reestimate: Callable[[Any], None]) -> Plan:
+        """The finished plan; `trunks` in the order of the constructor's list of widths."""
         network, names = self.network, list(self.sets)
 
         def build(widths: Sequence[int]) -> Any:
@@ -118,7 +118,7 @@ class _Draft:
             if self.fit(found) != found:
                 raise ValueError(f"expected widths that a BigGAN can have, such as {self.fit(found)}, found {found}")
             options = {key: value for key, value in network.options.items() if key != f"{kind}_channels"}
-            options |= width_options(kind, [found[stream] for stream in streams], network.img_resolution, _TABLES[kind])
+            options |= width_options(kind, [found[trunk] for trunk in trunks], network.img_resolution, _TABLES[kind])
             return type(network)(**options)
 
         return Plan(self.sets, self.rules, self.consumers, build, lambda z, c, batch: _applied(network, z, c, batch),
@@ -132,24 +132,24 @@ def generator_plan(G: Any) -> Plan:
         UserError: a BigGAN-deep.
     """
     draft = _Draft(G)
-    stream = draft.add_set("stream0", len(draft.tensors["linear.bias"]) // BOTTOM_PIXELS)
-    draft.writes("linear", stream, repeat=BOTTOM_PIXELS)
-    streams = [stream]
+    trunk = draft.add_set("stream0", len(draft.tensors["linear.bias"]) // BOTTOM_PIXELS)
+    draft.writes("linear", trunk, repeat=BOTTOM_PIXELS)
+    trunks = [trunk]
     for i, stage in enumerate(G.blocks):
-        block, before = f"blocks.{i}.0", stream
+        block, before = f"blocks.{i}.0", trunk
         hidden = draft.add_set(f"{block}.hidden", len(draft.tensors[f"{block}.conv1.bias"]))
-        stream = draft.add_set(f"stream{i + 1}", len(draft.tensors[f"{block}.conv2.bias"]))
+        trunk = draft.add_set(f"stream{i + 1}", len(draft.tensors[f"{block}.conv2.bias"]))
         draft.norm(f"{block}.bn1", before)
         draft.norm(f"{block}.bn2", hidden)
-        for conv, source, output in (("conv1", before, hidden), ("conv2", hidden, stream), ("conv_sc", before, stream)):
+        for conv, source, output in (("conv1", before, hidden), ("conv2", hidden, trunk), ("conv_sc", before, trunk)):
             draft.reads(f"{block}.{conv}", source, output)
             draft.writes(f"{block}.{conv}", output)
-        draft.shares[hidden] = (stream, 1)
+        draft.shares[hidden] = (trunk, 1)
         if len(stage) > 1:
-            draft.attention(f"blocks.{i}.1", stream)
-        streams.append(stream)
-    draft.norm("output_layer.0", stream)
-    draft.reads("output_layer.2", stream, None)
+            draft.attention(f"blocks.{i}.1", trunk)
+        trunks.append(trunk)
+    draft.norm("output_layer.0", trunk)
+    draft.reads("output_layer.2", trunk, None)
 
     def reestimate(network: Any) -> None:
         training = network.training
@@ -158,7 +158,7 @@ def generator_plan(G: Any) -> Plan:
         standing_statistics(network, STATISTICS_BATCH, STATISTICS_PASSES, generator)
         network.train(training)
 
-    return draft.plan("G", streams, reestimate)
+    return draft.plan("G", trunks, reestimate)
 
 
 def discriminator_plan(D: Any) -> Plan:
@@ -168,30 +168,30 @@ def discriminator_plan(D: Any) -> Plan:
         UserError: a BigGAN-deep.
     """
     draft = _Draft(D)
-    before, streams = "", []  # the first block reads image channels, which are no set
+    before, trunks = "", []  # the first block reads image channels, which are no set
     for i, stage in enumerate(D.blocks):
         block = f"blocks.{i}.0"
         width = len(draft.tensors[f"{block}.conv1.bias"])
         has_projection = f"{block}.conv_sc.weight" in draft.tensors
         hidden = draft.add_set(f"{block}.hidden", width) if D.options["D_wide"] or before else ""
-        stream = before
+        trunk = before
         if has_projection:
-            stream = draft.add_set(f"stream{i}", len(draft.tensors[f"{block}.conv2.bias"]))
-        layers = [("conv1", before, hidden), ("conv2", hidden, stream)]
-        for conv, source, output in [*layers, *([("conv_sc", before, stream)] if has_projection else [])]:
+            trunk = draft.add_set(f"stream{i}", len(draft.tensors[f"{block}.conv2.bias"]))
+        layers = [("conv1", before, hidden), ("conv2", hidden, trunk)]
+        for conv, source, output in [*layers, *([("conv_sc", before, trunk)] if has_projection else [])]:
             if source:
                 draft.reads(f"{block}.{conv}", source, output)
             if output:
                 draft.writes(f"{block}.{conv}", output)
         if hidden:
-            draft.shares[hidden] = (stream if D.options["D_wide"] else before, 1)
+            draft.shares[hidden] = (trunk if D.options["D_wide"] else before, 1)
         if len(stage) > 1:
-            draft.attention(f"blocks.{i}.1", stream)
-        streams.append(stream)
-        before = stream
+            draft.attention(f"blocks.{i}.1", trunk)
+        trunks.append(trunk)
+        before = trunk
     for layer in ("linear", "embed"):
         draft.reads(layer, before, None)
-    return draft.plan("D", streams, lambda network: refine_singular_vectors(network, POWER_ITERATIONS))
+    return draft.plan("D", trunks, lambda network: refine_singular_vectors(network, POWER_ITERATIONS))
 
 
 def _applied(network: Any, z: Any, c: Any, batch: int) -> Callable[[str, torch.Tensor], torch.Tensor]:

@@ -21,7 +21,7 @@ def latents(G: Any, count: int, generator: torch.Generator) -> tuple[torch.Tenso
 
 
 class WeightGradients:
-    """A private copy of a generator whose channel-reading weights can be asked for their gradients.
+    """A private copy of a generator whose channel-reading weights have gradients.
 
     Attributes:
         G: the copy; run it, and pass what to differentiate to `magnitudes`.

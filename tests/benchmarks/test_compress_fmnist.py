@@ -1,4 +1,4 @@
-"""The long experiments: their table, the order of work, stopping and going on, and what is shown of results."""
+"""The long experiments: their table, the order of work, stopping and resuming, and what is shown of results."""
 import json
 import re
 import signal
@@ -133,7 +133,7 @@ def test_what_is_done_is_not_done_again(fake: FakeCommands, tmp_path: Path) -> N
     fake.stop_in_training = True
     result = call(tmp_path, *ONLY)
     assert result.exit_code == 0, result.output
-    assert result.output.endswith("Stopped; the same command goes on from here.\n")
+    assert result.output.endswith("Stopped; the same command resumes from here.\n")
     assert [line.split()[0] for line in fake.lines] == ["dataset_tool.py", "dataset_tool.py", "prune_init.py",
                                                         "calc_metrics.py", "train.py"]
     fake.stop_in_training, fake.lines = False, []

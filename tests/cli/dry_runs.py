@@ -61,7 +61,7 @@ def flags(command: str) -> list[str]:
 
 
 def main() -> None:
-    """Writes all frozen results anew."""
+    """Rewrites all frozen results."""
     with tempfile.TemporaryDirectory() as folder:
         for name, args in CASES.items():
             (FOLDER / f"{name}.json").write_text(json.dumps(dry_run(Path(folder), *args), indent=2) + "\n")

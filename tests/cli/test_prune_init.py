@@ -95,8 +95,8 @@ def test_raw_and_averaged_weights_keep_the_same_channels(teacher, tmp_path):
     (kept,) = [record["kept_channels"][name] for name in record["kept_channels"] if name.endswith("b16.conv1")]
     wide = open_networks(teacher)
     for name in ("G", "G_ema"):
-        theirs, ours = (n[name].synthesis.b16.conv1.bias for n in (wide, narrow))
-        assert torch.equal(ours, theirs[kept])
+        other, ours = (n[name].synthesis.b16.conv1.bias for n in (wide, narrow))
+        assert torch.equal(ours, other[kept])
 
 
 def test_a_narrow_discriminator(teacher, tmp_path):

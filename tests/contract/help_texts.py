@@ -2,7 +2,7 @@
 
     python -m tests.contract.help_texts
 
-writes the files anew. Command lines are the Python files at the top, and the modules of our packages that end in a
+rewrites the files. Command lines are the Python files at the top, and the modules of our packages that end in a
 call of `main`.
 """
 import importlib

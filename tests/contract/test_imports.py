@@ -1,4 +1,4 @@
-"""Who may import whom, and what the command lines load before they are asked to work."""
+"""Who may import whom, and what the command lines import at start."""
 import ast
 import re
 import subprocess

@@ -115,7 +115,7 @@ def test_interruption_is_no_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(run.Demo, "run", interrupt)
     result = call(tmp_path / "out")
     assert result.exit_code == 1
-    assert "Error: interrupted; the same command goes on from here" in result.output
+    assert "Error: interrupted; the same command resumes from here" in result.output
 
 
 def test_a_failing_command_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Slices of BigGANs: what belongs together, what a cut leaves unchanged, what is estimated anew; scores and costs."""
+"""Slices of BigGANs: what belongs together, what a cut leaves unchanged, what is re-estimated; scores and costs."""
 from fractions import Fraction
 from typing import Any
 
@@ -49,7 +49,7 @@ def widths_of(sizes: dict[str, torch.Tensor]) -> list[int]:
 
 
 def cut(network: Any, plan: Plan, keep: dict[str, torch.Tensor]) -> Any:
-    """The narrow network as its tensors are cut, nothing estimated anew."""
+    """The narrow network as its tensors are cut, nothing re-estimated."""
     narrow = plan.build(widths_of(keep)).to(next(network.parameters())).eval()
     narrow.load_state_dict(prune.slice_state(network.state_dict(), plan, keep))
     return narrow.requires_grad_(False)
@@ -150,7 +150,7 @@ def test_the_first_layer_keeps_sixteen_rows_of_every_channel() -> None:
     assert torch.equal(state["blocks.0.0.bn1.gain.weight"], G.blocks[0][0].bn1.gain.weight[:, [1, 5]])
 
 
-def test_estimates_are_made_anew() -> None:
+def test_estimates_are_remade() -> None:
     """After a cut the singular value is that of the slice, and normalised activations have mean 0 and variance 1."""
     G = make("G", "plain32")
     narrow: Any = prune.slice_network(G.train(), keep_lists(plan_of(G)))

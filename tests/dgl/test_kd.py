@@ -165,8 +165,8 @@ def test_the_feature_term_is_the_mean_distance_of_unit_features(trained: Any) ->
         target = trained.G_ema.synthesis(example.ws, noise_mode="const")
         expected = torch.zeros(4)
         maps = [perceptual.block_features(trained.D, img) for img in (example.img, target)]
-        for ours, theirs in zip(*maps):
-            unit = [x / x.square().sum(dim=1, keepdim=True).sqrt() for x in (ours, theirs)]
+        for ours, other in zip(*maps):
+            unit = [x / x.square().sum(dim=1, keepdim=True).sqrt() for x in (ours, other)]
             expected += (unit[0] - unit[1]).square().sum(dim=1).mean(dim=[1, 2]) / len(maps[0])
     torch.testing.assert_close(found, expected * 0.5, rtol=1e-4, atol=1e-6)
 

@@ -111,6 +111,6 @@ def test_both_stages_of_two_teachers(data: dict[str, str], tmp_path: Path, capsy
     assert ["Loss/G/dgl" in record for record in records] == [False, False, True, True]
     assert records[2]["Loss/G/dgl"]["num"] == 12
     assert records[2]["Loss/teacher/scores/fake"]["num"] == 24
-    # The optimizers began afresh: six iterations since, Gmain in each and Greg in the first of four.
+    # The optimizers were reset: six iterations since, Gmain in each and Greg in the first of four.
     steps = [opt["state"][0]["step"] for opt in tiny_runs.last_state(folder)["optimizers"]]
     assert [int(step) for step in steps] == [6 + 2, 6 + 2]

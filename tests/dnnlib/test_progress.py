@@ -16,7 +16,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that only moves when told to."""
+    """A clock that tests move."""
 
     class Clock:
         now = 100.0

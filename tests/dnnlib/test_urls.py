@@ -223,7 +223,7 @@ def test_cached_file_with_the_wrong_hash_is_replaced(base, server):
     path = util.open_url(base + "/net.pkl", return_filename=True, verbose=False)
     with open(path, "wb") as file:
         file.write(b"damaged")
-    assert fetch(base + "/net.pkl") == b"damaged"  # nobody asked for a hash
+    assert fetch(base + "/net.pkl") == b"damaged"  # no hash was given
     assert fetch(base + "/net.pkl", sha256=SHA256) == CONTENT
     assert server.hits == {"/net.pkl": 2}
     assert len(cached()) == 1

@@ -132,7 +132,7 @@ def test_crop_and_averaging():
     assert columns[0, 0, 0].tolist() == list(range(16, 48))
 
 
-def test_noise_is_renewed():
+def test_noise_is_redrawn():
     G = ToyGenerator()
     weight = G.synthesis.fc.weight.clone()
     randomise_noise(G)

@@ -12,7 +12,7 @@ import pytest
 from tests.helpers import is_alive, wait_until
 from torch_utils.loader_workers import batches, leave_signals_to_parent
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the sender of a signal cannot be told here")
+pytestmark = pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the sender of a signal is unknown here")
 
 
 class PidsOf:

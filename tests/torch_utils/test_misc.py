@@ -303,7 +303,7 @@ def test_tune_allocator(setting, expected, monkeypatch):
 
 
 class _Libc:
-    """A C library that notes the calls of mallopt and answers as told."""
+    """A C library that notes the calls of mallopt and returns a given value."""
 
     def __init__(self, answer):
         self.calls = []

@@ -32,7 +32,7 @@ def test_reference_orders():
     assert take(sampler, 20) == [int(i) for i in ORDER_10_SEED_3_RANK_1_OF_2.split()]
 
 
-def test_every_iterator_begins_anew():
+def test_every_iterator_begins_again():
     sampler = InfiniteSampler(range(10), seed=5)
     assert take(sampler, 30) == take(sampler, 30)
 

@@ -59,7 +59,7 @@ def run_to_its_end(args: list[str], log: Path) -> int:
 
 
 def arguments(outdir: Path, fresh: list[str]) -> list[str]:
-    """The command line of a user whose run has vanished: goes on if there is one, otherwise begins."""
+    """The command line of a user whose run has vanished: resumes if there is one, otherwise begins."""
     return [f"--outdir={outdir}", *(["--resume=latest"] if any(outdir.glob("[0-9]*/")) else fresh)]
 
 

@@ -43,9 +43,9 @@ def folder(nets: dict[str, Any], tmp_path: Path) -> Path:
 
 
 def assert_same(a: torch.nn.Module, b: torch.nn.Module) -> None:
-    ours, theirs = a.state_dict(), b.state_dict()
-    assert list(ours) == list(theirs)
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    ours, other = a.state_dict(), b.state_dict()
+    assert list(ours) == list(other)
+    assert all(torch.equal(ours[name], other[name]) for name in ours)
 
 
 def edit_config(folder: Path, **changes: Any) -> None:
@@ -66,8 +66,8 @@ def test_options_follow_from_names_and_shapes(name: str) -> None:
     with torch.device("meta"):
         again = type(network)(**options, skip_init=True)
     assert layout_of(again) == layout_of(network)
-    told = [key for key in options if key not in ("shared_dim", "G_attn", "D_attn")]  # those have several spellings
-    assert {key: options[key] for key in told} == {key: network.options[key] for key in told}
+    known = [key for key in options if key not in ("shared_dim", "G_attn", "D_attn")]  # those have several spellings
+    assert {key: options[key] for key in known} == {key: network.options[key] for key in known}
 
 
 def layout_of(network: torch.nn.Module) -> list[tuple[str, torch.Size]]:

@@ -33,27 +33,27 @@ def studiogan_state(G: Any, converged: bool) -> dict[str, torch.Tensor]:
         parts = name.split(".")
         if parts[0] == "blocks" and len(parts) >= 3:
             inner = [STUDIO_NAMES.get(part, part) for part in parts[3:]]
-            theirs = ".".join([places[".".join(parts[:3])], *inner])
+            foreign = ".".join([places[".".join(parts[:3])], *inner])
         else:
-            theirs = STUDIO_NAMES.get(name, name)
+            foreign = STUDIO_NAMES.get(name, name)
         if hasattr(layer, "u0"):
             layer.weight.normal_()
             u, _, v = torch.linalg.svd(layer.weight.flatten(1), full_matrices=False)
             length = 1 if converged else 0.98  # an average of vectors that keep turning is shorter
-            state |= {f"{theirs}.weight_orig": layer.weight, f"{theirs}.weight_u": u[:, 0] * length,
-                      f"{theirs}.weight_v": v[0] * length}
+            state |= {f"{foreign}.weight_orig": layer.weight, f"{foreign}.weight_u": u[:, 0] * length,
+                      f"{foreign}.weight_v": v[0] * length}
             if layer.bias is not None:
-                state[f"{theirs}.bias"] = layer.bias
+                state[f"{foreign}.bias"] = layer.bias
         elif isinstance(layer, networks_biggan.Embedding):
-            state[f"{theirs}.weight"] = layer.weight
+            state[f"{foreign}.weight"] = layer.weight
         elif isinstance(layer, networks_biggan.SelfAttention):
-            state[f"{theirs}.sigma"] = layer.gamma[None]
+            state[f"{foreign}.sigma"] = layer.gamma[None]
         elif hasattr(layer, "stored_mean"):
-            theirs += ".bn" if parts[0] == "blocks" else ""
-            state |= {f"{theirs}.running_mean": layer.stored_mean, f"{theirs}.running_var": layer.stored_var,
-                      f"{theirs}.num_batches_tracked": torch.tensor(5)}
+            foreign += ".bn" if parts[0] == "blocks" else ""
+            state |= {f"{foreign}.running_mean": layer.stored_mean, f"{foreign}.running_var": layer.stored_var,
+                      f"{foreign}.num_batches_tracked": torch.tensor(5)}
             if parts[0] == "output_layer":
-                state |= {f"{theirs}.weight": layer.gain, f"{theirs}.bias": layer.bias}
+                state |= {f"{foreign}.weight": layer.gain, f"{foreign}.bias": layer.bias}
     return state
 
 

@@ -448,9 +448,9 @@ def test_check_blames_the_odd_first_image(tmp_path):
     folder = write_images(tmp_path / "data", {"0.png": np.zeros([16, 16, 3], np.uint8), **random_images(3, first=1)})
     report = check_dataset(str(folder))
     assert [finding.row() for finding in report.bad_files] == ["0.png\tRGB\t16x16\texpected RGB 8x8 as most images are"]
-    asked = check_dataset(str(folder), resolution=16)
-    assert [finding.name for finding in asked.bad_files] == ["1.png", "2.png", "3.png"]
-    assert asked.bad_files[0].reason == "expected RGB 16x16 as requested"
+    report = check_dataset(str(folder), resolution=16)
+    assert [finding.name for finding in report.bad_files] == ["1.png", "2.png", "3.png"]
+    assert report.bad_files[0].reason == "expected RGB 16x16 as requested"
 
 
 def test_check_when_nothing_is_usable(tmp_path):

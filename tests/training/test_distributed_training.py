@@ -108,4 +108,4 @@ def test_killed_rank_ends_the_training(tmp_path):
         distributed.launch(
             training_jobs.train_and_die, (str(tmp_path / "run"), options), num_procs=2, timeout_sec=TIMEOUT_SEC
         )
-    assert list((tmp_path / "run" / "state").iterdir())  # to go on from
+    assert list((tmp_path / "run" / "state").iterdir())  # to resume from

@@ -39,7 +39,7 @@ def operations(run: Any) -> set[str]:
 
 
 def layouts(network: torch.nn.Module, run: Any) -> set[bool]:
-    """Whether the inputs of the layers with more than three channels are channels_last, where that can be told."""
+    """Whether the inputs of the layers with more than three channels are channels_last, where that is known."""
     found = set()
 
     def look(module: torch.nn.Module, args: Any) -> None:

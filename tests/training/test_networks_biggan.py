@@ -186,7 +186,7 @@ def test_hierarchical_z_is_rounded_down(resolution: int, dim_z: int, effective: 
     pieces = resolution.bit_length() - 2
     assert G.z_dim == effective
     assert G.linear.weight.shape[1] == effective // pieces
-    assert G.shared.weight.shape[1] == dim_z, "the embedding's width is what was asked for, not what is left"
+    assert G.shared.weight.shape[1] == dim_z, "the embedding's width is the given one, not what is left"
 
 
 def test_widths_may_be_given_one_by_one() -> None:

@@ -16,9 +16,10 @@ from training.checkpoints.pickles import open_networks
 
 
 def same(first: Any, other: Any) -> bool:
-    mine, theirs = (dict(named_params_and_buffers(network)) for network in (first, other))
-    return type(first) is type(other) and mine.keys() == theirs.keys() and all(
-        torch.equal(tensor, theirs[name]) and tensor.dtype == theirs[name].dtype for name, tensor in mine.items())
+    first_tensors, other_tensors = (dict(named_params_and_buffers(network)) for network in (first, other))
+    return type(first) is type(other) and first_tensors.keys() == other_tensors.keys() and all(
+        torch.equal(tensor, other_tensors[name]) and tensor.dtype == other_tensors[name].dtype
+        for name, tensor in first_tensors.items())
 
 
 NETWORKS = {

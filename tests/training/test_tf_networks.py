@@ -100,11 +100,11 @@ def discriminator_variables(D: Any) -> dict[str, Any]:
     found = mapping_variables(D.mapping, "Mapping") if D.c_dim > 0 else {}
     for res in D.block_resolutions:
         block = getattr(D, f"b{res}")
-        for ours, theirs in [("fromrgb", "FromRGB"), ("conv0", "Conv0"), ("conv1", "Conv1_down"), ("skip", "Skip")]:
+        for ours, foreign in [("fromrgb", "FromRGB"), ("conv0", "Conv0"), ("conv1", "Conv1_down"), ("skip", "Skip")]:
             if hasattr(block, ours):
-                found[f"{res}x{res}/{theirs}/weight"] = conv(getattr(block, ours).weight)
+                found[f"{res}x{res}/{foreign}/weight"] = conv(getattr(block, ours).weight)
                 if ours != "skip":
-                    found[f"{res}x{res}/{theirs}/bias"] = same(getattr(block, ours).bias)
+                    found[f"{res}x{res}/{foreign}/bias"] = same(getattr(block, ours).bias)
     if hasattr(D.b4, "fromrgb"):
         found |= {"4x4/FromRGB/weight": conv(D.b4.fromrgb.weight), "4x4/FromRGB/bias": same(D.b4.fromrgb.bias)}
     return found | {
@@ -217,7 +217,7 @@ def test_a_triple_read_with_trust() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"),
+    ("ours", "foreign"),
     [
         ({"conv_clamp": 256, "num_fp16_res": 2}, {"conv_clamp": 256, "num_fp16_res": 2}),
         ({"use_noise": False}, {"use_noise": False}),
@@ -227,9 +227,9 @@ def test_a_triple_read_with_trust() -> None:
         ({"resample_filter": None}, {"resample_kernel": None}),
     ],
 )
-def test_options_of_the_generator(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+def test_options_of_the_generator(ours: dict[str, Any], foreign: dict[str, Any]) -> None:
     G = rounded(tiny_generator(**ours))
-    found = load(generator_record(G, **theirs), discriminator_record(tiny_discriminator()))["G"]
+    found = load(generator_record(G, **foreign), discriminator_record(tiny_discriminator()))["G"]
     for name, part in G.named_modules():
         for key in ("conv_clamp", "use_fp16", "use_noise", "activation"):
             assert getattr(found.get_submodule(name), key, None) == getattr(part, key, None)
@@ -245,7 +245,7 @@ def tiny_like(G: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"),
+    ("ours", "foreign"),
     [
         ({"epilogue_kwargs": {"mbstd_group_size": 4}}, {"mbstd_group_size": 4}),
         ({"epilogue_kwargs": {"mbstd_num_channels": 0}}, {"mbstd_num_features": 0}),
@@ -266,9 +266,9 @@ def tiny_like(G: Any) -> Any:
     ],
 )
 @torch.no_grad()
-def test_options_of_the_discriminator(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+def test_options_of_the_discriminator(ours: dict[str, Any], foreign: dict[str, Any]) -> None:
     D = tiny_discriminator(**ours)
-    found = load(generator_record(tiny_generator()), discriminator_record(D, **theirs))["D"]
+    found = load(generator_record(tiny_generator()), discriminator_record(D, **foreign))["D"]
     assert_same(found, D)
     assert {n for n, _ in found.named_buffers()} == {n for n, _ in D.named_buffers()}
     _, c = latents(c_dim=D.c_dim)

@@ -105,10 +105,10 @@ def test_status_line(data: dict[str, str], tmp_path: Path, capsys: pytest.Captur
 
 
 def test_progress_is_told(data: dict[str, str], tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     config = tiny_runs.options(data["plain"], *tiny_runs.STYLEGAN2)
-    tiny_runs.run(tmp_path / "run", config, progress_fn=lambda *args: told.append(args), total_kimg=0.016)
-    assert told == [(0, 0)] * 3
+    tiny_runs.run(tmp_path / "run", config, progress_fn=lambda *args: calls.append(args), total_kimg=0.016)
+    assert calls == [(0, 0)] * 3
 
 
 def test_intervals_of_none_switch_snapshots_off(data: dict[str, str], tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def register(op: Op) -> Op:
 
 def operations() -> dict[str, Op]:
     """All operations by name."""
-    for module in ("bias_act", "epilogue", "upfirdn2d"):  # they register theirs
+    for module in ("bias_act", "epilogue", "upfirdn2d"):  # they register their ops
         importlib.import_module(f"{__package__}.{module}")
     return dict(sorted(_operations.items()))
 
@@ -133,7 +133,7 @@ def define(
         kernels = op.cuda_kernels(*args)
         if kernels is not None and op.cuda is not None:
             return op.cuda(kernels, *args)
-        out = empty(*args)  # others may return an argument, or another layout than graph capture was told
+        out = empty(*args)  # others may return an argument, or another layout than graph capture expects
         return out.copy_(op(*args)) if out.numel() else out
 
     LIBRARY.define(op.name + schema)

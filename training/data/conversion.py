@@ -16,7 +16,7 @@ from .sources import Source, SourceImage, open_source
 from .transforms import Transform, make_transform
 from .writer import WriteFile, check_dest, image_name, open_dest, write_labels
 
-MAX_SKIPPED = 0.1  # of the images; leaving out more must be asked for
+MAX_SKIPPED = 0.1  # of the images; leaving out more needs an option
 
 ENCODERS = {"png": encode_png, "jpg": encode_jpeg}
 

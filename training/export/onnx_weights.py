@@ -2,7 +2,7 @@
 
 int8 is symmetric, with one scale per output channel, for the weights of convolutions and matrix products; other large
 tensors become float16 then. Small tensors stay as they are. Cast and Mul nodes restore the weights; programs that run
-the file compute them once, when they load it. (DequantizeLinear would be computed anew for every image, and onnxruntime
+the file compute them once, when they load it. (DequantizeLinear would be recomputed for every image, and onnxruntime
 rounds activations, too, where it feeds a matrix product.)
 """
 from typing import Any

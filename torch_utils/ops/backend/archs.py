@@ -24,7 +24,7 @@ class Targets:
 
     sm: tuple[str, ...] = ()
     ptx: tuple[str, ...] = ()
-    skipped: tuple[str, ...] = field(default=(), compare=False)  # asked for, but too old for the compiler
+    skipped: tuple[str, ...] = field(default=(), compare=False)  # requested, but too old for the compiler
 
     def __str__(self) -> str:
         return "-".join([f"sm{arch}" for arch in self.sm] + [f"ptx{arch}" for arch in self.ptx])

@@ -108,8 +108,8 @@ def _implementation(op: registry.Op, device: torch.device) -> str:
 def _why(device: torch.device) -> list[str]:
     if device.type == "cpu":
         return []
-    asked = ["SG_OPS=ref asks for plain torch"] if settings.mode == "ref" else []
-    return [*asked, *choice.reasons(device)]
+    forced = ["SG_OPS=ref selects plain torch"] if settings.mode == "ref" else []
+    return [*forced, *choice.reasons(device)]
 
 
 def _try(find: Callable[[], str]) -> str:

@@ -86,7 +86,7 @@ __device__ inline A bias_act_element(A ref, A b, A dy, A ddx, const BiasActScala
         const A v = ref + b;
         const A y = ACT == SWISH ? activate<ACT>(v, s.alpha) * s.gain : ref;
         const A size = y < A(0) ? -y : y;
-        // A saved y is clipped already: one at the limit was cut (or just touches it, which cannot be told apart).
+        // A saved y is clipped already: one at the limit was cut (or just touches it, which cannot be distinguished).
         if (s.clamped && (ACT == SWISH ? size > s.clamp : size >= s.stored_clamp)) return A(0);
         const A u = ACT == SWISH ? A(0) : y / s.gain;
         if (ORDER == 1) return dy * s.gain * d_act<ACT>(v, u, s.alpha);

@@ -11,6 +11,14 @@ from torch_utils.ops.backend import build_ahead, cache, choice, loading, nvcc, n
 from torch_utils.ops.backend.archs import Targets
 from torch_utils.ops.backend.errors import BackendError
 from training import training_loop
+from training.run_config import (
+    Component,
+    DataConfig,
+    MachineConfig,
+    NetworksConfig,
+    OptimizersConfig,
+    RunConfig,
+)
 
 GPU = torch.device("cuda", 0)
 
@@ -151,8 +159,12 @@ def test_training_prepares_first(monkeypatch) -> None:
 
     monkeypatch.setattr(choice, "prepare", prepare)
     monkeypatch.setattr(training_stats, "init_multiprocessing", lambda rank, device: None)  # others may have collected
+    part = Component("none")
+    config = RunConfig(
+        data=DataConfig(training_set=part), networks=NetworksConfig(G=part, D=part),
+        optimizers=OptimizersConfig(G=part, D=part), loss=part, machine=MachineConfig(device="cpu"))
     with pytest.raises(Stop, match="cpu"):
-        training_loop.training_loop(device="cpu")
+        training_loop.training_loop(config)
 
 
 # Self-test ----------------------------------------------------------------------------------------------------------
@@ -207,7 +219,7 @@ def test_a_finished_build_serves_a_machine_without_a_compiler(tmp_path, monkeypa
 
 
 def test_ahead_of_time_without_nvcc(tmp_path, monkeypatch) -> None:
-    """Then NVRTC builds, one image per architecture; without that too, both reasons are told."""
+    """Then NVRTC builds, one image per architecture; without that too, both reasons are given."""
     monkeypatch.setenv("DNNLIB_CACHE_DIR", str(tmp_path))
 
     def cannot():

@@ -90,7 +90,7 @@ def test_a_forced_way_that_is_not_possible(gpu, no_compilers, monkeypatch) -> No
 
 def test_plain_torch_was_asked_for(gpu, monkeypatch) -> None:
     monkeypatch.setattr(settings, "mode", "ref")
-    assert "  not faster because       SG_OPS=ref asks for plain torch\n" in run()
+    assert "  not faster because       SG_OPS=ref selects plain torch\n" in run()
 
 
 def test_build(folder, monkeypatch) -> None:
