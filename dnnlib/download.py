@@ -188,7 +188,7 @@ def _save(
         check_sha256(url, digest.hexdigest(), sha256)
 
 
-def _check_kind(url: str, response: requests.Response, num_bytes: int | None) -> None:
+def _check_kind(url: str, response: "requests.Response", num_bytes: int | None) -> None:
     """Refuses what cannot be the file: a web page in its place, or far too much."""
     is_page = response.headers.get("Content-Type", "").startswith("text/html")
     suffix = posixpath.splitext(urllib.parse.urlsplit(url).path)[1]
@@ -198,7 +198,7 @@ def _check_kind(url: str, response: requests.Response, num_bytes: int | None) ->
         raise unreadable(url, f"it has {num_bytes:,} bytes, more than {MAX_BYTES:,}")
 
 
-def _blocks(response: requests.Response) -> Iterator[bytes]:
+def _blocks(response: "requests.Response") -> Iterator[bytes]:
     """The body as it arrives; ends the attempt if hardly anything does."""
     has_read1 = hasattr(response.raw, "read1")
     blocks = iter(lambda: _read_some(response), b"") if has_read1 else response.iter_content(_BLOCK)
@@ -213,7 +213,7 @@ def _blocks(response: requests.Response) -> Iterator[bytes]:
             begin, received = now, 0
 
 
-def _read_some(response: requests.Response) -> bytes:
+def _read_some(response: "requests.Response") -> bytes:
     """What has arrived, instead of waiting for a whole block."""
     import requests
 
