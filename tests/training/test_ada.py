@@ -86,7 +86,7 @@ def test_high_p_is_warned_of_once(caplog):
     feed(ada, 1.0, updates=4)
     (record,) = [r for r in caplog.records if "leak" in r.message]
     assert record.levelno == logging.WARNING
-    assert "--ada-max" in record.message
+    assert "ada_max" in record.message
     assert record.message.startswith("augmentation p has reached 0.8")
 
 
