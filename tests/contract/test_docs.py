@@ -70,3 +70,12 @@ def test_command_lines_parse(document: str, line: str) -> None:
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
         assert re.match(r"https?://", target) or (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", [path for path in DOCUMENTS if path.name != "CHANGELOG.md"],
+                         ids=lambda path: path.relative_to(help_texts.ROOT).as_posix())
+def test_files_that_are_named_exist(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:[a-z_0-9]+/)+[a-z_0-9]+\.(?:py|cpp|cu|cuh|md))`", text)
+    places = (help_texts.ROOT, document.parent, help_texts.ROOT / "torch_utils")
+    assert [name for name in named if not any((place / name).exists() for place in places)] == []
