@@ -1,7 +1,4 @@
 """Generating and training on a CPU: the plain formulation, the torch path, native kernels without and with Winograd."""
-
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -1,7 +1,4 @@
 """The works that benchmarks/cpu.py times: networks at fixed sizes, generating and training, in four variants."""
-
-from __future__ import annotations
-
 import resource
 import sys
 import time

@@ -75,8 +75,8 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--guidance", help="What the teacher says of the student's images: verdict (its D's, as published), "
                  "relative (compared with its D's of the teacher's image of the same latent), ratio (added to the "
                  "student's logits, while its D learns the teacher's images) or heads (fresh heads on its D's "
-                 "features, trained as a second D).  [default: verdict]", type=click.Choice(GUIDANCE)),
-    click.option("--dgl-weight", help="Weight (lambda) of the teacher's term.  [default: 0.1]",
+                 "features, trained as a second D).", show_default="verdict", type=click.Choice(GUIDANCE)),
+    click.option("--dgl-weight", help="Weight (lambda) of the teacher's term.", show_default="0.1",
                  type=click.FloatRange(min=0), metavar="FLOAT"),
     click.option("--dgl-ramp", help="Let lambda grow from 0 over that many thousands of images.", show_default="0",
                  type=click.IntRange(min=0), metavar="INT"),

@@ -3,9 +3,6 @@
 $SG_OPS: the fastest implementation of every operation ("auto"), a certain one, or plain torch ("ref").
 $SG_CONV: "direct" keeps convolutions on a CPU to torch's own routines; "auto" is the default.
 """
-
-from __future__ import annotations
-
 import os
 
 MODES = ("auto", "ninja", "nvrtc", "ref")

@@ -6,9 +6,6 @@ channel as 36 matrix products by torch's sgemm, and transformed back (csrc/winog
 The weights are transformed at every call. That costs as much as the convolution of a few pixels, so that small images,
 for which it would matter, are left to torch, and no cache of weights can be out of date.
 """
-
-from __future__ import annotations
-
 import functools
 import math
 

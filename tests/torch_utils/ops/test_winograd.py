@@ -1,7 +1,4 @@
 """Winograd's convolution against torch's in float64: error, where it is used, and the networks that use it."""
-
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F
