@@ -14,6 +14,7 @@ import dnnlib
 from dnnlib import EasyDict
 from dnnlib.cli import CommaList, Command, device_option, trust_pickle_option
 from dnnlib.files import check_writable_dir, new_run_dir, next_run_dir
+from dnnlib.locks import sole_writer
 from dnnlib.util import UserError
 from training import architectures, options, run_config
 from training.run_config import RunConfig
@@ -401,7 +402,8 @@ def _worker(config: RunConfig, run_dir: str, resume: bool) -> None:
     if not distributed.is_main():
         training_loop(config, run_dir, resume)
         return
-    with dnnlib.util.Logger(os.path.join(run_dir, "log.txt"), file_mode="a", should_flush=True):
+    log = os.path.join(run_dir, "log.txt")
+    with sole_writer(run_dir), dnnlib.util.Logger(log, file_mode="a", should_flush=True):
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.StreamHandler):
                 handler.setStream(sys.stderr)

@@ -4,13 +4,13 @@
 imports nothing that it names: classes and functions are looked up in the registries below.
 """
 import dataclasses
-import json
 import os
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
+from dnnlib import strict_json
 from dnnlib.errors import UserError
 from dnnlib.registry import Registry
 
@@ -265,7 +265,7 @@ def read(run_dir: str | os.PathLike) -> RunConfig:
             content = f.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise UserError(f"expected at most {MAX_BYTES >> 20} MiB")
-        values = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
+        values = strict_json.loads(content)
         if not isinstance(values, dict):
             raise UserError(f"expected a dictionary, found a {type(values).__name__}")
         if _depth(values) > MAX_DEPTH:
@@ -273,15 +273,11 @@ def read(run_dir: str | os.PathLike) -> RunConfig:
         for name in ("provenance", "run_dir"):
             values.pop(name, None)
         return from_dict(values)
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or "nested too deeply"
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UserError(f"{path}: {reason}") from None
     except UserError as error:
         raise UserError(f"{path}: {error}; it is not the configuration of a run") from None
-
-
-def _refuse_constant(text: str) -> None:
-    raise ValueError(f"{text} is no JSON")
 
 
 def _depth(value: Any) -> int:

@@ -16,6 +16,7 @@ import torch
 from click.testing import CliRunner
 
 import train
+from dnnlib import locks
 from tests import tiny
 from training.checkpoints.pickles import NETWORKS, open_networks
 
@@ -207,3 +208,15 @@ def test_gpus_and_torchrun_must_agree(data, monkeypatch):
     result = dry_run(data, monkeypatch, 0, "--gpus=2")
     assert result.exit_code == 2
     assert "--gpus: torchrun started 4 processes, found 2; leave --gpus out" in result.output
+
+
+def test_a_second_resume_of_a_running_run_is_refused(data, tmp_path):
+    args = [*SMALL, f"--data={data}", f"--outdir={tmp_path}/runs", "--kimg=1", "--tick=1"]
+    finish(start([sys.executable, train.__file__, *args]))
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    with locks.sole_writer(run_dir):
+        second = start([sys.executable, train.__file__, f"--resume={run_dir}", "--kimg=2", "--device=cpu"])
+        output = second.communicate(timeout=TIMEOUT_SEC)[0]
+    assert second.returncode == 1
+    assert f"Error: {run_dir}: process {os.getpid()} on {socket.gethostname()} is writing into it" in output
+    assert (run_dir / "network-snapshot-000001.pkl").exists()
