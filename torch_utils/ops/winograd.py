@@ -18,8 +18,9 @@ from . import cpu_kernels, registry, settings
 
 # Measured: below these the transforms, or those of the weights, take more time than the multiplications that are saved.
 # A fixed rule, not a measurement at run time, so that results do not depend on how busy the machine is.
-MIN_CHANNELS = 128
+MIN_CHANNELS = 32
 MIN_PIXELS = 32 * 32
+MIN_ELEMENTS = 64 * 32 * 32  # channels times pixels
 
 _POINTS = (0.0, math.sqrt(0.5), -math.sqrt(0.5), math.sqrt(2), -math.sqrt(2))
 
@@ -32,9 +33,10 @@ def takes(x: torch.Tensor, w: torch.Tensor) -> bool:
     """
     if settings.conv not in ("auto", "direct"):
         raise UserError(f"environment variable SG_CONV: expected auto or direct, found {settings.conv!r}")
-    if settings.conv == "direct" or x.dtype != torch.float32 or min(w.shape[:2]) < MIN_CHANNELS:
+    if settings.conv == "direct" or x.dtype != torch.float32 or not x.is_contiguous(memory_format=torch.channels_last):
         return False
-    return x.shape[2] * x.shape[3] >= MIN_PIXELS and x.is_contiguous(memory_format=torch.channels_last)
+    channels, pixels = min(w.shape[:2]), x.shape[2] * x.shape[3]
+    return channels >= MIN_CHANNELS and pixels >= MIN_PIXELS and channels * pixels >= MIN_ELEMENTS
 
 
 @functools.cache
@@ -55,7 +57,7 @@ def _by_cpu_kernels(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     u = torch.matmul(_weights_transform(), taps).permute(1, 2, 0)  # [36, C, O]
     y = torch.empty((n, out_channels, height, width), memory_format=torch.channels_last)
     tiles = math.ceil(height / 4) * math.ceil(width / 4)
-    chunk = min(tiles, 256 if c >= 256 else 64)
+    chunk = min(tiles, 256 if c >= 256 else 64)  # whose transforms stay in the caches
     v, m = torch.empty([36 * chunk * c]), torch.empty([36 * chunk * out_channels])
     for image, result in zip(x, y):
         for first in range(0, tiles, chunk):

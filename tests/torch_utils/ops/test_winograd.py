@@ -70,8 +70,8 @@ def test_it_is_used_where_it_is_faster(calls: list[tuple[int, ...]]) -> None:
     calls.clear()
     conv(x.contiguous(), w)  # planes
     conv(x[:, :, :31, :31].contiguous(memory_format=LAST), w)  # few pixels
-    conv(x, w[:100])  # few channels
-    conv(x[:, :64].contiguous(memory_format=LAST), w[:, :64])
+    conv(x, w[:31])  # few channels
+    conv(x[:, :63].contiguous(memory_format=LAST), w[:, :63])  # few elements
     conv(x, w[:, :, :1, :1])
     conv2d_resample.conv2d_resample(x, w, down=2, padding=1)
     conv(x.double(), w.double())

@@ -17,11 +17,11 @@ const double A = 0.70710678118654752440, B = 1.41421356237309504880;
 
 // B' v of six values a step apart, in place.
 template <typename T>
-inline void input_line(T* v, i64 step, i64 lanes) {
+inline void input_line(T* v, i64 step) {
     const T ab2 = T(A * B * B), a2b = T(A * A * B), pa = T(A), pb = T(B);
     T *a = v, *b = v + step, *c = v + 2 * step, *d = v + 3 * step, *e = v + 4 * step, *f = v + 5 * step;
 #pragma omp simd
-    for (i64 j = 0; j < lanes; j++) {
+    for (i64 j = 0; j < LANES; j++) {
         const T even_a = e[j] - 2 * c[j], odd_a = pa * d[j] - ab2 * b[j];              // B * B = 2
         const T even_b = e[j] - T(0.5) * c[j], odd_b = pb * d[j] - a2b * b[j];         // A * A = 1 / 2
         const T first = a[j] - T(2.5) * c[j] + e[j], last = b[j] - T(2.5) * d[j] + f[j];
@@ -34,7 +34,26 @@ inline void input_line(T* v, i64 step, i64 lanes) {
     }
 }
 
-// x [h, w, c] → v [36][tiles][c] of the tiles [first, first + count), whose inputs begin one pixel before them.
+// LANES channels, or the last few, of one tile's inputs; its corner may lie outside of the image.
+template <typename T>
+inline void read_tile(const T* x, T* tile, i64 h, i64 w, i64 c, i64 y0, i64 x0, i64 lanes) {
+    const bool inside = y0 >= 0 && x0 >= 0 && y0 + 6 <= h && x0 + 6 <= w;
+    for (i64 i = 0; i < 6; i++)
+        for (i64 j = 0; j < 6; j++) {
+            T* to = tile + (i * 6 + j) * LANES;
+            const i64 py = y0 + i, px = x0 + j;
+            const T* from = x + (py * w + px) * c;
+            if (inside && lanes == LANES) {
+#pragma omp simd
+                for (i64 k = 0; k < LANES; k++) to[k] = from[k];
+                continue;
+            }
+            const bool known = py >= 0 && py < h && px >= 0 && px < w;
+            for (i64 k = 0; k < LANES; k++) to[k] = known && k < lanes ? from[k] : T(0);
+        }
+}
+
+// x [h, w, c] -> v [36][tiles][c] of the tiles [first, first + count), whose inputs begin one pixel before them.
 template <typename T>
 void input(const T* x, T* v, i64 h, i64 w, i64 c, i64 first, i64 count, int threads) {
     const i64 across = (w + 3) / 4;
@@ -44,23 +63,17 @@ void input(const T* x, T* v, i64 h, i64 w, i64 c, i64 first, i64 count, int thre
         T tile[36 * LANES];
         for (i64 base = 0; base < c; base += LANES) {
             const i64 lanes = c - base < LANES ? c - base : LANES;
-            for (i64 i = 0; i < 6; i++)
-                for (i64 j = 0; j < 6; j++) {
-                    T* to = tile + (i * 6 + j) * LANES;
-                    const i64 py = y0 + i, px = x0 + j;
-                    if (py < 0 || py >= h || px < 0 || px >= w) {
-                        for (i64 k = 0; k < LANES; k++) to[k] = 0;
-                        continue;
-                    }
-                    const T* from = x + (py * w + px) * c + base;
-                    for (i64 k = 0; k < lanes; k++) to[k] = from[k];
-                    for (i64 k = lanes; k < LANES; k++) to[k] = 0;
-                }
-            for (i64 j = 0; j < 6; j++) input_line(tile + j * LANES, 6 * LANES, LANES);
-            for (i64 i = 0; i < 6; i++) input_line(tile + i * 6 * LANES, LANES, LANES);
+            read_tile(x + base, tile, h, w, c, y0, x0, lanes);
+            for (i64 j = 0; j < 6; j++) input_line(tile + j * LANES, 6 * LANES);
+            for (i64 i = 0; i < 6; i++) input_line(tile + i * 6 * LANES, LANES);
             for (i64 p = 0; p < 36; p++) {
                 T* to = v + (p * count + t) * c + base;
-                for (i64 k = 0; k < lanes; k++) to[k] = tile[p * LANES + k];
+                if (lanes == LANES) {
+#pragma omp simd
+                    for (i64 k = 0; k < LANES; k++) to[k] = tile[p * LANES + k];
+                } else {
+                    for (i64 k = 0; k < lanes; k++) to[k] = tile[p * LANES + k];
+                }
             }
         }
     }
@@ -68,11 +81,11 @@ void input(const T* x, T* v, i64 h, i64 w, i64 c, i64 first, i64 count, int thre
 
 // A' v: four values out of six a step apart, to the first four places.
 template <typename T>
-inline void output_line(T* v, i64 step, i64 lanes) {
+inline void output_line(T* v, i64 step) {
     const T pa = T(A), pb = T(B), a3 = T(A * A * A), b3 = T(B * B * B);
     T *a = v, *b = v + step, *c = v + 2 * step, *d = v + 3 * step, *e = v + 4 * step, *f = v + 5 * step;
 #pragma omp simd
-    for (i64 j = 0; j < lanes; j++) {
+    for (i64 j = 0; j < LANES; j++) {
         const T sum = b[j] + c[j], difference = b[j] - c[j];
         const T sum2 = d[j] + e[j], difference2 = d[j] - e[j];
         a[j] = a[j] + sum + sum2;
@@ -94,15 +107,24 @@ void output(const T* m, T* y, i64 h, i64 w, i64 c, i64 first, i64 count, int thr
             const i64 lanes = c - base < LANES ? c - base : LANES;
             for (i64 p = 0; p < 36; p++) {
                 const T* from = m + (p * count + t) * c + base;
-                for (i64 k = 0; k < lanes; k++) tile[p * LANES + k] = from[k];
-                for (i64 k = lanes; k < LANES; k++) tile[p * LANES + k] = 0;
+                if (lanes == LANES) {
+#pragma omp simd
+                    for (i64 k = 0; k < LANES; k++) tile[p * LANES + k] = from[k];
+                } else {
+                    for (i64 k = 0; k < LANES; k++) tile[p * LANES + k] = k < lanes ? from[k] : T(0);
+                }
             }
-            for (i64 j = 0; j < 6; j++) output_line(tile + j * LANES, 6 * LANES, LANES);
-            for (i64 i = 0; i < 4; i++) output_line(tile + i * 6 * LANES, LANES, LANES);
+            for (i64 j = 0; j < 6; j++) output_line(tile + j * LANES, 6 * LANES);
+            for (i64 i = 0; i < 4; i++) output_line(tile + i * 6 * LANES, LANES);
             for (i64 i = 0; i < 4 && y0 + i < h; i++)
                 for (i64 j = 0; j < 4 && x0 + j < w; j++) {
                     T* to = y + ((y0 + i) * w + x0 + j) * c + base;
-                    for (i64 k = 0; k < lanes; k++) to[k] = tile[(i * 6 + j) * LANES + k];
+                    if (lanes == LANES) {
+#pragma omp simd
+                        for (i64 k = 0; k < LANES; k++) to[k] = tile[(i * 6 + j) * LANES + k];
+                    } else {
+                        for (i64 k = 0; k < lanes; k++) to[k] = tile[(i * 6 + j) * LANES + k];
+                    }
                 }
         }
     }
