@@ -259,7 +259,10 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> RunConfi
     from .student import resized
 
     start, base = _start(opts), BASES[opts.cfg]
-    loaded = [teachers.load(os.path.expanduser(url), opts.trust_pickle) for url in opts.teacher]
+    known = data.training_set.arguments.get("teacher", {})  # one that makes the images has been opened already
+    hashes = {known.get("url"): known.get("sha256")}
+    urls = [os.path.expanduser(url) for url in opts.teacher]
+    loaded = [teachers.load(url, opts.trust_pickle, hashes.get(url)) for url in urls]
     for teacher in loaded:
         _check_kind(teacher, opts.cfg)
         teachers.check_alike(loaded[0], teacher)

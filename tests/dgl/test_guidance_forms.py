@@ -1,4 +1,7 @@
 """Forms of guidance beside the verdict: each against its formula, its gradient, its state and its training."""
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +226,22 @@ def test_a_resumed_run_is_an_unbroken_one_to_the_bit(form: str, path: str, tmp_p
     assert tiny_runs.differences(tiny_runs.last_state(broken), tiny_runs.last_state(unbroken)) == []
     records = tiny_runs.records(unbroken)
     assert records[-1]["Loss/teacher/scores/fake"]["num"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["relative", "ratio", "heads"])
+def test_two_processes(form: str, path: str, tmp_path: Path) -> None:
+    """1,024 images: the ratio is calibrated on the way, from the logits of both ranks."""
+    data = tiny.write_data(tmp_path / "data", num=50)
+    command = [sys.executable, "train.py", "--cfg=dgl", "--recipe=paper", f"--teacher={path}", "--width=0.5",
+               f"--data={data}", f"--guidance={form}", "--kimg=1", "--batch=256", "--batch-gpu=128", "--metrics=none",
+               "--workers=0", "--gpus=2", "--device=cpu", f"--outdir={tmp_path / 'runs'}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert result.returncode == 0, result.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    state = tiny_runs.last_state(folder)["loss"]
+    if form == "ratio":
+        assert state["ratio"]["is_calibrated"]
+        assert (state["ratio"]["a"], state["ratio"]["b"]) != (1.0, 0.0)
+    assert tiny_runs.records(folder)[-1]["Loss/teacher/scores/fake"]["num"] > 0
