@@ -45,11 +45,11 @@ def reachable(
         for name in reversed(plan.sets)  # consumers before producers, so that once around is mostly enough
         for consumer in plan.consumers[name]
     ]
-    found = {name: torch.zeros([size], dtype=torch.bool) for name, size in plan.sets.items()}
+    reached = {name: torch.zeros([size], dtype=torch.bool) for name, size in plan.sets.items()}
     grows = True
     while grows:
-        before = sum(int(reaches.sum()) for reaches in found.values())
+        before = sum(int(reaches.sum()) for reaches in reached.values())
         for name, output, reads in links:
-            found[name] |= (reads if output is None else reads & found[output][:, None]).any(dim=0)
-        grows = sum(int(reaches.sum()) for reaches in found.values()) > before
-    return found
+            reached[name] |= (reads if output is None else reads & reached[output][:, None]).any(dim=0)
+        grows = sum(int(reaches.sum()) for reaches in reached.values()) > before
+    return reached

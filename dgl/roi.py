@@ -37,11 +37,11 @@ def load(text: str, resolution: int) -> Roi:
     def checked(img: torch.Tensor) -> torch.Tensor:
         try:
             with _current_directory_first():
-                found = function(img)
+                mask = function(img)
         except Exception as error:
             shape = list(img.shape)
             raise UserError(f"{text} failed on an image of shape {shape} ({_reason(error)})", field="roi") from error
-        return _as_mask(found, text, img)
+        return _as_mask(mask, text, img)
 
     return checked
 

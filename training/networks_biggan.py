@@ -289,8 +289,8 @@ class SelfAttention(torch.nn.Module):
         keys = F.max_pool2d(self.phi(x), 2).flatten(2)  # [N, C/8, H*W/4]
         values = F.max_pool2d(self.g(x), 2).flatten(2)  # [N, C/2, H*W/4]
         weights = torch.bmm(queries.transpose(1, 2), keys).softmax(dim=2)
-        found = torch.bmm(values, weights.transpose(1, 2))  # [N, C/2, H*W]
-        return self.gamma * self.o(found.reshape(*found.shape[:2], *x.shape[2:])) + x
+        attended = torch.bmm(values, weights.transpose(1, 2))  # [N, C/2, H*W]
+        return self.gamma * self.o(attended.reshape(*attended.shape[:2], *x.shape[2:])) + x
 
 
 @persistence.persistent_class

@@ -30,8 +30,8 @@ class ResumeError(UserError):
 def state_files(run_dir: str | os.PathLike) -> list[Path]:
     """The state files of a run, newest first."""
     folder = Path(run_dir, "state")
-    found = [path for path in folder.glob("training-state-*.pt") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: path.name, reverse=True)
+    paths = [path for path in folder.glob("training-state-*.pt") if _NAME.fullmatch(path.name)]
+    return sorted(paths, key=lambda path: path.name, reverse=True)
 
 
 def save(run_dir: str | os.PathLike, state: dict[str, Any]) -> Path:
@@ -75,10 +75,10 @@ def load_common(run_dir: str | os.PathLike) -> dict[str, Any] | None:
         ResumeError: as there, or the ranks did not find the same state.
     """
     state = load_latest(run_dir)
-    found = distributed.gather_objects(state["cur_nimg"] if state else None)
-    for rank, image in enumerate(found):
-        if image != found[0]:
-            raise ResumeError(f"{run_dir}: rank 0 found {_of_image(found[0])}, but rank {rank} {_of_image(image)}; "
+    images = distributed.gather_objects(state["cur_nimg"] if state else None)
+    for rank, image in enumerate(images):
+        if image != images[0]:
+            raise ResumeError(f"{run_dir}: rank 0 found {_of_image(images[0])}, but rank {rank} {_of_image(image)}; "
                               "let all machines see the same folder")
     return state
 
@@ -101,8 +101,8 @@ def load_latest(run_dir: str | os.PathLike) -> dict[str, Any] | None:
     Raises:
         ResumeError: there are state files, but none can be read; or there are none, although there were.
     """
-    found = state_files(run_dir)
-    for path in found:
+    paths = state_files(run_dir)
+    for path in paths:
         try:
             state = _read(path)
         except (OSError, RuntimeError, EOFError, ValueError, KeyError, BadZipFile, UnpicklingError) as error:
@@ -112,8 +112,8 @@ def load_latest(run_dir: str | os.PathLike) -> dict[str, Any] | None:
             raise ResumeError(f"{path}: expected a state of version {VERSION}, found {state.get('version')}; "
                               "resume with the release that wrote it")
         return state
-    if found:
-        raise ResumeError(f"{run_dir}: none of the {len(found)} state files can be read; {_ADVICE}")
+    if paths:
+        raise ResumeError(f"{run_dir}: none of the {len(paths)} state files can be read; {_ADVICE}")
     snapshots = sorted(path.name for path in Path(run_dir).glob("network-snapshot-*.pkl"))
     if snapshots:  # a state is always saved before them
         raise ResumeError(f"{run_dir}: the files in state/ are missing, but there is the snapshot {snapshots[-1]}, "

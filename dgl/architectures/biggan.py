@@ -102,12 +102,12 @@ class _Draft:
 
     def fit(self, requested: Mapping[str, int]) -> dict[str, int]:
         """Hidden and attention widths follow their trunks."""
-        found = dict(requested)
+        widths = dict(requested)
         for trunk in self.attended:
-            found[trunk] = max(found[trunk], MIN_ATTENDED)
+            widths[trunk] = max(widths[trunk], MIN_ATTENDED)
         for name, (trunk, divisor) in self.shares.items():
-            found[name] = found[trunk] // divisor
-        return found
+            widths[name] = widths[trunk] // divisor
+        return widths
 
     def plan(self, kind: str, trunks: Sequence[str], reestimate: Callable[[Any], None]) -> Plan:
         """The finished plan; `trunks` in the order of the constructor's list of widths."""

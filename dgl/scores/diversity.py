@@ -31,13 +31,13 @@ def score(network: torch.nn.Module, plan: Plan, options: ScoreOptions) -> dict[s
         with torch.no_grad():
             ws = gradients.G.mapping(z, c)
         chosen = torch.randperm(len(directions), generator=generator)[:NUM_DIRECTIONS]
-        seen: dict[str, list[torch.Tensor]] = {name: [] for name in plan.sets}
+        magnitudes_of: dict[str, list[torch.Tensor]] = {name: [] for name in plan.sets}
         for direction in directions[chosen.to(directions.device)]:
             img = gradients.G.synthesis(ws, noise_mode="const")
             moved = gradients.G.synthesis(ws + STEP * direction, noise_mode="const")
             for name, magnitude in gradients.magnitudes((moved - img).abs().sum()).items():
-                seen[name].append(magnitude)
-        for name, magnitudes in seen.items():
+                magnitudes_of[name].append(magnitude)
+        for name, magnitudes in magnitudes_of.items():
             total[name] += torch.stack(magnitudes).var(dim=0, unbiased=False)
     return total
 

@@ -35,8 +35,8 @@ def compute(name: str, network: torch.nn.Module, plan: Plan, options: ScoreOptio
     if name not in NAMES:
         raise UserError(f"unknown score {name!r}; known: {', '.join(NAMES)}", field="score")
     score: Score = importlib.import_module(f"dgl.scores.{name}").score
-    found = score(network, plan, options)
-    scores = {key: found[key].detach().to("cpu", torch.float64) for key in plan.sets}
+    raw_scores = score(network, plan, options)
+    scores = {key: raw_scores[key].detach().to("cpu", torch.float64) for key in plan.sets}
     bad = [key for key, values in scores.items() if not values.isfinite().all()]
     if bad:
         tensors = [key for key, tensor in misc.named_params_and_buffers(network) if not tensor.isfinite().all()]

@@ -43,7 +43,7 @@ class WeightGradients:
         gradients = torch.autograd.grad(loss, self._weights, allow_unused=True)
         for weight, gradient in zip(self._weights, gradients):
             weight.grad = gradient
-        found = {}
+        magnitudes = {}
         for name, size in self._plan.sets.items():
             total, count = torch.zeros([size], dtype=torch.float64), 0
             for consumer in self._plan.consumers[name]:
@@ -53,7 +53,7 @@ class WeightGradients:
                 if gradient is not None:
                     used = by_channel(gradient, self._plan, name, consumer)
                     total += used.abs().sum(dim=[0, 2]).cpu()
-            found[name] = total / count * self._reachable[name]
+            magnitudes[name] = total / count * self._reachable[name]
         for weight in self._weights:
             weight.grad = None
-        return found
+        return magnitudes

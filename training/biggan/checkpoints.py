@@ -127,11 +127,11 @@ def _available(folder: str | os.PathLike) -> dict[str, dict[str, Path]]:
 
 def _files(folder: str | os.PathLike, suffix: str) -> dict[str, Path]:
     """Role → file: of a suffix; without one, of the files that have none, or else of the only suffix there is."""
-    found = _available(folder)
-    with_networks = [name for name, files in found.items() if any(role in files for role in _ROLES)]
+    by_suffix = _available(folder)
+    with_networks = [name for name, files in by_suffix.items() if any(role in files for role in _ROLES)]
     if not suffix and "" not in with_networks and len(with_networks) == 1:
         suffix = with_networks[0]
-    return found.get(suffix, {})
+    return by_suffix.get(suffix, {})
 
 
 def _find(path: str | os.PathLike, roles: tuple[str, ...], suffix: str) -> Path:
@@ -146,9 +146,9 @@ def _find(path: str | os.PathLike, roles: tuple[str, ...], suffix: str) -> Path:
         if role in files:
             return files[role]
     names = " or ".join(f"{role}{'_' * bool(suffix)}{suffix}.pth" for role in roles)
-    found = _available(folder)
-    others = ", ".join(file.name for files in found.values() for file in files.values())
-    hint = f"; {folder}:SUFFIX takes those with a suffix" if any(found) and not suffix else ""
+    by_suffix = _available(folder)
+    others = ", ".join(file.name for files in by_suffix.values() for file in files.values())
+    hint = f"; {folder}:SUFFIX takes those with a suffix" if any(by_suffix) and not suffix else ""
     raise CheckpointError(f"{folder}: no {names} in this folder; found: {others or 'no checkpoint'}{hint}")
 
 
@@ -174,10 +174,10 @@ def _load(file: Path, kind: str | None = None) -> torch.nn.Module:
     tensors = read_tensors(file)
     try:
         tensors, given = _to_public_layout(tensors)
-        found = layout.network_kind(tensors)
-        if kind not in (None, found):
+        actual_kind = layout.network_kind(tensors)
+        if kind not in (None, actual_kind):
             names = {"G": "generator", "D": "discriminator"}
-            raise CheckpointError(f"expected a {names[str(kind)]}, found a {names[found]}")
+            raise CheckpointError(f"expected a {names[str(kind)]}, found a {names[actual_kind]}")
         options = {**layout.options_of(tensors), **given}
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from None
@@ -231,7 +231,7 @@ def _plain_norm_name(name: str) -> str:
 
 def _without_counters(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Standing statistics are stored as sums beside their count: divided by it."""
-    found = {}
+    statistics = {}
     for name, tensor in tensors.items():
         prefix, _, leaf = name.rpartition(".")
         if leaf in ("accumulation_counter", "num_batches_tracked") and prefix.endswith(".bn"):
@@ -240,8 +240,8 @@ def _without_counters(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
         if counter.numel() != 1:
             raise CheckpointError(f"{prefix}.accumulation_counter: expected one number, found {list(counter.shape)}")
         count = float(counter) or 1
-        found[name] = tensor / count if count != 1 and leaf in ("stored_mean", "stored_var") else tensor
-    return found
+        statistics[name] = tensor / count if count != 1 and leaf in ("stored_mean", "stored_var") else tensor
+    return statistics
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -285,14 +285,14 @@ def save_checkpoint(
 def unknown_to_public_code(network: Any) -> list[str]:
     """What keeps the public code from loading a network; nothing if it does."""
     options, kind = network.options, "G" if isinstance(network, BigGANGenerator) else "D"
-    found = []
+    reasons = []
     if options["img_channels"] != 3:
-        found.append(f"it is for images of {options['img_channels']} channel(s), not 3")
+        reasons.append(f"it is for images of {options['img_channels']} channel(s), not 3")
     if options.get(f"{kind}_param") != "SN":
-        found.append("it has no spectral normalisation")
+        reasons.append("it has no spectral normalisation")
     if options.get(f"{kind}_channels") is not None:
-        found.append(f"its widths {options[f'{kind}_channels']} are not those of a channel multiplier")
-    return found
+        reasons.append(f"its widths {options[f'{kind}_channels']} are not those of a channel multiplier")
+    return reasons
 
 
 def config_of(networks: Mapping[str, Any]) -> dict[str, Any]:

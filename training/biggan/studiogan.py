@@ -42,7 +42,7 @@ def convert(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
                               "public BigGAN code, or train one")
     if any(".conv2d3." in name for name in tensors):
         raise CheckpointError("a StudioGAN generator with deep blocks; only its big_resnet generators convert exactly")
-    found = {}
+    converted = {}
     stages = _stages(tensors)
     for name, tensor in tensors.items():
         layer, _, leaf = name.rpartition(".")
@@ -52,17 +52,17 @@ def convert(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if leaf == "weight_u":
             weight, v = tensors[f"{name[:-1]}orig"], tensors[f"{name[:-1]}v"]
             sigma = tensor.double() @ weight.flatten(1).double() @ v.double()
-            found[f"{layer}.u0"] = _start_vector(layer, weight, tensor, float(sigma))
-            found[f"{layer}.sv0"] = sigma.to(tensor.dtype).reshape(1)
+            converted[f"{layer}.u0"] = _start_vector(layer, weight, tensor, float(sigma))
+            converted[f"{layer}.sv0"] = sigma.to(tensor.dtype).reshape(1)
             continue
-        found[f"{layer}.{_LEAVES.get(leaf, leaf)}"] = tensor.reshape([]) if leaf == "sigma" else tensor
+        converted[f"{layer}.{_LEAVES.get(leaf, leaf)}"] = tensor.reshape([]) if leaf == "sigma" else tensor
     for leaf in ("weight", "bias"):
-        if f"output_layer.0.{leaf}" in found:
-            tensor = found.pop(f"output_layer.0.{leaf}")
-            found[f"output_layer.0.{'gain' if leaf == 'weight' else 'bias'}"] = tensor
-    if "output_layer.0.stored_var" in found:
-        found["output_layer.0.stored_var"] = found["output_layer.0.stored_var"] + _OUTPUT_EPS_GAP
-    return found
+        if f"output_layer.0.{leaf}" in converted:
+            tensor = converted.pop(f"output_layer.0.{leaf}")
+            converted[f"output_layer.0.{'gain' if leaf == 'weight' else 'bias'}"] = tensor
+    if "output_layer.0.stored_var" in converted:
+        converted["output_layer.0.stored_var"] = converted["output_layer.0.stored_var"] + _OUTPUT_EPS_GAP
+    return converted
 
 
 def _stages(tensors: Mapping[str, torch.Tensor]) -> dict[int, str]:

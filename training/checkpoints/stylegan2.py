@@ -19,10 +19,10 @@ HALF_PRECISION = {"num_fp16_res": 4, "conv_clamp": 256}  # what `half_precision`
 
 def _uniform(what: str, values: Iterable[Any]) -> Any:
     """The one value that all parts of a network share."""
-    found = list(values)
-    if any(value != found[0] for value in found):
-        raise CheckpointError(f"{what}: expected one value throughout the network, found {', '.join(map(str, found))}")
-    return found[0]
+    listed = list(values)
+    if any(value != listed[0] for value in listed):
+        raise CheckpointError(f"{what}: expected one value throughout the network, found {', '.join(map(str, listed))}")
+    return listed[0]
 
 
 def _num_fp16_res(blocks: dict[int, ModuleRecord], img_resolution: int, recorded: Any) -> int:
@@ -48,13 +48,13 @@ def _resample_filter(block: ModuleRecord, recorded: Any) -> Any:
     return prepared.tolist()
 
 
-def _width_arguments(img_resolution: int, found: list[int], recorded: dict[str, Any], discriminator: bool) -> dict:
+def _width_arguments(img_resolution: int, channels: list[int], recorded: dict[str, Any], discriminator: bool) -> dict:
     """channel_base and channel_max, as recorded where they fit, or the list of widths."""
     stock = widths.discriminator_widths if discriminator else widths.generator_widths
     named = {"channel_base": recorded.get("channel_base", 32768), "channel_max": recorded.get("channel_max", 512)}
-    if all(type(value) is int for value in named.values()) and stock(img_resolution, **named) == found:
+    if all(type(value) is int for value in named.values()) and stock(img_resolution, **named) == channels:
         return named
-    return widths.stock_arguments(img_resolution, found, discriminator) or {"layer_channels": found}
+    return widths.stock_arguments(img_resolution, channels, discriminator) or {"layer_channels": channels}
 
 
 def _weight(layer: ModuleRecord) -> torch.Tensor:
@@ -65,10 +65,10 @@ def _weight(layer: ModuleRecord) -> torch.Tensor:
 
 
 def _resolution(record: ModuleRecord) -> int:
-    found = record.value("img_resolution", int)
-    if not 4 <= found <= MAX_RESOLUTION or found & (found - 1):
-        raise CheckpointError(f"img_resolution: expected a power of two from 4 to {MAX_RESOLUTION}, found {found}")
-    return found
+    resolution = record.value("img_resolution", int)
+    if not 4 <= resolution <= MAX_RESOLUTION or resolution & (resolution - 1):
+        raise CheckpointError(f"img_resolution: expected a power of two from 4 to {MAX_RESOLUTION}, found {resolution}")
+    return resolution
 
 
 def _blocks(record: ModuleRecord, resolutions: Iterable[int]) -> dict[int, ModuleRecord]:
@@ -118,12 +118,12 @@ def generator_arguments(record: ModuleRecord) -> dict[str, Any]:
     blocks = _blocks(synthesis, widths.block_resolutions(resolution))
     convs = [child for block in blocks.values() for name, child in block.children.items() if name in ("conv0", "conv1")]
     torgbs = [block.child("torgb") for block in blocks.values() if "torgb" in block.children]
-    found = []
+    channels = []
     for res, block in blocks.items():
         mid = block.tensor("const") if res == 4 else _weight(block.child("conv0"))
-        found += [mid.shape[0], _weight(block.child("conv1")).shape[0]]
+        channels += [mid.shape[0], _weight(block.child("conv1")).shape[0]]
     synthesis_kwargs = EasyDict(
-        **_width_arguments(resolution, found, recorded, discriminator=False),
+        **_width_arguments(resolution, channels, recorded, discriminator=False),
         num_fp16_res=_num_fp16_res(blocks, resolution, recorded.get("num_fp16_res")),
         conv_clamp=_clamp(convs + torgbs),
         architecture=_uniform("architecture", [block.value("architecture", str) for block in blocks.values()]),
@@ -161,7 +161,7 @@ def discriminator_arguments(record: ModuleRecord) -> dict[str, Any]:
     active = [block.child(name) for block in blocks.values() for name in ("conv0", "conv1")] + [epilogue.child("conv")]
     statistics = epilogue.child("mbstd").value("num_channels", int) if "mbstd" in epilogue.children else 0
     first = _weight(active[0]).shape[1] - (0 if blocks else statistics)  # b4.conv reads the statistics' channels too
-    found = [first, *[_weight(layer).shape[0] for layer in active],
+    channels = [first, *[_weight(layer).shape[0] for layer in active],
              _weight(epilogue.child("fc")).shape[0]]
     activation = EasyDict(activation=_activation(active))
     block_kwargs = EasyDict(activation)
@@ -189,7 +189,7 @@ def discriminator_arguments(record: ModuleRecord) -> dict[str, Any]:
         block_kwargs=block_kwargs,
         mapping_kwargs=EasyDict(_mapping_arguments(record.child("mapping")) if conditional else {}),
         epilogue_kwargs=epilogue_kwargs,
-        **_width_arguments(resolution, found, recorded, discriminator=True),
+        **_width_arguments(resolution, channels, recorded, discriminator=True),
     )
 
 

@@ -84,11 +84,11 @@ class FolderTree(FileTree):
 
     def names(self) -> list[str]:
         """Every file, sorted as strings."""
-        found = []
+        names = []
         for folder, _, files in os.walk(self.path):
             relative = os.path.relpath(folder, self.path)
-            found += [os.path.normpath(os.path.join(relative, file)).replace(os.sep, "/") for file in files]
-        return sorted(found)
+            names += [os.path.normpath(os.path.join(relative, file)).replace(os.sep, "/") for file in files]
+        return sorted(names)
 
     def read(self, name: str) -> bytes:
         """The file's bytes.

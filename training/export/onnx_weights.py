@@ -67,8 +67,8 @@ def _channel_axes(graph: Any) -> dict[str, int | None]:
         if node.op_type == "Gemm" and any(item.name == "transB" and item.i for item in node.attribute):
             axis = 0
         for place, name in enumerate(node.input):
-            found = axis if place == position else None
-            axes[name] = found if axes.get(name, found) == found else None
+            channel_axis = axis if place == position else None
+            axes[name] = channel_axis if axes.get(name, channel_axis) == channel_axis else None
     return axes
 
 

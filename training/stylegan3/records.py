@@ -113,10 +113,10 @@ def _mapping_arguments(mapping: ModuleRecord) -> dict[str, Any]:
     num_layers = mapping.value("num_layers", int)
     if not 0 <= num_layers <= len(mapping.children):
         raise CheckpointError(f"mapping: num_layers is {num_layers}, but there are {len(mapping.children)} submodules")
-    found = EasyDict(num_layers=num_layers, w_avg_beta=mapping.value("w_avg_beta", *_NUMBER))
+    arguments = EasyDict(num_layers=num_layers, w_avg_beta=mapping.value("w_avg_beta", *_NUMBER))
     if num_layers:
-        found.lr_multiplier = mapping.child("fc0").value("bias_gain", *_NUMBER)
-    return found
+        arguments.lr_multiplier = mapping.child("fc0").value("bias_gain", *_NUMBER)
+    return arguments
 
 
 def _layer_arguments(layers: list[ModuleRecord]) -> dict[str, Any]:
@@ -126,8 +126,8 @@ def _layer_arguments(layers: list[ModuleRecord]) -> dict[str, Any]:
     def ratio(above: str, below: str) -> int:
         """The one integer ratio of two attributes, where there is a filter."""
         pairs = [(layer.value(above, int), layer.value(below, int)) for layer in hidden]
-        found = [a // b for a, b in pairs if a > 1 and b > 1 and a % b == 0]
-        return _uniform(above, found) if found else 6
+        ratios = [a // b for a, b in pairs if a > 1 and b > 1 and a % b == 0]
+        return _uniform(above, ratios) if ratios else 6
 
     rates = [(layer.value("tmp_sampling_rate", *_NUMBER),
               max(layer.value("in_sampling_rate", *_NUMBER), layer.value("out_sampling_rate", *_NUMBER)))
@@ -148,7 +148,7 @@ def _layer_arguments(layers: list[ModuleRecord]) -> dict[str, Any]:
 
 def _uniform(what: str, values: Iterable[Any]) -> Any:
     """The one value that all layers share."""
-    found = list(dict.fromkeys(values))
-    if len(found) != 1:
-        raise CheckpointError(f"{what}: expected one value throughout the network, found {', '.join(map(str, found))}")
-    return found[0]
+    unique = list(dict.fromkeys(values))
+    if len(unique) != 1:
+        raise CheckpointError(f"{what}: expected one value throughout the network, found {', '.join(map(str, unique))}")
+    return unique[0]

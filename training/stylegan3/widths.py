@@ -32,5 +32,5 @@ def stock_arguments(cutoffs: Sequence[float], widths: Sequence[int]) -> dict[str
 
 def width_arguments(cutoffs: Sequence[float], widths: Sequence[int]) -> dict[str, int | list[int]]:
     """Stock arguments where a stock network has these widths, else the list of widths."""
-    found = stock_arguments(cutoffs, widths)
-    return {**found} if found is not None else {"layer_channels": list(widths)}
+    stock = stock_arguments(cutoffs, widths)
+    return {**stock} if stock is not None else {"layer_channels": list(widths)}

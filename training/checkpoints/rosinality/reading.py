@@ -117,14 +117,14 @@ def _generator(tensors: dict[str, torch.Tensor]) -> Any:
     num_layers = sum(name.startswith("style.") and name.endswith(".weight") for name in tensors)
     w_dim = _shape(tensors, "style.1.weight", 2)[1]
     convs = ["conv1", *(f"convs.{n}" for n in range(2 * (resolution.bit_length() - 3)))]
-    found = [_shape(tensors, "input.input", 4)[1], *(_shape(tensors, f"{c}.conv.weight", 5)[1] for c in convs)]
+    widths = [_shape(tensors, "input.input", 4)[1], *(_shape(tensors, f"{c}.conv.weight", 5)[1] for c in convs)]
     kernels = {_shape(tensors, f"{c}.conv.weight", 5)[3] for c in convs}
     if kernels != {3}:
         raise CheckpointError(f"kernels of the convolutions: expected 3x3, found sizes {sorted(kernels)}")
     arguments = EasyDict(
         z_dim=w_dim, c_dim=0, w_dim=w_dim, img_resolution=resolution, img_channels=3,
         mapping_kwargs=EasyDict(num_layers=num_layers),
-        synthesis_kwargs=EasyDict(**_width_arguments(resolution, found, discriminator=False), num_fp16_res=0,
+        synthesis_kwargs=EasyDict(**_width_arguments(resolution, widths, discriminator=False), num_fp16_res=0,
                                   conv_clamp=None),
     )
     tensors = {**_drawn_noises(tensors, resolution), **tensors}
@@ -134,14 +134,14 @@ def _generator(tensors: dict[str, torch.Tensor]) -> Any:
 def _discriminator(tensors: dict[str, torch.Tensor]) -> Any:
     blocks = sum(name.startswith("convs.") and name.endswith(".skip.1.weight") for name in tensors)
     resolution = _resolution(blocks)
-    found = [_shape(tensors, "convs.0.0.weight", 4)[0]]
+    widths = [_shape(tensors, "convs.0.0.weight", 4)[0]]
     for i in range(1, blocks + 1):
-        found += [_shape(tensors, f"convs.{i}.{name}.weight", 4)[0] for name in ("conv1.0", "conv2.1")]
-    found += [_shape(tensors, "final_conv.0.weight", 4)[0], _shape(tensors, "final_linear.0.weight", 2)[0]]
+        widths += [_shape(tensors, f"convs.{i}.{name}.weight", 4)[0] for name in ("conv1.0", "conv2.1")]
+    widths += [_shape(tensors, "final_conv.0.weight", 4)[0], _shape(tensors, "final_linear.0.weight", 2)[0]]
     arguments = EasyDict(
         c_dim=0, img_resolution=resolution, img_channels=3, num_fp16_res=0, conv_clamp=None,
         epilogue_kwargs=EasyDict(mbstd_group_size=4, mbstd_num_channels=1),
-        **_width_arguments(resolution, found, discriminator=True),
+        **_width_arguments(resolution, widths, discriminator=True),
     )
     return _filled(Discriminator, arguments, tensors, discriminator_table(resolution), kernel=KERNEL)
 
