@@ -61,7 +61,8 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.namespace == "sg2":
             x, *rest = args
-            kept = tuple(True if isinstance(a, torch.Tensor) else tuple(a) if isinstance(a, list) else a for a in rest)
+            plain = [True if isinstance(arg, torch.Tensor) else arg for arg in rest]
+            kept = tuple(tuple(arg) if isinstance(arg, list) else arg for arg in plain)
             channels_last = x.ndim == 4 and launch_config.is_channels_last(x)
             layer = Layer(func.name().removeprefix("sg2::"), tuple(x.shape), x.dtype, channels_last, kept)
             self.layers[layer] = None

@@ -25,7 +25,8 @@ def resolve_device(name: str) -> torch.device:
         UserError: there is no such device here.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        without_cuda = "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else without_cuda
     try:
         device = torch.device(name)
     except RuntimeError as error:

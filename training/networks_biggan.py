@@ -454,7 +454,7 @@ class BigGANGenerator(torch.nn.Module):
         self.z_dim = self.piece_dim * num_pieces
         embedding_dim = (shared_dim or dim_z) if G_shared else 0
         spectral = _spectral(G_param, num_G_SVs, num_G_SV_itrs, SN_eps)
-        condition_dim = embedding_dim + self.piece_dim if hier else embedding_dim if G_shared else c_dim
+        condition_dim = embedding_dim + self.piece_dim if hier else (embedding_dim or c_dim)
         norm = {"condition_dim": condition_dim, "shared": G_shared, "eps": BN_eps, "spectral": spectral}
 
         self.shared = Embedding(c_dim, embedding_dim) if G_shared else None

@@ -162,8 +162,8 @@ def run_description(opts: EasyDict, data_name: str) -> str:
     parts += [f"target{opts.target:g}"] if opts.target is not None else []
     parts += [opts.augpipe] if opts.augpipe is not None else []
     if opts.resume is not None:
-        named = opts.resume == "noresume" or opts.resume in TRANSFER_SOURCES
-        parts.append("noresume" if opts.resume == "noresume" else f"resume{opts.resume if named else 'custom'}")
+        source = opts.resume if opts.resume in TRANSFER_SOURCES else "custom"
+        parts.append("noresume" if opts.resume == "noresume" else f"resume{source}")
     parts += [f"freezed{opts.freezed}"] if opts.freezed is not None else []
     parts += [opts.desc] if opts.desc is not None else []
     return "-".join(parts)

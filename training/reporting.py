@@ -61,7 +61,10 @@ def status_line(values: dict[str, float]) -> str:
     fields = []
     for text, name, width, spec in _COLUMNS:
         value = values[name]
-        shown = dnnlib.util.format_time(value) if spec == "time" else format(int(value) if spec == "d" else value, spec)
+        if spec == "time":
+            shown = dnnlib.util.format_time(value)
+        else:
+            shown = format(int(value) if spec == "d" else value, spec)
         fields.append(f"{text} {shown:<{width}}")
     return " ".join(fields)
 

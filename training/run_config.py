@@ -286,7 +286,8 @@ def _depth(value: Any) -> int:
     while level:
         inner: list[Any] = []
         for item in level:
-            inner += item.values() if isinstance(item, dict) else item if isinstance(item, list) else []
+            if isinstance(item, dict | list):
+                inner += item.values() if isinstance(item, dict) else item
         level = inner
         deepest += 1
     return deepest

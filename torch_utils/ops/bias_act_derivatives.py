@@ -94,7 +94,7 @@ def _launch(
     clamp: float | None,
 ) -> _Tensor:
     """Any of the three operations; the first of its tensors decides about the layout."""
-    first = ref if order == 0 else dy if order == 1 else ddx
+    first = (ref, dy, ddx)[order]
     assert first is not None
     out = _empty(first)
     if out.numel() == 0:

@@ -137,7 +137,8 @@ def gradients(
         _pointer(dnoise), n, c, pixels, parts, last, slope, gain, -1.0 if clamp is None else clamp,
         cpu_build.threads(),
     )  # fmt: skip
-    dscale = None if dscale is None else dscale.sum(dim=1) if parts > 1 else dscale[:, 0]
+    if dscale is not None:
+        dscale = dscale.sum(dim=1) if parts > 1 else dscale[:, 0]
     return dx, dscale, dnoise, None if db is None else db.sum(dim=[0, 1])
 
 

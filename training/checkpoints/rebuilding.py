@@ -64,8 +64,8 @@ def fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     target = dict(misc.named_params_and_buffers(module))
     missing, extra = sorted(target.keys() - tensors.keys()), sorted(tensors.keys() - target.keys())
     if missing or extra:
-        raise CheckpointError(f"tensors do not match this architecture; missing in the file: {_some(missing)}; "
-                              f"unknown here: {_some(extra)}")
+        raise CheckpointError(f"tensors do not match this architecture; missing in the file: {some(missing)}; "
+                              f"unknown here: {some(extra)}")
     for name, tensor in target.items():
         if tensor.shape != tensors[name].shape:
             raise CheckpointError(f"{name} has shape {list(tensors[name].shape)}, expected {list(tensor.shape)}")
@@ -74,5 +74,7 @@ def fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
             tensor.copy_(tensors[name])
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") if names else "none"
+def some(names: list[str]) -> str:
+    """The first four names, and the number of the others."""
+    rest = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return (", ".join(names[:4]) or "none") + rest

@@ -13,7 +13,7 @@ from torch_utils.checkpoint import CheckpointError, foreign_name
 
 from ...networks import Discriminator, Generator
 from .. import widths
-from ..rebuilding import MAX_RESOLUTION, blank, fill
+from ..rebuilding import MAX_RESOLUTION, blank, fill, some
 from .layout import KERNEL, ROLES, Table, discriminator_table, generator_table, shape_there
 
 MEAN_SAMPLES = 1 << 14  # latents whose mean stands in for a `latent_avg` that a file lacks
@@ -170,7 +170,7 @@ def _filled(cls: Any, arguments: dict, tensors: dict[str, torch.Tensor], table: 
     missing = [name for name, (here, _) in table.items() if here and name not in tensors]
     if unknown or missing:
         raise CheckpointError(f"the state dict does not fit a StyleGAN2 of {module.img_resolution}x"
-                              f"{module.img_resolution}; missing: {_some(missing)}; unknown: {_some(unknown)}")
+                              f"{module.img_resolution}; missing: {some(missing)}; unknown: {some(unknown)}")
     for name, (here, front) in table.items():
         if not here:
             if name in tensors and not (tensors[name].shape == kernel.shape
@@ -187,10 +187,6 @@ def _without_axes(name: str, tensor: torch.Tensor, target: torch.Tensor, front: 
     if list(tensor.shape) != expected:
         raise CheckpointError(f"{name}: expected shape {expected}, found {list(tensor.shape)}")
     return tensor.reshape(target.shape)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") if names else "none"
 
 
 @torch.no_grad()
