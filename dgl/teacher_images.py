@@ -11,7 +11,7 @@ from training.data.generated import images, latents
 
 from . import teacher as teachers
 
-NUM_ITEMS = 1 << 16  # of the data set by index; the feed goes on beyond
+NUM_ITEMS = 1 << 16  # of the data set by index; the feed continues beyond
 
 
 class TeacherImages(Dataset):

@@ -135,4 +135,4 @@ def test_an_endless_script_ends_with_one_line(tmp_path: Path) -> None:
 def test_the_limit_ends_with_its_body() -> None:
     with script_safety.time_limit("d", 0.3):
         pass
-    time.sleep(0.5)  # this process goes on
+    time.sleep(0.5)  # this process continues

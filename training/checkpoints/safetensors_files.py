@@ -274,7 +274,7 @@ def _rebuild(role: str, entry: Any, tensors: Mapping[str, torch.Tensor]) -> torc
 
 
 def _easy(value: Any) -> Any:
-    """Dictionaries as the networks' own constructors got them: with attributes."""
+    """Dictionaries as the networks' own constructors received them: with attributes."""
     if isinstance(value, dict):
         return EasyDict({key: _easy(item) for key, item in value.items()})
     return [_easy(item) for item in value] if isinstance(value, list) else value

@@ -38,7 +38,7 @@ def images(G: Any, seed: int, indices: Sequence[int]) -> tuple[torch.Tensor, tor
 
 
 def stream(G: Any, count: int, seed: int = 0) -> Iterator[np.ndarray]:
-    """The first images of a generator, uint8 [H, W, C] each, made as they are asked for."""
+    """The first images of a generator, uint8 [H, W, C] each, made on demand."""
     for start in range(0, count, CHUNK):
         img, _ = images(G, seed, range(start, min(start + CHUNK, count)))
         yield from img.permute(0, 2, 3, 1).cpu().numpy()
