@@ -1,5 +1,7 @@
-"""Export a generator for other programs: ONNX, a torch program, or safetensors."""
+"""Export a generator for other programs: ONNX, a torch program, safetensors, a folder for a hub, or a web page."""
+import json
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,9 +14,11 @@ if TYPE_CHECKING:
 
 # Format → the options that have a meaning for it, besides those of all formats.
 OPTIONS_OF = {
-    "onnx": {"source", "noise", "pixels", "weights"},
+    "onnx": {"source", "noise", "pixels", "weights", "verify_data", "verify_teacher", "detector", "num_gen"},
     "torch": {"source", "noise", "pixels"},
     "safetensors": {"parts"},
+    "hub": {"parts", "teacher", "scores"},
+    "web": {"weights", "teacher", "runtime"},
 }
 
 
@@ -24,15 +28,29 @@ OPTIONS_OF = {
 @click.option("--format", "kind", help="What to write.", type=click.Choice(list(OPTIONS_OF)), required=True)
 @click.option("--dest", help="The file or folder to write; must not exist.", required=True, metavar="PATH")
 @click.option("--input", "source", help="onnx, torch: what the file takes, latents z or w [N, num_ws, w_dim].",
-              type=click.Choice(["z", "w"]), default="z", show_default=True)
+              show_default=True, type=click.Choice(["z", "w"]), default="z")
 @click.option("--noise", help="onnx, torch: stored noise, none, or random: every layer's noise is an input.",
-              type=click.Choice(["const", "none", "random"]), default="const", show_default=True)
+              show_default=True, type=click.Choice(["const", "none", "random"]), default="const")
 @click.option("--pixels", help="onnx, torch: images [N, C, H, W] in [-1, 1], or [N, H, W, C] in 0..255.",
-              type=click.Choice(["float", "uint8"]), default="float", show_default=True)
-@click.option("--weights", help="onnx: how weights are stored; the file computes in float32.",
-              type=click.Choice(["float32", "float16", "int8"]), default="float32", show_default=True)
-@click.option("--parts", help="safetensors: the averaged generator, or all networks, which a teacher or a start of "
-              "training needs.", type=click.Choice(["G_ema", "all"]), default="G_ema", show_default=True)
+              show_default=True, type=click.Choice(["float", "uint8"]), default="float")
+@click.option("--weights", help="onnx, web: how weights are stored; computed with in float32. web takes float16 "
+              "if not given, onnx float32.", type=click.Choice(["float32", "float16", "int8"]))
+@click.option("--verify-data", help="onnx: real images (zip or folder); the Fréchet distance of network and file goes "
+              "into the file's metadata.", metavar="PATH")
+@click.option("--verify-teacher", help="onnx: a teacher; how close the images of network and file are to its goes into "
+              "the file's metadata.", metavar="[PATH|URL]")
+@click.option("--detector", help="onnx: TorchScript feature detector instead of the published one, for --verify-data.",
+              metavar="[PATH|URL]")
+@click.option("--num-gen", help="onnx: generated images for --verify-data.", show_default=True,
+              type=click.IntRange(min=2), default=10000, metavar="INT")
+@click.option("--parts", help="safetensors, hub: the averaged generator, or all networks, which a teacher or a start "
+              "of training needs.",
+              show_default=True, type=click.Choice(["G_ema", "all"]), default="G_ema")
+@click.option("--teacher", help="web: a second network, shown beside the first on the same latents. hub: the file that "
+              "this network was derived from, for the card.", metavar="PATH")
+@click.option("--scores", help="hub: rows of calc_metrics.py or a run (metric-*.jsonl), for the card.", metavar="FILE")
+@click.option("--runtime", help="web: folder with the npm package onnxruntime-web; otherwise npm fetches it.",
+              metavar="DIR")
 @trust_pickle_option
 @click.pass_context
 def main(
@@ -43,8 +61,15 @@ def main(
     source: str,
     noise: str,
     pixels: str,
-    weights: str,
+    weights: str | None,
+    verify_data: str | None,
+    verify_teacher: str | None,
+    detector: str | None,
+    num_gen: int,
     parts: str,
+    teacher: str | None,
+    scores: str | None,
+    runtime: str | None,
     trust_pickle: bool,
 ) -> None:
     """Export a generator for other programs.
@@ -56,6 +81,10 @@ def main(
 
     safetensors: weights and configuration without pickle. Every command reads it back, as --network and --teacher.
 
+    hub: a folder with safetensors, configuration, a model card and samples, which `dgl.from_pretrained` loads.
+
+    web: a page that draws images in the browser; one file if --dest ends in .html, else a folder for a server.
+
     \b
     Examples:
       # Images by onnxruntime, as bytes.
@@ -66,8 +95,16 @@ def main(
     \b
       # All networks, for training on.
       python export.py --network=student.pkl --format=safetensors --parts=all --dest=student.safetensors
+    \b
+      # A page with teacher and student side by side.
+      python export.py --network=student.pkl --teacher=teacher.pkl --format=web --dest=student.html
     """
     _check_options(ctx, kind)
+    if (verify_data or verify_teacher) and (source, noise, pixels) != ("z", "const", "float"):
+        raise UserError("can only be verified with `source=z`, `noise=const` and `pixels=float`",
+                        field="verify_data" if verify_data else "verify_teacher")
+    if detector and not verify_data:
+        raise UserError("goes with `verify_data`; leave it out", field="detector")
     if os.path.lexists(dest):
         raise UserError(f"{dest} exists already; remove it, or name another", field="dest")
     folder = os.path.dirname(os.path.abspath(dest))
@@ -76,14 +113,41 @@ def main(
     from training.checkpoints.pickles import open_networks
 
     networks = open_networks(network, trust_pickle=trust_pickle)
-    if kind == "safetensors":
+    if kind == "web":
+        from training.export import web
+
+        shown = {"student" if teacher else "generator": networks["G_ema"]}
+        if teacher:
+            shown = {"teacher": open_networks(teacher, trust_pickle=trust_pickle)["G_ema"], **shown}
+        web.write(shown, dest, os.path.basename(network), weights or "float16", runtime)
+        click.echo(f"{dest}: {_size(dest):,} bytes")
+        return
+    if kind == "hub":
+        _write_hub(networks, dest, parts, teacher, scores)
+    elif kind == "safetensors":
         _write_safetensors(networks, dest, parts)
     else:
         from training.export.programs import generator_program
 
         program = generator_program(networks["G_ema"], source, noise, pixels)
-        _write_onnx(program, dest, weights) if kind == "onnx" else _write_torch(program, dest)
-    click.echo(f"{dest}: {os.path.getsize(dest):,} bytes")
+        if kind == "torch":
+            _write_torch(program, dest)
+        else:
+            trusted = {"trust_pickle": trust_pickle}
+            teacher_G = open_networks(verify_teacher, **trusted)["G_ema"] if verify_teacher else None
+            detectors = [detector] if detector else []
+
+            def measure(content: bytes) -> dict[str, str]:
+                return _verified(content, networks["G_ema"], verify_data, teacher_G, detectors, num_gen)
+
+            _write_onnx(program, dest, weights or "float32", measure)
+    click.echo(f"{dest}: {_size(dest):,} bytes")
+
+
+def _size(path: str) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = os.scandir(path) if os.path.isdir(path) else [path]
+    return sum(os.path.getsize(file) for file in files)
 
 
 def _check_options(ctx: click.Context, kind: str) -> None:
@@ -96,10 +160,34 @@ def _check_options(ctx: click.Context, kind: str) -> None:
             raise UserError(f"has no meaning for `format={kind}`, only for {formats}; leave it out", field=param.name)
 
 
-def _write_onnx(program: "Program", dest: str, weights: str) -> None:
+def _verified(
+    content: bytes, G: Any, data: str | None, teacher: Any, detectors: list[str], num_gen: int
+) -> dict[str, str]:
+    """What was measured of a file, for its metadata; printed, too."""
+    if data is None and teacher is None:
+        return {}
+    from training.export import verification
+
+    file = verification.FileGenerator(content, G)
+    found = {}
+    if data is not None:
+        fd = verification.fd(G, file, data, detectors, num_gen)
+        click.echo(f"{fd['metric']}: network {fd['network']:.4g}, file {fd['file']:.4g}")
+        found["fd"] = json.dumps(fd)
+    if teacher is not None:
+        agreement = verification.agreement(G, file, teacher)
+        click.echo(f"PSNR to the teacher's images: network {agreement['network']:.2f} dB, "
+                   f"file {agreement['file']:.2f} dB")
+        found["agreement"] = json.dumps(agreement)
+    return found
+
+
+def _write_onnx(
+    program: "Program", dest: str, weights: str, measure: Callable[[bytes], dict[str, str]]
+) -> None:
     from training.export import onnx_file
 
-    difference = onnx_file.write(program, dest, weights)
+    difference = onnx_file.write(program, dest, weights, measure=measure)
     inputs = ", ".join(f"{item.name} {['batch' if i == 0 and item.batched else n for i, n in enumerate(item.shape)]}"
                        for item in program.inputs)
     click.echo(f"opset {onnx_file.OPSET}; inputs: {inputs}".replace("'", ""))
@@ -113,6 +201,19 @@ def _write_torch(program: "Program", dest: str) -> None:
 
     difference = torch_program.write(program, dest)
     click.echo(f"checked: largest difference from the network {difference:.2g} standard deviations")
+
+
+def _write_hub(networks: dict[str, Any], dest: str, parts: str, teacher: str | None, scores: str | None) -> None:
+    from training.checkpoints import safetensors_files
+    from training.export import hub
+
+    origin = None if teacher is None else (os.path.basename(teacher), hub.file_sha256(teacher))
+    rows = [] if scores is None else hub.read_scores(scores)
+    label = "torch.eye(G.c_dim)[:1]" if networks["G_ema"].c_dim else "None"
+    usage = (f'import dgl\nimport torch\n\nG = dgl.from_pretrained("{os.path.basename(os.path.normpath(dest))}")\n'
+             f"image = G(torch.randn([1, G.z_dim]), {label}, truncation_psi=0.7)")
+    chosen = networks if parts == "all" else {"G_ema": networks["G_ema"]}
+    hub.write(safetensors_files.distinct(chosen), dest, usage, origin, rows)
 
 
 def _write_safetensors(networks: dict[str, Any], dest: str, parts: str) -> None:

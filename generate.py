@@ -1,4 +1,5 @@
 """Generate images with a trained network."""
+import itertools
 import os
 from typing import Any
 
@@ -7,11 +8,11 @@ import numpy as np
 
 from dnnlib.arrays import load_arrays
 from dnnlib.cli import (
+    ClassRange,
     Command,
     FiniteFloat,
     SeedList,
     class_label,
-    class_option,
     device_option,
     seed_latents,
     trust_pickle_option,
@@ -24,31 +25,38 @@ from dnnlib.progress import Progress
 @click.command(cls=Command)
 @click.option("--network", help="Network pickle: path or URL.", required=True, metavar="[PATH|URL]")
 @click.option("--seeds", help="One image per seed, e.g. 3,8,20-29.", type=SeedList(), metavar="LIST")
-@click.option("--trunc", "psi", help="Truncation: factor of the distance of w from its average.", type=FiniteFloat(),
-              default=1, show_default=True, metavar="FLOAT")
-@class_option
-@click.option("--noise-mode", help="Noise of the synthesis network.", type=click.Choice(["const", "random", "none"]),
-              default="const", show_default=True)
-@click.option("--projected-w", help="Make images of the array w [n, num_ws, w_dim] in an npz or npy file, instead of "
-              "--seeds.", metavar="FILE")
+@click.option("--trunc", "psi", help="Truncation: factor of the distance of w from its average.", show_default=True,
+              type=FiniteFloat(), default=1, metavar="FLOAT")
+@click.option("--class", "--label", "class_idx", type=ClassRange(), metavar="INT|RANGE|LIST",
+              help="Class number, a range of them (0-9), or the label itself as numbers with commas between them.")
+@click.option("--noise-mode", help="Noise of the synthesis network.", show_default=True,
+              type=click.Choice(["const", "random", "none"]), default="const")
+@click.option("--projected-w", help="Images of the array w [n, num_ws, w_dim] in an npz or npy file; no --seeds.",
+              metavar="FILE")
 @click.option("--outdir", help="Folder for the images.", required=True, metavar="DIR")
-@click.option("--batch", help="Images per pass.", type=click.IntRange(min=1), default=1, show_default=True,
-              metavar="INT")
+@click.option("--format", "file_format", help="Of the image files.", show_default=True,
+              type=click.Choice(["png", "jpg", "webp"]), default="png")
+@click.option("--grid", help="Write all images into one file, too, grid.*: a row per class, or as square as it gets.",
+              is_flag=True)
+@click.option("--batch", help="Images at a time.",
+              show_default=True, type=click.IntRange(min=1), default=1, metavar="INT")
 @device_option
 @trust_pickle_option
 def main(
     network: str,
     seeds: list[int] | None,
     psi: float,
-    class_idx: int | tuple[float, ...] | None,
+    class_idx: int | range | tuple[float, ...] | None,
     noise_mode: str,
     projected_w: str | None,
     outdir: str,
+    file_format: str,
+    grid: bool,
     batch: int,
     device: str,
     trust_pickle: bool,
 ) -> None:
-    """Generate images with a trained network, one PNG per seed.
+    """Generate images with a trained network, one file per seed (and class).
 
     A seed gives the same latent, bit for bit, as in NVIDIA's scripts.
 
@@ -59,6 +67,9 @@ def main(
     \b
       # Images of one class, 16 at a time.
       python generate.py --network=cifar10.pkl --class=7 --seeds=100-499 --batch=16 --outdir=horses
+    \b
+      # A table of ten classes, five images each.
+      python generate.py --network=cifar10.pkl --class=0-9 --seeds=1-5 --grid --format=jpg --outdir=table
     \b
       # An image that projector.py found.
       python generate.py --network=ffhq.pkl --projected-w=found/projected_w.npz --outdir=again
@@ -79,44 +90,63 @@ def main(
         if projected_w is not None:
             if seeds:
                 click.echo("Warning: --seeds has no effect, the images are those of --projected-w", err=True)
-            ws = torch.from_numpy(_load_ws(projected_w, G)).to(target)
-            images = {f"proj{i:02d}.png": (ws[i : i + 1],) for i in range(len(ws))}
-            _write(lambda args: G.synthesis(*args, **synthesis), images, outdir, 1)
-            return
-        label = torch.from_numpy(class_label(G.c_dim, class_idx)).to(target)
-        assert seeds is not None
-        zs = torch.from_numpy(seed_latents(seeds, G.z_dim)).to(target)
-        latents = {f"seed{seed:04d}.png": (zs[i : i + 1], label) for i, seed in enumerate(seeds)}
-        _write(lambda args: G(*args, truncation_psi=psi, **synthesis), latents, outdir, batch)
+            ws = torch.from_numpy(load_ws(projected_w, G)).to(target)
+            images = {f"proj{i:02d}.{file_format}": (ws[i : i + 1],) for i in range(len(ws))}
+            pixels = _write(lambda args: G.synthesis(*args, **synthesis), images, outdir, 1)
+            rows = 1
+        else:
+            assert seeds is not None
+            zs = torch.from_numpy(seed_latents(seeds, G.z_dim)).to(target)
+            labels = {name: torch.from_numpy(label).to(target) for name, label in _labels(G.c_dim, class_idx).items()}
+            latents = {f"{name}seed{seed:04d}.{file_format}": (zs[i : i + 1], label)
+                       for (name, label), (i, seed) in itertools.product(labels.items(), enumerate(seeds))}
+            pixels = _write(lambda args: G(*args, truncation_psi=psi, **synthesis), latents, outdir, batch)
+            rows = len(labels)
+    if grid:
+        from training.data.images import table, write_image
+
+        write_image(os.path.join(outdir, f"grid.{file_format}"), table(pixels, rows if rows > 1 else None))
 
 
-def _load_ws(path: str, G: Any) -> np.ndarray:
-    """The array w of an npz or npy file, checked against the network."""
+def _labels(c_dim: int, class_idx: int | range | tuple[float, ...] | None) -> dict[str, np.ndarray]:
+    """Beginning of file names → label [1, c_dim]."""
+    if isinstance(class_idx, range) and c_dim:
+        return {f"class{number}-": class_label(c_dim, number) for number in class_idx}
+    return {"": class_label(c_dim, class_idx[0] if isinstance(class_idx, range) else class_idx)}
+
+
+def load_ws(path: str, G: Any, field: str = "projected_w") -> np.ndarray:
+    """The array w of an npz or npy file, checked against the network: float32 [n, num_ws, w_dim].
+
+    Raises:
+        UserError: the file is missing, holds no w, or one that does not fit; names the argument `field`.
+    """
     try:
         arrays = load_arrays(path)
     except FileError as error:
-        raise UserError(str(error), "projected_w") from None
+        raise UserError(str(error), field) from None
     ws = arrays.get("w", arrays.get(""))
     if ws is None or ws.dtype.kind not in "fiu":
-        raise UserError(f"{path} holds no array 'w' of numbers; projector.py writes one", "projected_w")
+        raise UserError(f"{path} holds no array 'w' of numbers; projector.py writes one", field)
     ws = ws.astype(np.float32)
     if ws.ndim == 2:  # of one image, as other projectors write it
         ws = ws[np.newaxis]
     if not hasattr(G, "num_ws"):
-        raise UserError(f"only style-based generators have w, this is a {type(G).__name__}", "projected_w")
+        raise UserError(f"only style-based generators have w, this is a {type(G).__name__}", field)
     if ws.ndim != 3 or ws.shape[1:] != (G.num_ws, G.w_dim):
-        raise UserError(f"expected w of shape [n, {G.num_ws}, {G.w_dim}], {path} has {list(ws.shape)}", "projected_w")
+        raise UserError(f"expected w of shape [n, {G.num_ws}, {G.w_dim}], {path} has {list(ws.shape)}", field)
     if not np.isfinite(ws).all():
-        raise UserError(f"{path} holds numbers that are not finite", "projected_w")
+        raise UserError(f"{path} holds numbers that are not finite", field)
     return ws
 
 
-def _write(generate: Any, inputs: dict[str, tuple], outdir: str, batch: int) -> None:
-    """Generates `batch` images at a time and writes each to its own PNG."""
+def _write(generate: Any, inputs: dict[str, tuple], outdir: str, batch: int) -> list[np.ndarray]:
+    """Generates `batch` images at a time, writes each to its own file, and returns them, uint8 [H, W, C]."""
     import torch
 
-    from training.data.images import truncated, write_png
+    from training.data.images import truncated, write_image
 
+    written = []
     names = list(inputs)
     os.makedirs(outdir, exist_ok=True)
     with Progress(len(names), "images", unit="img") as bar:
@@ -124,8 +154,10 @@ def _write(generate: Any, inputs: dict[str, tuple], outdir: str, batch: int) -> 
             chunk = names[start : start + batch]
             images = generate([torch.cat(parts) for parts in zip(*(inputs[name] for name in chunk))])
             for name, image in zip(chunk, truncated(images)):
-                write_png(os.path.join(outdir, name), image)
+                write_image(os.path.join(outdir, name), image)
+                written.append(image)
                 bar.update()
+    return written
 
 
 if __name__ == "__main__":

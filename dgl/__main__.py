@@ -13,6 +13,8 @@ COMMANDS = {
     "cost": ("dgl.cost", "Print parameters, multiply-accumulates, memory and milliseconds."),
     "metrics": ("calc_metrics", "Score a network."),
     "generate": ("generate", "Generate images."),
+    "video": ("gen_video", "Make a video that walks through latents."),
+    "report": ("report", "Write a page about a student and its teacher."),
     "mix": ("style_mixing", "Mix the styles of images."),
     "project": ("projector", "Find the latent of an image."),
     "export": ("export", "Export a generator for other programs."),

@@ -232,6 +232,23 @@ class ClassOrLabel(click.ParamType):
         return numbers
 
 
+class ClassRange(ClassOrLabel):
+    """Option type: as ClassOrLabel, and a range of classes such as 0-9 becomes a `range`."""
+
+    def convert(  # type: ignore[override]
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | range | tuple[float, ...]:
+        """Reads the option's text."""
+        if isinstance(value, range):
+            return value
+        match = re.fullmatch(r"([0-9]+)-([0-9]+)", value) if isinstance(value, str) else None
+        if match is None:
+            return super().convert(value, param, ctx)
+        if int(match[2]) < int(match[1]):
+            self.fail(f"a range goes upwards, found {value!r}", param, ctx)
+        return range(int(match[1]), int(match[2]) + 1)
+
+
 class FiniteFloat(click.ParamType):
     """Option type: a number that is neither NaN nor infinite."""
 

@@ -28,7 +28,8 @@ def refused(network: str, kind: str, dest: Path, *args: str) -> str:
 
 
 def test_onnx(network: str, tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript", reason="the extra [export] is not installed")
+    for name in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(name, reason="the extra [export] is not installed")
     result = run(network, "onnx", tmp_path / "net.onnx", "--input=w")
     assert result.exit_code == 0, result.output
     first, second, third = result.output.splitlines()
@@ -71,7 +72,7 @@ def test_bad_input(network: str, tmp_path: Path) -> None:
     assert refused(network, "onnx", tmp_path / "no" / "net.onnx").startswith("Error: --dest: ")
     assert "there is no folder" in refused(network, "onnx", tmp_path / "no" / "net.onnx")
     assert refused(network, "torch", tmp_path / "net.pt2", "--weights=int8") == (
-        "Error: --weights: has no meaning for --format=torch, only for onnx; leave it out")
+        "Error: --weights: has no meaning for --format=torch, only for onnx and web; leave it out")
     assert refused(network, "safetensors", tmp_path / "x.safetensors", "--input=w") == (
         "Error: --input: has no meaning for --format=safetensors, only for onnx and torch; leave it out")
     assert "expected a name that ends in .safetensors" in refused(network, "safetensors", tmp_path / "net.st")

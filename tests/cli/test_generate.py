@@ -180,3 +180,39 @@ def test_arrays_that_do_not_fit(arrays, found, network, tmp_path):
     assert result.exit_code == 1
     assert found in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_ranges_of_classes_and_a_table(tmp_path, conditional):
+    result = run(network=conditional, seeds="1-4", outdir=tmp_path, **{"class": "0-2", "format": "webp"}, batch=3,
+                 trunc=0.5)
+    assert result.exit_code == 0, result.output
+    names = [f"class{c}-seed000{seed}.webp" for c in range(3) for seed in range(1, 5)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    single = run("--grid", network=conditional, seeds="2,3", outdir=tmp_path / "one", trunc=0.5, **{"class": 1})
+    assert single.exit_code == 0, single.output
+    images = [pixels(tmp_path / "one" / f"seed000{seed}.png") for seed in (2, 3)]
+    for seed, image in zip((2, 3), images):
+        shown = np.asarray(PIL.Image.open(tmp_path / f"class1-seed000{seed}.webp").convert("L"))
+        np.testing.assert_array_equal(shown, image)
+    np.testing.assert_array_equal(pixels(tmp_path / "one" / "grid.png"), np.hstack(images))
+
+
+def test_a_grid_has_a_row_per_class_or_is_square(tmp_path, conditional, network):
+    assert run("--grid", network=conditional, seeds="1-4", outdir=tmp_path, **{"class": "1-2"}).exit_code == 0
+    rows = [[pixels(tmp_path / f"class{c}-seed000{seed}.png") for seed in range(1, 5)] for c in (1, 2)]
+    np.testing.assert_array_equal(pixels(tmp_path / "grid.png"), np.vstack([np.hstack(row) for row in rows]))
+    assert run("--grid", network=network, seeds="1-3", outdir=tmp_path / "b", format="jpg").exit_code == 0
+    table = np.asarray(PIL.Image.open(tmp_path / "b" / "grid.jpg"))
+    assert table.shape == (32, 32, 3)
+    assert table[16:, 16:].max() < 30
+
+
+@pytest.mark.parametrize(("label", "message"), [
+    ("2-1", "a range goes upwards, found '2-1'"),
+    ("1-3", "this network has classes 0 to 2, found 3"),
+])
+def test_ranges_that_do_not_fit(label, message, tmp_path, conditional):
+    result = run(network=conditional, seeds="1", outdir=tmp_path, **{"class": label})
+    assert result.exit_code != 0
+    assert message in result.output
+    assert list(tmp_path.iterdir()) == []

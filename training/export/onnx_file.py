@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -177,16 +177,25 @@ def write(
     dest: str | os.PathLike,
     weights: str = "float32",
     metadata: Mapping[str, str] | None = None,
+    measure: Callable[[bytes], Mapping[str, str]] = lambda content: {},
 ) -> Difference:
     """Builds a file, checks it, and writes it only if the check succeeds; the difference enters its metadata.
+
+    Args:
+        program: what to compute.
+        dest: the file.
+        weights: storage of large weights, one of `onnx_weights.FORMATS`.
+        metadata: key and text pairs to keep in the file.
+        measure: given the checked file's bytes, returns further metadata.
 
     Raises:
         UserError: as `build` and `check` do, or the file cannot be written.
     """
     content = build(program, weights, metadata)
     difference = check(content, program, weights)
+    entries = {"difference_from_torch": json.dumps(dataclasses.asdict(difference)), **measure(content)}
     with open_atomic(dest) as f:
-        f.write(with_metadata(content, {"difference_from_torch": json.dumps(dataclasses.asdict(difference))}))
+        f.write(with_metadata(content, entries))
     return difference
 
 

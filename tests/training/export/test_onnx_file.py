@@ -12,7 +12,8 @@ from tests import tiny, tiny_biggan
 from training.export import onnx_file, onnx_weights, packages
 from training.export.programs import Program, ProgramInput, generator_program
 
-pytest.importorskip("onnxscript", reason="the extra [export] is not installed")
+for name in ("onnxscript", "onnxruntime"):
+    pytest.importorskip(name, reason="the extra [export] is not installed")
 onnx = pytest.importorskip("onnx")
 
 

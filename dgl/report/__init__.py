@@ -1,0 +1,1 @@
+"""A page about a student: images beside its teacher's, costs, channels, scores, curves, lost modes."""

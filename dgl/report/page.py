@@ -1,0 +1,79 @@
+"""The page as a whole: sections in order, in one file without any request to elsewhere."""
+import html
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dnnlib.files import open_atomic
+
+from . import sections
+
+COUNT = 24  # images in a grid
+MODES_COUNT = 400
+
+_HEAD = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,"><title>{title}</title><style>
+:root {{ color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }}
+body {{ max-width: 70rem; margin: 0 auto; padding: 1rem; }}
+label {{ display: block; max-width: 20rem; }} input {{ width: 100%; }}
+[hidden] {{ display: none !important; }}
+figure {{ display: inline-block; vertical-align: top; margin: .5rem 1rem .5rem 0; max-width: 100%; }}
+img {{ max-width: 100%; image-rendering: pixelated; min-width: min(18rem, 100%); display: block; }}
+table {{ border-collapse: collapse; }}
+th, td {{ padding: .2rem .6rem; text-align: left; border-bottom: 1px solid #8884; }}
+.scroll {{ overflow-x: auto; }} .bar {{ display: flex; gap: .75rem; align-items: center; }}
+.bar span:first-child {{ width: 14rem; overflow-wrap: anywhere; }}
+.curve {{ width: 20rem; }} svg {{ max-width: 100%; }}
+</style></head><body><h1>{title}</h1>
+"""
+
+_SCRIPT = """<script>
+const slider = document.getElementById("psi");
+slider.addEventListener("input", () => {
+  for (const image of document.querySelectorAll("img[data-step]")) {
+    image.hidden = image.dataset.step !== slider.value;
+    if (!image.hidden) document.getElementById("psi-text").textContent = image.dataset.psi;
+  }
+});
+</script></body></html>
+"""
+
+
+def write(
+    dest: str | os.PathLike,
+    generators: Mapping[str, Any],
+    run_dir: str | os.PathLike | None = None,
+    data: str | None = None,
+    title: str = "Student and teacher",
+) -> None:
+    """Writes the page.
+
+    Args:
+        dest: the HTML file.
+        generators: by name; the first is the teacher, the last the student, between them what was on the way.
+        run_dir: of the student's training, for scores and curves.
+        data: training images, for the student's nearest neighbours.
+        title: of the page.
+
+    Raises:
+        UserError: the data cannot be read, or the file cannot be written.
+    """
+    teacher, *_, student = generators.values()
+    others = dict(list(generators.items())[1:])
+    found = {
+        "Images on the same latents": sections.images(generators, COUNT),
+        "Difference from the teacher": sections.differences(teacher, others, COUNT),
+        "Costs": sections.costs(generators),
+        "Channels": sections.channels(teacher, student),
+        "Modes of the teacher": sections.modes(teacher, student, MODES_COUNT),
+    }
+    if run_dir is not None:
+        found["Scores"] = sections.scores(Path(run_dir))
+        found["Curves of the run"] = sections.curves(Path(run_dir))
+    if data is not None:
+        found["Nearest training images"] = sections.nearest(student, data, 12)
+    body = "".join(f"<section><h2>{html.escape(name)}</h2>{text}</section>\n" for name, text in found.items())
+    with open_atomic(dest, "w") as f:
+        f.write(_HEAD.format(title=html.escape(title)) + body + _SCRIPT)
