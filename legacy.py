@@ -1,4 +1,4 @@
-"""Reads network pickles of the whole StyleGAN2-ADA family; run as a program, rewrites one in the current format.
+"""Reads network files of the whole StyleGAN2-ADA family; run as a program, rewrites one in the current format.
 
 BigGANs can be written as the folders of the public code, too.
 """
@@ -14,7 +14,7 @@ from dnnlib.util import UserError
 def load_network_pkl(f: BinaryIO, force_fp16: bool = False, trust_pickle: bool = False) -> dict[str, Any]:
     """Loads the networks in a pickle without executing anything the file contains.
 
-    Reads SG2-ADA pickles, StyleGAN2 pickles of the stylegan3 tree, TensorFlow-era triples, and our own.
+    Reads SG2-ADA pickles, pickles of the stylegan3 tree, TensorFlow-era triples, rosinality's files, and our own.
 
     Args:
         f: binary file object.
@@ -37,18 +37,25 @@ def load_network_pkl(f: BinaryIO, force_fp16: bool = False, trust_pickle: bool =
 @click.option("--source", help="Network pickle to read: path or URL.", required=True, metavar="[PATH|URL]")
 @click.option("--dest", help="Pickle to write (*.pkl), or of a BigGAN the folder for the files of the public code.",
               required=True, metavar="PATH")
+@click.option("--format", "layout", help="How to write the file: a pickle of this code base, or the layout of "
+              "rosinality's StyleGAN2 code (*.pt).", type=click.Choice(["pickle", "rosinality"]), default="pickle",
+              show_default=True)
 @click.option("--force-fp16", help="Half precision in the four highest resolutions.", type=bool, default=False,
               show_default=True, metavar="BOOL")
 @trust_pickle_option
-def main(source: str, dest: str, force_fp16: bool, trust_pickle: bool) -> None:
-    """Rewrite a network pickle, for example one of the TensorFlow era, in the format of this code base.
+def main(source: str, dest: str, layout: str, force_fp16: bool, trust_pickle: bool) -> None:
+    """Rewrite a network file, for example one of the TensorFlow era, in the format of this code base.
 
-    A BigGAN is read from pickles and from the public files, and written as either.
+    A BigGAN is read from pickles and from the public files, and written as either. Networks of the file that cannot be
+    read, or are not there, are left out of the new one; it says so.
 
     \b
     Examples:
       # A network of the TensorFlow era.
       python legacy.py --source=stylegan2-horse-config-f.pkl --dest=horse.pkl
+    \b
+      # A StyleGAN2, for programs that read rosinality's checkpoints.
+      python legacy.py --source=horse.pkl --dest=horse.pt --format=rosinality
     \b
       # A BigGAN, for programs that read the public files.
       python legacy.py --source=biggan-student.pkl --dest=student-folder
@@ -59,13 +66,53 @@ def main(source: str, dest: str, force_fp16: bool, trust_pickle: bool) -> None:
     if os.path.exists(dest) and os.path.exists(source) and os.path.samefile(source, dest):
         raise UserError(f"--dest: {dest} is what --source names; name another")
     data = open_networks(source, force_fp16=force_fp16, trust_pickle=trust_pickle)
-    family = architectures.find(data["G_ema"])
-    if family is not None and family.files is not None and not dest.endswith(".pkl"):
+    networks = _readable(data)
+    family = architectures.find(next(iter(networks.values())))
+    if layout == "rosinality":
+        _save_rosinality(networks, dest)
+    elif family is not None and family.files is not None and not dest.endswith(".pkl"):
         _save_folder(family.module("files"), {name: data[name] for name in ("G", "D", "G_ema")}, dest)
     else:
-        networks = {name: data[name] for name in ("G", "D", "G_ema", "augment_pipe")}
         save_networks(snapshot_data(networks, data["training_set_kwargs"]), dest)
     click.echo(f"{dest}: the networks of {source}")
+
+
+def _readable(data: Any) -> dict[str, Any]:
+    """The networks and the augmentation of a file, but for those that cannot be read, which are named.
+
+    Raises:
+        UserError: none of the networks can be read.
+    """
+    networks: dict[str, Any] = {}
+    problems: list[UserError] = []
+    for role in ("G_ema", "G", "D", "augment_pipe"):
+        try:
+            networks[role] = data[role]
+        except UserError as error:
+            problems.append(error)
+    if not networks.keys() & {"G", "D", "G_ema"}:
+        raise problems[0]
+    for problem in problems:
+        click.echo(f"Warning: left out: {problem}", err=True)
+    for name in getattr(data, "others", ()):
+        click.echo(f"Warning: left out: {name}; only networks and the data set's options are rewritten", err=True)
+    return networks
+
+
+def _save_rosinality(networks: dict[str, Any], dest: str) -> None:
+    """Networks as one file of rosinality's layout.
+
+    Raises:
+        UserError: the file's name has another ending, or there is no averaged generator.
+    """
+    from training.checkpoints import rosinality
+
+    if not dest.endswith((".pt", ".pth")):
+        raise UserError(f"--dest: expected a name ending in .pt with --format=rosinality, found {dest}")
+    if "G_ema" not in networks:
+        raise UserError("--format: rosinality's layout needs G_ema, which the file has not")
+    for line in rosinality.save(networks, dest):
+        click.echo(f"Note: {line}", err=True)
 
 
 def _save_folder(files: Any, networks: dict[str, Any], folder: str) -> None:

@@ -2,6 +2,7 @@
 import copy
 import os
 import reprlib
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 import torch
@@ -9,27 +10,29 @@ import torch
 import dnnlib
 from dnnlib.util import UserError
 from torch_utils import checkpoint
-from torch_utils.checkpoint import CheckpointError, ModuleRecord, TFNetworkRecord, describe
+from torch_utils.checkpoint import CheckpointError, Foreign, ModuleRecord, TFNetworkRecord, describe
 
 from .. import architectures
-from . import safetensors_files
+from . import rosinality, safetensors_files
+from .parts import NETWORKS, Networks
 from .records import build
 from .tensorflow import discriminator_from_tf, generator_from_tf
 
-NETWORKS = ("G", "D", "G_ema")
-
 
 def open_networks(path_or_url: str, force_fp16: bool = False, trust_pickle: bool = False) -> dict[str, Any]:
-    """`load_networks` of a local file or a URL (downloaded once into the cache), of any kind of network file.
+    """The networks in a local file or at a URL (downloaded once into the cache), of any kind of network file.
 
-    Safetensors files, folders for a model hub and BigGAN checkpoints are recognised by their names.
+    Safetensors files, folders for a model hub and BigGAN checkpoints are recognised by their names, all else by its
+    content. Networks are built when they are asked for (`parts.Networks`), so that one that is missing or cannot be
+    read is an error only where it is needed.
 
     Raises:
         CheckpointError: the file is missing or not what it should be; the message names it.
     """
+    family = None if is_style_based_file(path_or_url) else architectures.of_path(path_or_url)
     if safetensors_files.is_checkpoint(path_or_url):
         path_or_url = safetensors_files.file_of(path_or_url)
-    elif (family := architectures.of_path(path_or_url)) is not None:
+    elif family is not None:
         if dnnlib.util.is_url(path_or_url):
             raise CheckpointError(f"{path_or_url}: such files are read from a disk; download them into one folder")
         if force_fp16:
@@ -44,10 +47,26 @@ def open_networks(path_or_url: str, force_fp16: bool = False, trust_pickle: bool
         return read_networks(f, path_or_url, force_fp16, trust_pickle)
 
 
+def is_style_based_file(path: str | os.PathLike) -> bool:
+    """Whether a local file of torch.save holds networks of a style-based family under any of the known layouts.
+
+    Files called *.pth are otherwise taken for BigGAN's.
+    """
+    if not os.path.isfile(path) or not os.fspath(path).endswith(".pth"):
+        return False
+    try:
+        with open(path, "rb") as f:
+            data = checkpoint.read(f, keep_foreign=True)
+    except (CheckpointError, OSError):
+        return False  # whoever reads it as a BigGAN says what is wrong
+    return rosinality.reads(data) or isinstance(data, ModuleRecord) or (
+        isinstance(data, dict) and any(isinstance(data.get(role), ModuleRecord) for role in NETWORKS))
+
+
 def read_networks(
     f: BinaryIO, path_or_url: str, force_fp16: bool = False, trust_pickle: bool = False
 ) -> dict[str, Any]:
-    """`load_networks` of an open file, or the networks in a safetensors file, which is recognised by its name.
+    """The networks in an open file, built when they are asked for; safetensors files are recognised by the name.
 
     Raises:
         CheckpointError: the file is not what it should be; the message names it by `path_or_url`.
@@ -56,55 +75,96 @@ def read_networks(
         nets = safetensors_files.load_networks(f, str(path_or_url))
         return _all_with_fp16(nets) if force_fp16 else nets
     try:
-        return load_networks(f, force_fp16=force_fp16, trust_pickle=trust_pickle)
+        return _opened(f, str(path_or_url), force_fp16, trust_pickle)
     except CheckpointError as error:
         named = str(path_or_url) in str(error)  # a URL is not: the file is a copy in the cache
         raise CheckpointError(f"{'' if named else f'{path_or_url}: '}{error}") from error.__cause__
 
 
 def load_networks(f: BinaryIO, force_fp16: bool = False, trust_pickle: bool = False) -> dict[str, Any]:
-    """Reads a network pickle of any known kind.
+    """Reads a network file of any known kind.
 
     Args:
-        f: binary file with an SG2-ADA, stylegan3-tree StyleGAN2, TensorFlow-era or own pickle.
+        f: binary file with an SG2-ADA, stylegan3-tree, TensorFlow-era, rosinality or own file.
         force_fp16: rebuild G, D and G_ema with half precision in the four highest resolutions and a clamp of 256.
         trust_pickle: execute what the file contains, for classes that are not known here.
 
     Returns:
         dict with G, D, G_ema (torch modules on the CPU, no gradients), training_set_kwargs (dict or None) and
-        augment_pipe (module or None).
+        augment_pipe (module or None). A network of a class that is not allowed, and one that is not in the file, are
+        errors when they are asked for.
 
     Raises:
         CheckpointError: a refused, damaged or unknown file; the message names it.
     """
-    data = checkpoint.read_trusted(f) if trust_pickle else checkpoint.read(f)
+    nets = _opened(f, checkpoint.file_name(f), force_fp16, trust_pickle)
+    for role in nets:
+        if not isinstance(nets.raw(role), Foreign):
+            nets[role]
+    complete = all(role in nets and not isinstance(nets.raw(role), Foreign) for role in NETWORKS)
+    return dict(nets.items()) if complete else nets
+
+
+def _opened(f: BinaryIO, where: str, force_fp16: bool, trust_pickle: bool) -> Networks:
+    """The networks of a file, none of which is built yet."""
+    data = checkpoint.read_trusted(f) if trust_pickle else checkpoint.read(f, keep_foreign=True)
     try:
-        return _networks_in(data, force_fp16)
+        parts, construct = _parts_in(data)
+        if not isinstance(parts.get("training_set_kwargs"), dict | None):
+            raise CheckpointError(f"training_set_kwargs: expected a dictionary or None, "
+                                  f"found a {type(parts['training_set_kwargs']).__name__}")
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.file_name(f)}: {error}") from error.__cause__
 
+    def build_part(role: str, value: Any) -> Any:
+        network = construct(role, value)
+        return _with_fp16(role, network) if force_fp16 and role in NETWORKS else network
 
-def _networks_in(data: Any, force_fp16: bool) -> dict[str, Any]:
+    known = {role: parts[role] for role in (*NETWORKS, "training_set_kwargs", "augment_pipe") if role in parts}
+    return Networks(where, known, build_part, tuple(str(name) for name in parts if name not in known))
+
+
+def _parts_in(data: Any) -> tuple[dict[str, Any], Callable[[str, Any], Any]]:
+    """What a file holds by role, and the function that makes a network of it."""
     match data:
-        case dict():
-            pass
+        case ModuleRecord() | torch.nn.Module():
+            name = data.class_name if isinstance(data, ModuleRecord) else type(data).__name__
+            return {"D" if name.endswith("Discriminator") else "G_ema": data}, _as_module
         case tuple([TFNetworkRecord() as G, TFNetworkRecord() as D, TFNetworkRecord() as G_ema]):
-            data = {"G": G, "D": D, "G_ema": G_ema}
+            return {"G": G, "D": D, "G_ema": G_ema}, _as_module
+        case Foreign():
+            raise CheckpointError(checkpoint.refusal(data.name))
+        case dict() if rosinality.reads(data):
+            others = {key: None for key in data if key not in rosinality.KEYS}
+            return {**others, **{role: data for role in rosinality.roles(data)}}, rosinality.build
+        case dict():
+            _refuse_other_families(data)
         case _:
             raise CheckpointError(f"expected a dictionary with {', '.join(NETWORKS)} or a TensorFlow triple, "
                                   f"found a {type(data).__name__}")
-    missing = [name for name in NETWORKS if data.get(name) is None]
-    if missing:
-        raise CheckpointError(f"the pickle holds no {', '.join(missing)}; "
-                              f"found: {', '.join(map(reprlib.repr, data)) or 'nothing'}")
-    data.setdefault("training_set_kwargs", None)
-    data.setdefault("augment_pipe", None)
-    for name in (*NETWORKS, "augment_pipe"):
-        data[name] = _as_module(name, data[name])
-    if not isinstance(data["training_set_kwargs"], dict | None):
-        raise CheckpointError(f"training_set_kwargs: expected a dictionary or None, "
-                              f"found a {type(data['training_set_kwargs']).__name__}")
-    return _all_with_fp16(data) if force_fp16 else data
+    found = [data[name] for name in NETWORKS if data.get(name) is not None]
+    if all(isinstance(part, Foreign) for part in found):
+        stranger = checkpoint.foreign_name(data)
+        if stranger is not None:
+            raise CheckpointError(checkpoint.refusal(stranger))
+    if not found:
+        raise CheckpointError(f"the pickle holds no {', '.join(NETWORKS)}; "
+                              f"found: {', '.join(map(reprlib.repr, list(data)[:8])) or 'nothing'}")
+    return data, _as_module
+
+
+# Keys of a file's dictionary → the code base that writes such files, of another architecture.
+_OTHER_FAMILIES = {
+    ("GAN",): "lucidrains' stylegan2-pytorch",
+    ("params", "ckpt"): "MobileStyleGAN",
+}
+
+
+def _refuse_other_families(data: dict) -> None:
+    for keys, name in _OTHER_FAMILIES.items():
+        if all(key in data for key in keys):
+            raise CheckpointError(f"this file is of {name}, whose networks have another architecture and cannot be "
+                                  "read here")
 
 
 def _all_with_fp16(data: dict[str, Any]) -> dict[str, Any]:
@@ -115,7 +175,10 @@ def _all_with_fp16(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_module(name: str, value: Any) -> Any:
-    if isinstance(value, torch.nn.Module) or (value is None and name == "augment_pipe"):
+    stranger = checkpoint.foreign_name(value)
+    if stranger is not None:
+        raise CheckpointError(f"{name}: {checkpoint.refusal(stranger)}")
+    if isinstance(value, torch.nn.Module):
         return value
     try:
         if isinstance(value, ModuleRecord):
@@ -145,18 +208,20 @@ def _frozen(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def snapshot_data(
-    networks: dict[str, torch.nn.Module | None],
+    networks: Mapping[str, torch.nn.Module | None],
     training_set_kwargs: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """The dictionary of a snapshot: detached copies on the CPU, in eval mode, without gradients.
 
     Args:
-        networks: G, D, G_ema and augment_pipe (module or None).
+        networks: G, D, G_ema and augment_pipe (module or None). One that is None or left out is left out of the
+            snapshot, which then serves only those who do not need it.
         training_set_kwargs: the data set's options, plain values.
     """
     return {
         "training_set_kwargs": dict(training_set_kwargs) if training_set_kwargs else None,
-        **{role: _frozen_copy(networks[role]) for role in (*NETWORKS, "augment_pipe")},
+        **{role: _frozen_copy(networks[role]) for role in NETWORKS if networks.get(role) is not None},
+        "augment_pipe": _frozen_copy(networks.get("augment_pipe")),
     }
 
 

@@ -4,8 +4,8 @@ Values are the same as in our networks; only names and numbers of axes differ. W
 students of other pruning methods in this layout load too. docs/checkpoints.md says what cannot be expressed.
 """
 from . import layout
-from .layout import ROLES
-from .reading import build, reads
+from .layout import KEYS, ROLES
+from .reading import build, reads, roles
 from .writing import save, state_dict
 
-__all__ = ["ROLES", "build", "layout", "reads", "save", "state_dict"]
+__all__ = ["KEYS", "ROLES", "build", "layout", "reads", "roles", "save", "state_dict"]

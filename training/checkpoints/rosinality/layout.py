@@ -4,6 +4,7 @@ import torch
 from .. import widths
 
 ROLES = {"G": "g", "D": "d", "G_ema": "g_ema"}  # our role → key of the file
+KEYS = (*ROLES.values(), "latent_avg", "state_dict")  # of files; optimizers and options beside them are not read
 _TAPS = torch.tensor([1.0, 3.0, 3.0, 1.0])
 KERNEL = torch.outer(_TAPS, _TAPS) / 64  # [4, 4]; of the discriminator, and four times that of the generator
 

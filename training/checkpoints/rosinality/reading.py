@@ -36,6 +36,12 @@ def _is_state_dict(value: dict) -> bool:
     )
 
 
+def roles(data: Mapping[str, Any]) -> list[str]:
+    """Which of 'G', 'D' and 'G_ema' a file of this layout has networks for; a single generator is both."""
+    states = _states(data)
+    return [role for role, key in ROLES.items() if key in states or (role != "D" and states.keys() & {"g", "g_ema"})]
+
+
 def build(role: str, data: Mapping[str, Any]) -> torch.nn.Module | None:
     """One network of such a file.
 

@@ -1,0 +1,78 @@
+"""The networks of a file by role, each built when it is first asked for: a command fails only for what it needs."""
+import collections
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch_utils.checkpoint import CheckpointError
+
+NETWORKS = ("G", "D", "G_ema")
+
+
+class MissingPart(CheckpointError, KeyError):
+    """A network that is needed and not in the file."""
+
+
+class Networks(dict):
+    """'G', 'D' and 'G_ema' → networks, 'training_set_kwargs' → dictionary or None, 'augment_pipe' → module or None.
+
+    A role is a key if the file has something for it, be it unreadable. Reading it builds the network; that of a role
+    without one raises `MissingPart`.
+
+    Args:
+        where: the file, for error messages.
+        raw: role → what the file holds for it; None is nothing.
+        build: called with a role and what the file holds for it; returns the network.
+        others: names of what else the file holds.
+    """
+
+    def __init__(
+        self, where: str, raw: Mapping[str, Any], build: Callable[[str, Any], Any], others: tuple[str, ...] = ()
+    ) -> None:
+        present = {role: value for role, value in raw.items() if role not in NETWORKS or value is not None}
+        super().__init__(present)
+        for name in ("training_set_kwargs", "augment_pipe"):
+            self.setdefault(name, None)
+        self.where, self.others = where, others
+        self._build = build
+        self._waiting = {role for role in (*NETWORKS, "augment_pipe") if super(Networks, self).get(role) is not None}
+
+    def __getitem__(self, role: str) -> Any:
+        if role in self._waiting:
+            try:
+                self[role] = self._build(role, super().__getitem__(role))
+            except CheckpointError as error:
+                known = self.where in str(error)
+                raise CheckpointError(f"{'' if known else f'{self.where}: '}{error}") from error.__cause__
+            self._waiting.discard(role)
+        return super().__getitem__(role)
+
+    def __missing__(self, role: str) -> Any:
+        found = ", ".join(name for name in (*NETWORKS, *self.others) if name in self or name in self.others)
+        raise MissingPart(f"{self.where}: the pickle holds no {role}, which is needed here; "
+                          f"found: {found or 'nothing'}")
+
+    def __iter__(self) -> Iterator[str]:  # with a method of its own, copies of the dictionary are made item by item
+        return super().__iter__()
+
+    def get(self, role: str, default: Any = None) -> Any:
+        """The part of a role; `default` if the file has none.
+
+        Raises:
+            CheckpointError: there is one that cannot be built.
+        """
+        return self[role] if role in self else default
+
+    def items(self) -> Any:
+        """All (role, part)."""
+        return [(role, self[role]) for role in self]
+
+    def values(self) -> Any:
+        """All parts."""
+        return [self[role] for role in self]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return collections.OrderedDict, (list(self.items()),)  # copies and pickles know no file
+
+    def raw(self, role: str) -> Any:
+        """What the file holds for a role, or the network if it is built already."""
+        return super().__getitem__(role)
