@@ -1,4 +1,4 @@
-"""Which kinds of networks can be refitted, and doing it by the network's class."""
+"""Which families of networks can be refitted, and doing it by the network's class."""
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,6 +7,7 @@ import torch
 from dnnlib.progress import Progress
 from dnnlib.util import UserError
 from torch_utils import distributed
+from training import architectures
 
 from ..scores.sampling import latents
 from . import discriminator, generator
@@ -14,13 +15,13 @@ from .report import RefitOptions, Report, check_finite
 
 Images = Callable[[int], torch.Tensor]
 
-_GENERATORS = {"Generator": generator}
-_DISCRIMINATORS = {"Discriminator": discriminator}
+_GENERATORS = {"training.networks.Generator": generator}
+_DISCRIMINATORS = {"training.networks.Discriminator": discriminator}
 
 
 def applies(network: torch.nn.Module) -> bool:
     """Whether slices of networks of this class can be refitted."""
-    return type(network).__name__ in {**_GENERATORS, **_DISCRIMINATORS}
+    return architectures.class_path(network) in {**_GENERATORS, **_DISCRIMINATORS}
 
 
 def images_of(G: Any, seed: int, batch: int = 8) -> Images:
@@ -67,7 +68,7 @@ def refit_network(
         UserError: networks of this class cannot be refitted, or the teacher holds NaN or infinite values.
         ValueError: a discriminator without images.
     """
-    kind = type(teacher).__name__
+    kind = architectures.class_path(teacher)
     if not applies(teacher):
         known = ", ".join([*_GENERATORS, *_DISCRIMINATORS])
         raise UserError(f"slices of a {kind} cannot be refitted, only those of {known}; pass `refit=False`",
