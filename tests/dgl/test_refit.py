@@ -226,7 +226,7 @@ def test_what_cannot_be_refitted() -> None:
     with pytest.raises(UserError, match=r"^teacher: values in synthesis\.b8\.conv0\.weight of net are NaN or infinite, "
                                         r"so the slice cannot be refitted; pass another network, or `refit=False`$"):
         refit_network("net", G, narrow, keep, OPTIONS)
-    with pytest.raises(UserError, match=r"^refit: slices of a torch.nn.modules.linear.Linear cannot be refitted, only those of "):
+    with pytest.raises(UserError, match=r"^refit: slices of a torch.nn.modules.linear.Linear cannot be refitted"):
         refit_network("net", torch.nn.Linear(1, 1), narrow, keep, OPTIONS)
     D = tiny.tiny_discriminator()
     with pytest.raises(ValueError, match="a discriminator needs images"):
