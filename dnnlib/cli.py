@@ -68,6 +68,7 @@ def _with_home(command: click.Command, args: list[str]) -> list[str]:
     """The arguments with `~` expanded in values of path options; shells leave it as it is after `--name=`."""
     options = [param for param in command.params if isinstance(param, click.Option)]
     flags = {flag for option in options if _PATH_KINDS.search(str(option.metavar)) for flag in option.opts}
+    flags |= {flag[:2] + flag[2:].replace("-", "_") for flag in flags}
     expanded = []
     for before, arg in zip(["", *args], args):
         flag, equals, value = arg.partition("=")
@@ -79,6 +80,11 @@ def _with_home(command: click.Command, args: list[str]) -> list[str]:
     return expanded
 
 
+def _with_dashes(name: str) -> str:
+    """The name of an option; NVIDIA's commands spell some with underscores."""
+    return name.replace("_", "-")
+
+
 class _OneLineErrors:
     """What a command needs for that.
 
@@ -87,7 +93,8 @@ class _OneLineErrors:
     """
 
     def __init__(self, *args: Any, fields: Mapping[str, str] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        settings = {"token_normalize_func": _with_dashes, **(kwargs.pop("context_settings", None) or {})}
+        super().__init__(*args, context_settings=settings, **kwargs)
         self.fields = dict(fields or {})
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **kwargs: Any) -> click.Context:

@@ -1,4 +1,5 @@
 """Option types and the one-line errors of commands."""
+import os
 import pickle
 import subprocess
 import sys
@@ -253,3 +254,15 @@ def test_home_folder_in_paths(monkeypatch):
     for args in (["--data=~/x", "--desc=~/x"], ["--data", "~/x", "--desc", "~/x"]):
         options = label_and_path.main(args, standalone_mode=False)
         assert (options["data"], options["desc"]) == ("/home/me/x", "~/x")
+
+
+def test_options_may_be_spelled_with_underscores() -> None:
+    @click.command(cls=cli.Command)
+    @click.option("--projected-w", metavar="FILE")
+    @click.option("--kind", type=click.Choice(["a_b", "c"]), default="c")
+    def main(projected_w: str, kind: str) -> None:
+        click.echo(f"{projected_w} {kind}")
+
+    result = CliRunner().invoke(main, ["--projected_w=my_file", "--kind=a_b"])
+    assert result.output == "my_file a_b\n"
+    assert CliRunner().invoke(main, ["--projected_w=~/x"]).output == f"{os.path.expanduser('~/x')} c\n"
