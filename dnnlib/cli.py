@@ -93,8 +93,9 @@ class _OneLineErrors:
     """
 
     def __init__(self, *args: Any, fields: Mapping[str, str] | None = None, **kwargs: Any) -> None:
-        settings = {"token_normalize_func": _with_dashes, **(kwargs.pop("context_settings", None) or {})}
-        super().__init__(*args, context_settings=settings, **kwargs)
+        settings = kwargs.get("context_settings") or {}
+        kwargs["context_settings"] = {"token_normalize_func": _with_dashes, **settings}
+        super().__init__(*args, **kwargs)
         self.fields = dict(fields or {})
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **kwargs: Any) -> click.Context:
