@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dnnlib.cli import CommaList, Command, FiniteFloat, device_option, trust_pickle_option
-from dnnlib.util import UserError, is_url
+from dnnlib.util import UserError, is_url, open_url
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,7 @@ class Job:
     device: str
     trust_pickle: bool
     verbose: bool
+    teacher: str | None
     options: dict[str, Any]  # passed on to every metric
     images: str | None = None
 
@@ -74,6 +75,21 @@ def load_network(path: str, trust_pickle: bool) -> tuple[Any, dict[str, Any]]:
     return data["G_ema"], dict(data.get("training_set_kwargs") or {})
 
 
+def load_reference(path: str, trust_pickle: bool) -> Any:
+    """The `metrics.agreement.Reference` in a network pickle."""
+    import hashlib
+
+    from metrics.agreement import Reference
+    from training.checkpoints.pickles import open_networks
+
+    nets = open_networks(path, trust_pickle=trust_pickle)
+    digest = ""
+    if not os.path.isdir(path):
+        with open_url(path) as file:
+            digest = hashlib.sha256(file.read()).hexdigest()
+    return Reference(os.path.basename(path), digest, nets["G_ema"], nets["D"])
+
+
 def dataset_options(job: Job, G: Any, trained_on: dict[str, Any]) -> dict[str, Any]:
     """Arguments of the data set with the real images; empty if nothing says where they are.
 
@@ -118,14 +134,18 @@ def calc_network(job: Job, path: str, device: "torch.device") -> None:
     if job.verbose and distributed.is_main():
         click.echo(f"network: {path}", err=True)
         click.echo(f"data set: {dataset_kwargs}", err=True)
+    options = dict(job.options)
+    if job.teacher is not None and "agreement" in job.metrics:
+        options["reference"] = load_reference(job.teacher, job.trust_pickle)
     for name in job.metrics:
         try:
             result = calc_metric(
-                name, G=G, dataset_kwargs=dataset_kwargs, device=device, verbose=job.verbose, **job.options
+                name, G=G, dataset_kwargs=dataset_kwargs, device=device, verbose=job.verbose, **options
             )
         except UserError as error:
             source = dataset_kwargs.get("path")
-            if job.data is None and source is not None and not os.path.exists(source):
+            needs_data = name != "agreement"
+            if needs_data and job.data is None and source is not None and not os.path.exists(source):
                 raise UserError(f"the network's training data {source} is not here; pass --data") from error
             raise
         if distributed.is_main():
@@ -199,6 +219,8 @@ _BOOL: dict[str, Any] = {"type": bool, "metavar": "BOOL"}
 @click.option("--detector", "detectors", help="TorchScript feature detector instead of the published one: path or URL, "
               "if need be with #sha256=HEX. One that has a published one's file name replaces only that. Repeatable.",
               metavar="[PATH|URL]", multiple=True)
+@click.option("--teacher", help="Network pickle that --metrics=agreement compares with: path or URL.",
+              metavar="[PATH|URL]")
 @click.option("--seed", help="Seed of the latents.", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
               metavar="INT")
 @click.option("--batch-gen", help="Images per generator call.", show_default="4 from 256 pixels on, else 32", **_INT)
@@ -217,6 +239,7 @@ def main(
     device: str,
     trust_pickle: bool,
     no_cache: bool,
+    teacher: str | None,
     **options: Any,
 ) -> None:
     """Calculate quality metrics of a network pickle, or of every one in a folder.
@@ -241,6 +264,7 @@ def main(
       pr50k3_full, pr50k3   precision and recall: how many images of one kind lie among the other
       is50k                 inception score: images of clear classes, and of many; no real ones
       ppl2_wend             path length: how fast the image changes along a path in W, at its start
+      agreement             PSNR, SSIM and perceptual distance to another network's images, latent by latent (--teacher)
     With _full all real images are taken, without it at most 50,000.
     \b
     Path lengths of the central part of the image, at the start of a path or all along it:
@@ -252,10 +276,14 @@ def main(
         raise click.UsageError("expected either --network or --images with --data")
     if images is not None and data is None:
         raise click.UsageError("--images: pass the images to compare with as --data")
+    if teacher is not None and "agreement" not in metrics:
+        raise click.UsageError("--teacher can only be given together with --metrics=agreement")
+    if teacher is None and "agreement" in metrics:
+        raise click.UsageError("--metrics=agreement needs --teacher, the network pickle to compare with")
     if psi is not None:
         options["G_kwargs"] = {"truncation_psi": psi}
     options["cache"] = not no_cache
-    job = Job(networks, metrics, data, mirror, device, trust_pickle, verbose, options, images)
+    job = Job(networks, metrics, data, mirror, device, trust_pickle, verbose, teacher, options, images)
     distributed.launch(run, [job], gpus)
 
 

@@ -44,8 +44,8 @@ class Quantity(click.ParamType):
 @click.option("--d-width", help="Fraction of the discriminator's channels to keep.", type=Fraction01(), default="1",
               show_default=True, metavar="FRACTION")
 @click.option("--score", help="Which channels to keep: the first, random ones, those with the largest outgoing weights "
-              "(l1), those the content depends on, or those that make images differ.", type=click.Choice(scores.NAMES),
-              default="l1", show_default=True)
+              "(l1), those the content depends on, those that make images differ, or those that the others cannot "
+              "stand in for (reconstruct).", type=click.Choice(scores.NAMES), default="l1", show_default=True)
 @click.option("--score-samples", help="Latents to average the score over.", show_default="the score's own number",
               type=click.IntRange(min=1), metavar="INT")
 @click.option("--roi", help="Region that counts for --score=content: a mask image, or MODULE:FUNCTION from images to "

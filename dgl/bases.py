@@ -100,7 +100,7 @@ BASES: dict[str, Base] = {
         loss_is_signed=True,
         from_teacher=("ch", "attn", "z_dim", "resume"),
         meaningless=("refine",),
-        no_scores=("diversity",),
+        no_scores=("diversity", "reconstruct"),
         config=_biggan_config,
         check=lambda config, discriminators: None,
     ),

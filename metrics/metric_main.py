@@ -9,6 +9,7 @@ from typing import Any
 from dnnlib.errors import UserError
 from dnnlib.files import append_line
 from dnnlib.util import EasyDict, format_time
+from metrics.agreement import compute_agreement
 from metrics.frechet_inception_distance import compute_fid
 from metrics.inception_score import compute_is
 from metrics.kernel_inception_distance import compute_kid
@@ -120,6 +121,7 @@ _define("kid50k_full", compute_kid, _FULL, max_real=1000000, num_gen=50000)
 _define("pr50k3_full", compute_pr, _FULL, max_real=200000, num_gen=50000)
 _define("ppl2_wend", compute_ppl, {}, kind=PathKind("w", "end", crop=False), num_pairs=50000)
 _define("is50k", compute_is, _FULL, num_gen=50000)
+_define("agreement", compute_agreement, {}, num_gen=1000)
 
 # Older protocols: at most 50,000 real images, mirrored if the training's were; path lengths of cropped images.
 _LEGACY = {"max_size": None}

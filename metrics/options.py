@@ -1,7 +1,7 @@
 """What a metric is given to work on, and the record of how its numbers were computed."""
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -10,6 +10,9 @@ from dnnlib.progress import Progress
 from dnnlib.util import EasyDict, construct_class_by_name
 from metrics.detector import Detector, DetectorSpec, choose, load
 from torch_utils import distributed
+
+if TYPE_CHECKING:
+    from metrics.agreement import Reference
 
 RESOLUTION_OF_SMALL_BATCHES = 256  # px; from here on few images at a time, for their memory
 _DATA_LOADER_WORKERS = 3
@@ -33,6 +36,7 @@ class MetricOptions:
         seed: of everything random, 0..2^32-1.
         batch_gen: images per generator call; None is 4 from 256 px on, else 32.
         verbose: show progress on stderr (rank 0).
+        reference: the network that the metric `agreement` compares with.
 
     Attributes:
         protocol: how the numbers were computed; filled while the metric runs.
@@ -56,6 +60,7 @@ class MetricOptions:
         seed: int = 0,
         batch_gen: int | None = None,
         verbose: bool = False,
+        reference: Reference | None = None,
     ):
         self.G = G
         self.G_kwargs = EasyDict(G_kwargs or {})
@@ -76,6 +81,7 @@ class MetricOptions:
         self.seed = seed
         self.batch_gen = batch_gen
         self.verbose = verbose
+        self.reference = reference
         self.protocol: dict[str, Any] = {"seed": seed, "device": self.device.type, "torch": torch.__version__}
         self.comparable = True
 

@@ -177,6 +177,20 @@ def test_damaged_network(tmp_path):
     assert "cut.pkl" in error_line(run(f"--network={tmp_path / 'cut.pkl'}", expect=1))
 
 
+def test_agreement_needs_a_network_to_compare_with():
+    network, teacher = f"--network={GREY}", f"--teacher={GREY}"
+    (row,) = rows(run(network, teacher, "--metrics=agreement"))
+    assert row["results"] == {"agreement_psnr": 100, "agreement_ssim": 1, "agreement_lpips@clothing32": 0}
+    assert row["protocol"]["teacher"]["name"] == "gray32.pkl"
+    assert len(row["protocol"]["teacher"]["sha256"]) == 64
+    assert error_line(run(network, "--metrics=agreement", expect=2)) == (
+        "Error: --metrics=agreement needs --teacher, the network pickle to compare with")
+    assert error_line(run(network, teacher, "--metrics=is50k", expect=2)) == (
+        "Error: --teacher can only be given together with --metrics=agreement")
+    result = run(network, f"--teacher={CONDITIONAL}", "--metrics=agreement", expect=1)
+    assert error_line(result).startswith("Error: --teacher: expected a network of the same images and latents, but ")
+
+
 def job(**changes):
     settings = {
         "networks": [],
@@ -186,6 +200,7 @@ def job(**changes):
         "device": "cpu",
         "trust_pickle": False,
         "verbose": False,
+        "teacher": None,
         "options": {},
     }
     return calc_metrics.Job(**(settings | changes))

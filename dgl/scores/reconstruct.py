@@ -1,0 +1,182 @@
+"""Keeps the channels that the others cannot stand in for.
+
+Channels are removed one after the other. Each time it is the one whose loss can be made up for best: of every layer
+that reads it, the weights of the remaining channels are refitted in closed form (ridge least squares, as `dgl.refit`
+will do), and what then is still missing in the layer's outputs counts by how much the image depends on them. The last
+to go score highest. The score is that error, so it can be compared across layers.
+
+Source: the removal step is that of Optimal Brain Surgeon (Hassibi and Stork 1993), for groups of weights; which
+targets count, and their weights, are ours.
+"""
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from dnnlib.util import UserError
+
+from ..plan import Plan
+from ..reach import reachable
+from ..refit import rows
+from .registry import ScoreOptions
+from .sampling import REACH_SAMPLES, latents
+
+NUM_SAMPLES = 64
+RIDGE = 3e-5  # times the mean square of each style; small, so that what little else can give counts for much
+STEP = 32  # at once goes 1 / 32 of what is left, at least one channel
+_PASS_PIXELS = 32 * 64**2  # of the images of one pass
+
+
+def score(network: torch.nn.Module, plan: Plan, options: ScoreOptions) -> dict[str, torch.Tensor]:
+    """Set name → squared error of the image that remains after a channel and all worse ones are gone, [C] float64.
+
+    Raises:
+        UserError: the network is no StyleGAN2 generator.
+    """
+    if not hasattr(network, "synthesis"):
+        raise UserError(f"reconstruct needs a generator with styles, a {type(network).__name__} has none",
+                        field="score")
+    G: Any = network
+    training = G.training
+    consumers = {name: [_Consumer(G.get_submodule(c.layer)) for c in plan.consumers[name]] for name in plan.sets}
+    try:
+        _measure(G.eval(), [c for of_set in consumers.values() for c in of_set], options)
+    finally:
+        G.train(training)
+    z, c = latents(G, REACH_SAMPLES, torch.Generator().manual_seed(0))
+    reaches = reachable(G, plan, plan.applied(z, c, REACH_SAMPLES))
+    return {name: _eliminate([c.system() for c in consumers[name]], size).cpu() * reaches[name]
+            for name, size in plan.sets.items()}
+
+
+@dataclasses.dataclass
+class _System:
+    """A layer's linear system: `weight` [O, C, T] scaled by how much its outputs count, and the inverse of the Gram
+    matrix of its inputs with a ridge, [C, T, C, T].
+    """
+
+    weight: torch.Tensor
+    inverse: torch.Tensor
+
+
+class _Consumer:
+    """What a layer that reads a channel set is measured by; hooks collect it while the generator runs.
+
+    Args:
+        layer: a SynthesisLayer, ToRGBLayer or Conv2dLayer.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+        size = layer.weight[0].numel()
+        self.gram = layer.weight.new_zeros([size, size])
+        self.energy = layer.weight.new_zeros([layer.weight.shape[1]]).double()  # squared styles of the inputs
+        self.gain = layer.weight.new_zeros([len(layer.weight)]).double()  # squared demodulation
+        self.sensitivity = torch.zeros_like(self.gain)  # squared derivative of the image, over all pixels
+        self.num_rows = self.num_images = 0
+
+    def watch(self, places: Callable[[Any, int, int], torch.Tensor]) -> list[Any]:
+        """Hooks for one pass. `places`: (layer, pixels, images) → positions [images, P]."""
+        return [self.layer.register_forward_hook(lambda layer, inputs, output: self._note(inputs, output, places))]
+
+    @torch.no_grad()
+    def _note(self, inputs: Any, output: torch.Tensor, places: Callable[[Any, int, int], torch.Tensor]) -> None:
+        layer, x = self.layer, inputs[0].detach()
+        at = places(layer, output.shape[2] * output.shape[3], len(x))
+        self.num_images += len(x)
+        if hasattr(layer, "affine"):
+            styles = layer.affine(inputs[1])
+            if hasattr(layer, "noise_const") or hasattr(layer, "up"):  # with demodulation
+                power = layer.weight.square().sum(dim=[2, 3])
+                self.gain += (styles.square() @ power.t() + 1e-8).reciprocal().double().sum(dim=0)
+            else:
+                styles = styles * layer.weight_gain
+                self.gain += len(x)
+            self.energy += styles.double().square().sum(dim=0)
+            x = x * styles[:, :, None, None]
+        else:
+            self.gain += len(x) * layer.weight_gain**2
+            self.energy += x.double().square().mean(dim=[2, 3]).sum(dim=0)
+        found = rows.patches(x, layer, at).flatten(0, 1)
+        self.gram += found.t() @ found
+        self.num_rows += len(found)
+        if output.requires_grad:
+            output.register_hook(self._derivative)
+
+    def _derivative(self, gradient: torch.Tensor) -> None:
+        self.sensitivity += gradient.double().square().sum(dim=[0, 2, 3])
+
+    def system(self) -> _System:
+        """The system, in float64."""
+        weight = rows.weight_matrix(self.layer).double()
+        taps = weight.shape[1] // len(self.energy)
+        gram = self.gram.double() / self.num_rows
+        ridge = RIDGE * (self.energy / self.num_images).repeat_interleave(taps)
+        gram.diagonal().add_(ridge + 1e-9 * gram.diagonal().mean().clamp_min(1e-30))
+        counts = (self.gain * self.sensitivity).sqrt() / self.num_images
+        shape = [len(self.energy), taps]
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        return _System((weight * counts[:, None]).unflatten(1, shape),
+                       inverse.unflatten(1, shape).unflatten(0, shape))
+
+
+def _measure(G: Any, consumers: list[_Consumer], options: ScoreOptions) -> None:
+    """Runs the generator on random latents and takes derivatives of a random projection of each image."""
+    generator = torch.Generator().manual_seed(options.seed)
+    count = options.num_samples or NUM_SAMPLES
+    size = max(1, min(options.batch, _PASS_PIXELS // G.img_resolution**2))
+    zs, cs = latents(G, count, generator)
+
+    def places(layer: Any, pixels: int, images: int) -> torch.Tensor:
+        return rows.Places(count, pixels, layer, 1 << 15, generator)(images)
+
+    hooks = [hook for consumer in consumers for hook in consumer.watch(places)]
+    try:
+        for z, c in zip(zs.split(size), cs.split(size)):
+            with torch.no_grad():
+                ws = G.mapping(z, c, skip_w_avg_update=True)
+            with torch.enable_grad():
+                img = G.synthesis(ws.requires_grad_(True), noise_mode="const", force_fp32=True)
+                projection = torch.randn(img.shape, generator=generator).to(img)
+                torch.autograd.grad((img * projection).sum(), ws)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _eliminate(systems: list[_System], size: int) -> torch.Tensor:
+    """Errors at which the channels go, [C] float64, not falling in the order in which they go."""
+    device = systems[0].weight.device
+    left = torch.arange(size, device=device)
+    errors = torch.zeros([size], dtype=torch.float64, device=device)
+    worst = 0.0
+    while len(left) > 0:
+        costs = torch.zeros([len(left)], dtype=torch.float64, device=device)
+        for system in systems:
+            channels = torch.arange(len(left), device=device)
+            own = system.inverse[channels, :, channels]  # [C, T, T]
+            weight = system.weight.transpose(0, 1)  # [C, O, T]
+            costs += (weight @ torch.linalg.inv(own) * weight).sum(dim=[1, 2])
+        order = costs.argsort(stable=True)
+        goes = order[: max(1, len(left) // STEP)]
+        for index in goes.tolist():  # costs within a step may fall short of what went before; they count as that
+            worst = max(worst, float(costs[index]))
+            errors[left[index]] = worst
+        stays = order[len(goes):].sort().values
+        for system in systems:
+            _remove(system, goes, stays)
+        left = left[stays]
+    return errors
+
+
+def _remove(system: _System, goes: torch.Tensor, stays: torch.Tensor) -> None:
+    """Takes channels out of a system and refits the weights of the others, in place."""
+    weight, inverse = system.weight, system.inverse
+    taps = weight.shape[2]
+    block = inverse[goes][:, :, goes].flatten(2).flatten(0, 1)  # [G·T, G·T]
+    across = inverse[goes][:, :, stays].flatten(2).flatten(0, 1)  # [G·T, S·T]
+    solved = torch.linalg.solve(block, across)
+    system.weight = weight[:, stays] - (weight[:, goes].flatten(1) @ solved).unflatten(1, [len(stays), taps])
+    rest = inverse[stays][:, :, stays].flatten(2).flatten(0, 1) - across.t() @ solved
+    system.inverse = rest.reshape(len(stays), taps, len(stays), taps)

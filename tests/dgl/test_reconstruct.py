@@ -1,0 +1,107 @@
+"""The score `reconstruct`: its closed form against direct least squares, and what it keeps."""
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+
+from dgl import prune
+from dgl.architectures import plan_of
+from dgl.refit import RefitOptions, refit_network
+from dgl.scores import reconstruct
+from dgl.scores.registry import ScoreOptions, compute
+from dnnlib.util import UserError
+from tests import tiny, tiny_biggan
+
+TAPS = 2
+
+
+def system(channels: int, outputs: int, seed: int) -> tuple[reconstruct._System, torch.Tensor]:
+    """A random system, and its Gram matrix [C·T, C·T]."""
+    random = torch.Generator().manual_seed(seed)
+    rows = torch.randn([50, channels * TAPS], generator=random, dtype=torch.float64)
+    gram = rows.t() @ rows / 50
+    weight = torch.randn([outputs, channels, TAPS], generator=random, dtype=torch.float64)
+    shape = [channels, TAPS, channels, TAPS]
+    return reconstruct._System(weight, gram.inverse().reshape(shape)), gram
+
+
+def remaining_error(weight: torch.Tensor, gram: torch.Tensor, kept: list[int]) -> float:
+    """Squared error of the outputs of a weight [O, K], fitted anew by least squares on the kept channels' inputs."""
+    columns = torch.tensor([c * TAPS + t for c in kept for t in range(TAPS)], dtype=torch.int64)
+    best = torch.linalg.solve(gram[columns][:, columns], gram[columns] @ weight.t()).t()
+    return float((weight @ gram @ weight.t()).trace() - (best @ gram[columns] @ weight.t()).trace())
+
+
+def test_channels_go_by_the_error_that_direct_least_squares_gives() -> None:
+    pairs = [system(6, 3, 0), system(6, 4, 1)]
+    weights = [s.weight.flatten(1) for s, _ in pairs]
+    found = reconstruct._eliminate([s for s, _ in pairs], 6)
+    kept = list(range(6))
+    while kept:
+        errors = {c: sum(remaining_error(w, gram, [k for k in kept if k != c]) for w, (_, gram) in zip(weights, pairs))
+                  for c in kept}
+        worst = min(errors, key=lambda c: errors[c])
+        before = sum(remaining_error(w, gram, kept) for w, (_, gram) in zip(weights, pairs))
+        assert int(found[kept].argmin()) == kept.index(worst)
+        assert float(found[worst]) >= errors[worst] - before - 1e-9
+        kept.remove(worst)
+
+
+def test_many_channels_at_once_leave_what_the_others_make_up() -> None:
+    one, gram = system(8, 3, 2)
+    weight = one.weight.flatten(1)
+    goes, stays = torch.tensor([5, 1]), torch.tensor([0, 2, 3, 4, 6, 7])
+    reconstruct._remove(one, goes, stays)
+    columns = (stays[:, None] * TAPS + torch.arange(TAPS)).flatten()
+    expected = torch.linalg.solve(gram[columns][:, columns], gram[columns] @ weight.t()).t()
+    assert torch.allclose(one.weight.flatten(1), expected, atol=1e-10)
+    inverse = gram[columns][:, columns].inverse()
+    assert torch.allclose(one.inverse.flatten(2).flatten(0, 1), inverse, atol=1e-9)
+
+
+@pytest.mark.parametrize("architecture", ["skip", "resnet", "orig"])
+def test_a_channel_that_another_stands_in_for_goes_first(architecture: str) -> None:
+    G = tiny.tiny_generator(architecture)
+    for tensor in (G.synthesis.b8.conv0.weight, G.synthesis.b8.conv0.bias):
+        tensor[7] = tensor[2]  # so channels 2 and 7 of the set are the same
+    layer = G.synthesis.b8.conv1.affine  # and reach the next layer with the same style
+    for tensor in (layer.weight, layer.bias):
+        tensor[7] = tensor[2]
+    scores = compute("reconstruct", G, plan_of(G), ScoreOptions(num_samples=16))
+    assert int(scores["b8.conv0"].argmin()) in (2, 7)
+    assert scores["b8.conv0"].min() < 1e-2 * scores["b8.conv0"].median()
+
+
+def test_the_seed_decides_and_the_size_of_passes_does_not() -> None:
+    G = tiny.tiny_generator(c_dim=3)
+    runs = [compute("reconstruct", G, plan_of(G), ScoreOptions(seed=seed, num_samples=8, batch=batch))
+            for seed, batch in ((0, 32), (0, 32), (1, 32), (0, 3))]
+    for name, score in runs[0].items():
+        assert torch.equal(score, runs[1][name])
+        assert not torch.equal(score, runs[2][name])
+    assert all(score.isfinite().all() and (score > 0).all() for score in runs[0].values())
+    assert all(p.grad is None and not p.requires_grad for p in G.parameters())
+
+
+def test_after_a_refit_it_beats_the_worst_channels() -> None:
+    """Keeping the channels with the lowest scores is worse."""
+    G: Any = tiny.tiny_generator(resolution=8)
+    plan = plan_of(G)
+    scores = compute("reconstruct", G, plan, ScoreOptions(num_samples=32))
+    half = plan.scaled(Fraction(1, 2))
+    found = []
+    for sign in (1, -1):
+        keep = prune.choose({name: sign * score for name, score in scores.items()}, half)
+        report = refit_network("G", G, narrow := prune.slice_network(G, keep), keep, RefitOptions(num_latents=16))
+        assert report is not None
+        assert narrow.training is False
+        found.append(report.psnr_after)
+    assert found[0] > found[1]
+
+
+def test_other_networks_have_no_such_score() -> None:
+    for network in (tiny.tiny_discriminator(), tiny_biggan.tiny_generator()):
+        with pytest.raises(UserError, match=f"^score: reconstruct needs a generator with styles, a "
+                                            f"{type(network).__name__} has none$"):
+            compute("reconstruct", network, plan_of(network), ScoreOptions())
