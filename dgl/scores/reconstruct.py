@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from dnnlib.util import UserError
+from training.architectures import class_path
 
 from ..plan import Plan
 from ..reach import reachable
@@ -34,8 +35,8 @@ def score(network: torch.nn.Module, plan: Plan, options: ScoreOptions) -> dict[s
     Raises:
         UserError: the network is no StyleGAN2 generator.
     """
-    if not hasattr(network, "synthesis"):
-        raise UserError(f"reconstruct needs a generator with styles, a {type(network).__name__} has none",
+    if class_path(network) != "training.networks.Generator":
+        raise UserError(f"reconstruct is for StyleGAN2 generators, found a {class_path(network)}; use another score",
                         field="score")
     G: Any = network
     training = G.training

@@ -12,6 +12,8 @@ from dgl.scores import reconstruct
 from dgl.scores.registry import ScoreOptions, compute
 from dnnlib.util import UserError
 from tests import tiny, tiny_biggan
+from tests.dgl.test_refit import tiny_stylegan3
+from training import architectures
 
 TAPS = 2
 
@@ -101,7 +103,7 @@ def test_after_a_refit_it_beats_the_worst_channels() -> None:
 
 
 def test_other_networks_have_no_such_score() -> None:
-    for network in (tiny.tiny_discriminator(), tiny_biggan.tiny_generator()):
-        with pytest.raises(UserError, match=f"^score: reconstruct needs a generator with styles, a "
-                                            f"{type(network).__name__} has none$"):
+    for network in (tiny.tiny_discriminator(), tiny_biggan.tiny_generator(), tiny_stylegan3()):
+        path = architectures.class_path(network)
+        with pytest.raises(UserError, match=rf"^score: reconstruct is for StyleGAN2 generators, found a {path}; use "):
             compute("reconstruct", network, plan_of(network), ScoreOptions())

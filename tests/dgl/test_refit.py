@@ -8,13 +8,14 @@ import torch
 
 from dgl import prune
 from dgl.architectures import plan_of
-from dgl.refit import RefitOptions, Report, generator, images_of, refit_network, rows, solve
+from dgl.refit import RefitOptions, Report, applies, generator, images_of, refit_network, rows, solve
 from dgl.student import Cut, slice_student
 from dgl.teacher import Teacher
 from dnnlib.util import UserError
 from tests import tiny
 from tests.dgl.test_prune import random_keep, silence
 from torch_utils.ops import conv2d_resample, upfirdn2d
+from training import networks_stylegan3
 from training.networks import Conv2dLayer, SynthesisLayer, modulated_conv2d
 
 OPTIONS = RefitOptions(num_latents=16)
@@ -36,6 +37,14 @@ DISCRIMINATORS = [
     pytest.param({"epilogue_kwargs": {"mbstd_num_channels": 0}}, id="without-mbstd"),
     pytest.param({"epilogue_kwargs": {"mbstd_group_size": None}}, id="one-group"),
 ]
+
+
+def tiny_stylegan3() -> Any:
+    """A generator whose class has the name of StyleGAN2's."""
+    return networks_stylegan3.Generator(
+        z_dim=8, c_dim=0, w_dim=8, img_resolution=16, img_channels=3,
+        synthesis_kwargs={"channel_base": 128, "channel_max": 8, "num_layers": 4},
+    ).eval().requires_grad_(False)  # fmt: skip
 
 
 def half(network: Any, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -228,6 +237,7 @@ def test_what_cannot_be_refitted() -> None:
         refit_network("net", G, narrow, keep, OPTIONS)
     with pytest.raises(UserError, match=r"^refit: slices of a torch.nn.modules.linear.Linear cannot be refitted"):
         refit_network("net", torch.nn.Linear(1, 1), narrow, keep, OPTIONS)
+    assert [applies(network) for network in (tiny.tiny_generator(), tiny_stylegan3())] == [True, False]
     D = tiny.tiny_discriminator()
     with pytest.raises(ValueError, match="a discriminator needs images"):
         refit_network("D", D, prune.slice_network(D, half(D)), half(D), OPTIONS)
