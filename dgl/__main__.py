@@ -11,6 +11,7 @@ COMMANDS = {
     "train": ("train", "Train a network, or compress one."),
     "prune": ("prune_init", "Slice a student out of a teacher."),
     "cost": ("dgl.cost", "Print parameters, multiply-accumulates, memory and milliseconds."),
+    "probe": ("dgl.probe", "Measure what a teacher's discriminator can do for a student."),
     "metrics": ("calc_metrics", "Score a network."),
     "generate": ("generate", "Generate images."),
     "video": ("gen_video", "Make a video that walks through latents."),

@@ -128,7 +128,8 @@ def _lpips(features: DetectorFeatures) -> Distance:
 
 
 def _knows_lpips(detector: Detector) -> bool:
-    return any(argument.name == "return_lpips" for argument in detector.module.forward.schema.arguments)
+    forward: Any = detector.module.forward
+    return any(argument.name == "return_lpips" for argument in forward.schema.arguments)
 
 
 def _check_alike(net: Any, teacher: Reference) -> None:
