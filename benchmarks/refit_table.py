@@ -92,15 +92,15 @@ class Table:
         if measure == "agreement":
             source = teacher.load(str(TEACHER))
             reference = Reference(TEACHER.name, source.sha256, source.G_ema, source.D)
-            found = calc_metric("agreement", G=G, device="cpu", reference=reference)
+            outcome = calc_metric("agreement", G=G, device="cpu", reference=reference)
         else:
             data = {"class_name": "training.dataset.ImageFolderDataset", "path": str(self.out / "test.zip"),
                     "use_labels": False, "resolution": G.img_resolution}
-            found = calc_metric("fid50k_full", G=G, dataset_kwargs=data, device="cpu", detectors=[measure],
+            outcome = calc_metric("fid50k_full", G=G, dataset_kwargs=data, device="cpu", detectors=[measure],
                                 num_gen=self.settings["num_gen"])
-        row = {"network": title, "measure": measure, "results": found["results"], "protocol": found["protocol"]}
+        row = {"network": title, "measure": measure, "results": outcome["results"], "protocol": outcome["protocol"]}
         append_line(str(self.out / "results.jsonl"), json.dumps(row))
-        click.echo(f"{title}: " + ", ".join(f"{key} {value:.4g}" for key, value in found["results"].items()))
+        click.echo(f"{title}: " + ", ".join(f"{key} {value:.4g}" for key, value in outcome["results"].items()))
 
 
 def document(rows: Sequence[dict[str, Any]]) -> str:

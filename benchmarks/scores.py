@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from dgl.architectures import plan_of
-from dgl.scores import NAMES, content, diversity, l1
+from dgl.scores import NAMES, content, diversity, l1, reconstruct
 from dgl.scores.registry import ScoreOptions, compute
 from dnnlib.cli import Command
 from torch_utils.devices import tune_allocator
 from training.networks import Generator
 
-NUM_SAMPLES = {"l1": l1.NUM_SAMPLES, "content": content.NUM_SAMPLES, "diversity": diversity.NUM_SAMPLES}
+NUM_SAMPLES = {"l1": l1.NUM_SAMPLES, "content": content.NUM_SAMPLES, "diversity": diversity.NUM_SAMPLES,
+               "reconstruct": reconstruct.NUM_SAMPLES}
 
 
 def timed(name: str, G: torch.nn.Module, samples: int) -> np.ndarray:

@@ -58,9 +58,9 @@ def probe(
     G_T, D_T = own(teacher.G_ema), own(teacher.D)
     G_S, D_S = _slice(teacher) if student is None else student
     for attribute in ("img_resolution", "img_channels", "z_dim", "c_dim"):
-        expected, found = getattr(G_T, attribute), getattr(G_S, attribute)
-        if found != expected:
-            raise UserError(f"{attribute} of the student is {found}, the teacher's is {expected}; pass a student of "
+        expected, actual = getattr(G_T, attribute), getattr(G_S, attribute)
+        if actual != expected:
+            raise UserError(f"{attribute} of the student is {actual}, the teacher's is {expected}; pass a student of "
                             "this teacher", "student")
     G_S = own(G_S)
     by_teacher, by_student = _generate([G_T, G_S], num, seed)
@@ -109,13 +109,13 @@ def _generate(networks: Sequence[Any], num: int, seed: int) -> list[Images]:
     from .scores.sampling import latents
 
     z, c = latents(networks[0], num, torch.Generator().manual_seed(seed))
-    found = []
+    images = []
     with torch.no_grad():
         for G in networks:
             parts = zip(z.split(8), c.split(8))
             img = torch.cat([G(*part, noise_mode="const", force_fp32=True) for part in parts])
-            found.append(Images(img.float().clamp(-1, 1), c))
-    return found
+            images.append(Images(img.float().clamp(-1, 1), c))
+    return images
 
 
 def _real(data: Any, G: Any, num: int, seed: int, device: str) -> Images:
@@ -125,12 +125,12 @@ def _real(data: Any, G: Any, num: int, seed: int, device: str) -> Images:
 
     from .probe_measures import Images
 
-    found = (data.resolution, data.num_channels, data.label_dim)
-    if found[:2] != (G.img_resolution, G.img_channels):
+    shape = (data.resolution, data.num_channels, data.label_dim)
+    if shape[:2] != (G.img_resolution, G.img_channels):
         raise UserError(f"expected {G.img_resolution}x{G.img_resolution} images of {G.img_channels} channel(s) as the "
-                        f"teacher makes, found {found[0]}x{found[0]} of {found[1]}", "data")
-    if G.c_dim and found[2] != G.c_dim:
-        raise UserError(f"the teacher takes labels of size {G.c_dim}, the data set gives {found[2]}", "data")
+                        f"teacher makes, found {shape[0]}x{shape[0]} of {shape[1]}", "data")
+    if G.c_dim and shape[2] != G.c_dim:
+        raise UserError(f"the teacher takes labels of size {G.c_dim}, the data set gives {shape[2]}", "data")
     chosen = np.random.RandomState(seed).permutation(len(data))[:num]
     items = [data[int(index)] for index in chosen]
     img = torch.from_numpy(np.stack([image for image, _ in items])).to(device, torch.float32) / 127.5 - 1
@@ -159,8 +159,8 @@ def explain(result: Mapping[str, Any]) -> list[str]:
              "pairs (50% is no preference)."]
     if "real_over_teacher" in auc:
         share = auc["real_over_teacher"]
-        told = "tells them apart" if abs(share - 0.5) > 0.1 else "hardly tells them apart"
-        lines.append(f"It prefers a real image to the teacher's in {share:.0%}: it {told}, and "
+        ability = "tells them apart" if abs(share - 0.5) > 0.1 else "hardly tells them apart"
+        lines.append(f"It prefers a real image to the teacher's in {share:.0%}: it {ability}, and "
                      f"{auc['real_over_student']:.0%} to {student}.")
         a, b = result["calibration"]["a"], result["calibration"]["b"]
         lines.append(f"Calibrated, its logit is {a:.2f} * D_T {b:+.2f}"

@@ -41,36 +41,36 @@ def calibration(real: torch.Tensor, fake: torch.Tensor, steps: int = 50) -> tupl
     y = torch.cat([torch.ones(len(real)), torch.zeros(len(fake))]).double()
     weight = torch.cat([torch.full([len(real)], 0.5 / len(real)), torch.full([len(fake)], 0.5 / len(fake))]).double()
     columns = torch.stack([x, torch.ones_like(x)], dim=1)
-    found = torch.zeros(2).double()
+    parameters = torch.zeros(2).double()
     prior = torch.tensor([1e-6, 1e-9]).double()
     for _ in range(steps):
-        p = torch.sigmoid(columns @ found)
-        gradient = columns.t() @ (weight * (p - y)) + prior * found
+        p = torch.sigmoid(columns @ parameters)
+        gradient = columns.t() @ (weight * (p - y)) + prior * parameters
         hessian = columns.t() @ (columns * (weight * p * (1 - p))[:, None]) + torch.diag(prior)
         step = torch.linalg.solve(hessian, gradient)
-        found = found - step * min(1.0, 5.0 / float(step.abs().max().clamp_min(1e-12)))
-    return float(found[0]), float(found[1])
+        parameters = parameters - step * min(1.0, 5.0 / float(step.abs().max().clamp_min(1e-12)))
+    return float(parameters[0]), float(parameters[1])
 
 
 def verdict_gradient(D: Any, images: Images) -> torch.Tensor:
     """∂ D / ∂ image [N, C, H, W]: the direction in which each image must move to please a discriminator."""
-    found = []
+    directions = []
     for img, c in zip(images.img.split(_BATCH), images.c.split(_BATCH)):
         img = img.detach().requires_grad_(True)
-        found.append(torch.autograd.grad(D(img, c, force_fp32=True).sum(), img)[0])
-    return torch.cat(found)
+        directions.append(torch.autograd.grad(D(img, c, force_fp32=True).sum(), img)[0])
+    return torch.cat(directions)
 
 
 def feature_gradient(D: Any, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The direction [N, C, H, W] that brings images [N, C, H, W] nearer to others of that shape in D's features."""
-    found = []
+    directions = []
     for img, target in zip(images.split(_BATCH), targets.split(_BATCH)):
         with torch.no_grad():
             wanted = block_features(D, target, force_fp32=True)
         img = img.detach().requires_grad_(True)
         loss = block_distance(block_features(D, img, force_fp32=True), wanted).sum()
-        found.append(-torch.autograd.grad(loss, img)[0])
-    return torch.cat(found)
+        directions.append(-torch.autograd.grad(loss, img)[0])
+    return torch.cat(directions)
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -80,12 +80,12 @@ def compute_agreement(opts: MetricOptions, name: str, num_gen: int) -> dict[str,
             sums += torch.stack([value.double().sum().cpu() for value in values])
             bar.update(len(indices) * opts.num_gpus)
     sums = distributed.sum_(sums.to(opts.device) if opts.device.type == "cuda" else sums).cpu() / number
-    found = {f"{name}_psnr": similarity.psnr(float(sums[0]))}
+    results = {f"{name}_psnr": similarity.psnr(float(sums[0]))}
     if has_window:
-        found[f"{name}_{likeness}"] = float(sums[1])
+        results[f"{name}_{likeness}"] = float(sums[1])
     if distance is not None:
-        found[f"{name}_{key}"] = float(sums[2])
-    return found
+        results[f"{name}_{key}"] = float(sums[2])
+    return results
 
 
 def _inputs(opts: MetricOptions, net: Any, indices: range) -> tuple[torch.Tensor, torch.Tensor]:

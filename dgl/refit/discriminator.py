@@ -72,14 +72,14 @@ class _Check:
 
     def _run(self, D: Any) -> torch.Tensor:
         """What `out` gives, before the labels are projected on it, [n, cmap_dim or 1]."""
-        found: list[torch.Tensor] = []
-        handle = D.b4.out.register_forward_hook(lambda module, inputs, output: found.append(output))
+        logits: list[torch.Tensor] = []
+        handle = D.b4.out.register_forward_hook(lambda module, inputs, output: logits.append(output))
         try:
             for part in self.images.split(self.group):
                 D(part, torch.zeros([len(part), D.c_dim], device=part.device), force_fp32=True)
         finally:
             handle.remove()
-        return torch.cat(found)
+        return torch.cat(logits)
 
     def __call__(self, student: Any) -> float:
         return psnr(self._run(student), self.expected, 2 * float(self.expected.std()))

@@ -99,9 +99,9 @@ class _Consumer:
         else:
             self.gain += len(x) * layer.weight_gain**2
             self.energy += x.double().square().mean(dim=[2, 3]).sum(dim=0)
-        found = rows.patches(x, layer, at).flatten(0, 1)
-        self.gram += found.t() @ found
-        self.num_rows += len(found)
+        matrix = rows.patches(x, layer, at).flatten(0, 1)
+        self.gram += matrix.t() @ matrix
+        self.num_rows += len(matrix)
         if output.requires_grad:
             output.register_hook(self._derivative)
 
