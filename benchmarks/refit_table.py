@@ -38,7 +38,6 @@ class Table:
     Raises:
         UserError: it was made with other settings.
     """
-
     def __init__(self, out: Path, settings: dict[str, Any]) -> None:
         self.out, self.settings = out, settings
         out.mkdir(parents=True, exist_ok=True)
@@ -129,7 +128,7 @@ def _number(value: float | None) -> str:
               metavar="FRACTION")
 @click.option("--num-gen", help="Generated images per score.", type=click.IntRange(min=2), default=2000,
               show_default=True, metavar="INT")
-@click.option("--score", "names", help="Scores to take; repeatable.  [default: all]", multiple=True,
+@click.option("--score", "names", help="Scores to take; repeatable.", multiple=True, show_default="all",
               type=click.Choice(scores.NAMES))
 def main(out: Path, detectors: tuple[Path, ...], width: Fraction, num_gen: int, names: tuple[str, ...]) -> None:
     """Score plain and refitted slices of the demo's teacher by every channel score."""

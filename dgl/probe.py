@@ -2,8 +2,6 @@
 
     python -m dgl.probe TEACHER.pkl --data=images.zip --student=student.pkl
 """
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -101,7 +99,7 @@ def _slice(teacher: Any) -> tuple[Any, None]:
     return narrow, None
 
 
-def _generate(networks: Sequence[Any], num: int, seed: int) -> list[Images]:
+def _generate(networks: Sequence[Any], num: int, seed: int) -> "list[Images]":
     """The images of the same latents by several generators."""
     import torch
 
@@ -118,7 +116,7 @@ def _generate(networks: Sequence[Any], num: int, seed: int) -> list[Images]:
     return images
 
 
-def _real(data: Any, G: Any, num: int, seed: int, device: str) -> Images:
+def _real(data: Any, G: Any, num: int, seed: int, device: str) -> "Images":
     """Random images of a data set."""
     import numpy as np
     import torch
@@ -138,7 +136,7 @@ def _real(data: Any, G: Any, num: int, seed: int, device: str) -> Images:
     return Images(img, c.to(device, torch.float32))
 
 
-def _rejection(D: Any, fake: Images, real: Images, logits: Any) -> dict[str, float]:
+def _rejection(D: Any, fake: "Images", real: "Images", logits: Any) -> dict[str, float]:
     """Distances to the real images, in D's pooled features, of the half of the teacher's images that D likes best, and
     of any half. If liking were a measure of quality, the former were nearer.
     """
@@ -185,12 +183,13 @@ def explain(result: Mapping[str, Any]) -> list[str]:
 
 @click.command(cls=Command)
 @click.argument("teacher", metavar="TEACHER")
-@click.option("--data", help="Real images of the teacher's kind: folder or zip.  [default: none]", metavar="PATH")
-@click.option("--student", help="Network pickle of a student.  [default: a refitted slice of half the width]",
+@click.option("--data", help="Real images of the teacher's kind: folder or zip.", show_default="none", metavar="PATH")
+@click.option("--student", help="Network pickle of a student.", show_default="a refitted slice of half the width",
               metavar="[PATH|URL]")
 @click.option("--num", help="Images of each kind.", type=click.IntRange(min=32), default=512, show_default=True,
               metavar="INT")
-@click.option("--seed", help="Random seed.  [default: 0]", type=click.IntRange(min=0), default=0, metavar="INT")
+@click.option("--seed", help="Random seed.", type=click.IntRange(min=0), default=0, show_default=True,
+              metavar="INT")
 @device_option
 @trust_pickle_option
 def main(

@@ -12,7 +12,6 @@ _BATCH = 16
 @dataclasses.dataclass(frozen=True)
 class Images:
     """Images [N, C, H, W] in [-1, 1] and their labels [N, c_dim]."""
-
     img: torch.Tensor
     c: torch.Tensor
 

@@ -3,10 +3,6 @@
 For networks that were made from another one (compressed, quantised, exported) and are meant to draw the same images:
 distances of distributions cannot tell whether they do.
 """
-
-from __future__ import annotations
-
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -16,26 +12,10 @@ import torch
 from dnnlib.errors import UserError
 from metrics import image_similarity as similarity
 from metrics.detector import Detector, DetectorSpec, load
-from metrics.options import MetricOptions
+from metrics.options import MetricOptions, Reference
 from metrics.perceptual import DetectorFeatures, block_distance, block_features
 from metrics.samples import rank_blocks, sample_rng
 from torch_utils import distributed
-
-
-@dataclasses.dataclass(frozen=True)
-class Reference:
-    """The network that a generator is compared with.
-
-    Attributes:
-        name: of its file, and sha256 of its content, for the record.
-        G: generator.
-        D: discriminator whose features measure perceptual distances; None is none.
-    """
-
-    name: str
-    sha256: str
-    G: Any
-    D: Any = None
 
 
 def compute_agreement(opts: MetricOptions, name: str, num_gen: int) -> dict[str, float]:

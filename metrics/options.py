@@ -1,7 +1,8 @@
 """What a metric is given to work on, and the record of how its numbers were computed."""
 import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -11,11 +12,24 @@ from dnnlib.util import EasyDict, construct_class_by_name
 from metrics.detector import Detector, DetectorSpec, choose, load
 from torch_utils import distributed
 
-if TYPE_CHECKING:
-    from metrics.agreement import Reference
-
 RESOLUTION_OF_SMALL_BATCHES = 256  # px; from here on few images at a time, for their memory
 _DATA_LOADER_WORKERS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """The network that a generator is compared with.
+
+    Attributes:
+        name: of its file, and sha256 of its content, for the record.
+        G: generator.
+        D: discriminator whose features measure perceptual distances; None is none.
+    """
+
+    name: str
+    sha256: str
+    G: Any
+    D: Any = None
 
 
 class MetricOptions:

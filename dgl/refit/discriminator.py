@@ -26,7 +26,6 @@ Images = Callable[[int], torch.Tensor]  # number of images → so many that were
 @dataclasses.dataclass
 class _Batch:
     """Some images on their way through both networks."""
-
     x: list[torch.Tensor]  # features of teacher and student [n, C, H, W]; empty before the first block
     img: torch.Tensor  # the image at this resolution, for the blocks that read it
 

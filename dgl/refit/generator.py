@@ -31,7 +31,6 @@ Pair = list[torch.Tensor]  # of teacher and student
 @dataclasses.dataclass
 class _Batch:
     """Some latents on their way through both networks."""
-
     w: torch.Tensor  # [n, w_dim], float32 like all tensors here
     x: Pair  # features [n, C, H, W]
     img: Pair  # images so far [n, img_channels, H, W]; empty before the first torgb

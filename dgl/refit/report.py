@@ -23,7 +23,6 @@ class RefitOptions:
         memory: bytes of features that are held at once; fewer latents where images are large.
         max_rows: of one linear system.
     """
-
     seed: int = 0
     ridge: float = 0.03
     iterations: int = 3

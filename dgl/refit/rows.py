@@ -33,7 +33,6 @@ class Places:
         max_rows: of the system.
         generator: of the random numbers.
     """
-
     images: int
     size: int
     layer: Any

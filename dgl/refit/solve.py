@@ -17,7 +17,6 @@ class Fit:
         scale: factor by which the targets exceed the outputs that the weights give, per output channel, [O] float64.
         before, after: squared error over the targets' variance, with the weights as they were, and with these.
     """
-
     weight: torch.Tensor
     bias: torch.Tensor | None
     scale: torch.Tensor

@@ -56,7 +56,6 @@ class _System:
     """A layer's linear system: `weight` [O, C, T] scaled by how much its outputs count, and the inverse of the Gram
     matrix of its inputs with a ridge, [C, T, C, T].
     """
-
     weight: torch.Tensor
     inverse: torch.Tensor
 
