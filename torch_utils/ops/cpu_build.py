@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 
 import dnnlib
+from dnnlib.files import open_atomic
+from dnnlib.private_dirs import digest, private_dir
 
 from .backend import cache
 from .backend.errors import BackendError
@@ -62,19 +64,25 @@ def _load(compiler: Path, threads: list[str]) -> ctypes.CDLL:
 def _built(compiler: Path, flags: list[str]) -> Path:
     """The library's path; it is built if the cache does not have it."""
     name = f"{_key(compiler, flags)}.so"
-    folder = Path(dnnlib.util.make_cache_dir_path("cpu-ops"))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError:  # no home, or not ours to write to
-        folder = Path(tempfile.mkdtemp(prefix="cpu-ops-"))
+    folder = private_dir(dnnlib.util.make_cache_dir_path("cpu-ops"))
     target = folder / name
-    if not target.exists():
+    if not _is_whole(target):
         with cache.lock(folder / f"{name}.lock", _LOCK_TIMEOUT_SEC):
-            if not target.exists():
+            if not _is_whole(target):
                 _compile(compiler, flags, target)
     return target
+
+
+def _sum_file(library: Path) -> Path:
+    return library.with_suffix(".sha256")
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether the library is what was built: loading half a file may end the process."""
+    try:
+        return _sum_file(library).read_text(encoding="ascii") == digest(library)
+    except (OSError, ValueError):
+        return False
 
 
 def _key(compiler: Path, flags: list[str]) -> str:
@@ -96,14 +104,18 @@ def _instructions() -> str:
 
 
 def _compile(compiler: Path, flags: list[str], target: Path) -> None:
-    """Writes the library under a temporary name and renames it when it is complete."""
+    """Builds the library and its check sum; each appears only once it is complete, and on the disk."""
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         built, whole = Path(folder) / "kernels.o", Path(folder) / target.name
         _run([str(compiler), *flags, "-c", str(SOURCE), "-o", str(built)])
         # Linked without -fopenmp: the threads are those of the OpenMP runtime that torch has already loaded. A second
         # runtime's threads would compete with them.
         _run([str(compiler), "-shared", str(built), "-o", str(whole)])
-        os.replace(whole, target)
+        content = whole.read_bytes()
+    with open_atomic(_sum_file(target), "w") as file:
+        file.write(hashlib.sha256(content).hexdigest())
+    with open_atomic(target) as file:
+        file.write(content)
 
 
 def _run(command: list[str]) -> None:

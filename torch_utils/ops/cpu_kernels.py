@@ -20,6 +20,19 @@ enabled = True  # False: plain torch, as with SG_OPS=ref
 def library() -> tuple[ctypes.CDLL | None, str]:
     """The kernels, and a line about them; built at the first call."""
     kernels, description = cpu_build.load()
+    try:
+        _declare(kernels)
+    except AttributeError as error:  # not our library
+        return None, f"the library lacks a symbol: {error}"
+    return kernels, description
+
+
+def _declare(kernels: ctypes.CDLL | None) -> None:
+    """The types of the functions' arguments.
+
+    Raises:
+        AttributeError: a function is missing.
+    """
     if kernels is not None:
         i64, real, pointer, integer = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p, ctypes.c_int
         for name, _ in _TYPES.values():
@@ -32,7 +45,6 @@ def library() -> tuple[ctypes.CDLL | None, str]:
             getattr(kernels, f"upfirdn2d_{name}").argtypes = [pointer] * 3 + [integer, real] + [i64] * 14 + [integer]
         for name in ("winograd_input", "winograd_output"):
             getattr(kernels, name).argtypes = [pointer] * 2 + [i64] * 5 + [integer]
-    return kernels, description
 
 
 def describe() -> str:

@@ -5,10 +5,10 @@ A build happens in a nameless folder that gets its name when it is complete, so 
 import functools
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 import dnnlib
-from dnnlib.files import atomic_dir
+from dnnlib.files import atomic_dir, write_json_atomic
+from dnnlib.private_dirs import digest, is_private, private_dir
 
 from .archs import Targets
 from .errors import BackendError
@@ -27,6 +28,9 @@ SOURCES = Path(__file__).parents[1] / "csrc"
 LOCK_TIMEOUT_SEC = 330.0  # longer than a build may take (nvcc.BUILD_TIMEOUT_SEC), so whoever holds it for longer hangs
 _ABANDONED_SEC = 3600.0
 _POLL_SEC = 0.1
+_PATIENCE_SEC = 3.0  # then a process that waits says what for
+
+_log = logging.getLogger(__name__)
 
 
 @functools.cache
@@ -67,9 +71,18 @@ def find(kind: str, covers: Callable[[Targets], bool]) -> Path | None:
     """The folder of a build for this PyTorch and these sources whose targets will do."""
     for path, manifest in entries():
         targets = Targets(tuple(manifest.get("sm", ())), tuple(manifest.get("ptx", ())))
-        if path.name.startswith(key(kind) + "-") and covers(targets):
+        if path.name.startswith(key(kind) + "-") and covers(targets) and is_private(path.parent) and is_whole(path):
             return path
     return None
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a build has the files of its manifest, with their check sums: loading half a file may be fatal."""
+    try:
+        files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
+        return all(digest(folder / name) == check_sum for name, check_sum in files.items())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return False
 
 
 def get(kind: str, targets: Targets, build: Callable[[Path], dict[str, Any]]) -> Path:
@@ -83,16 +96,10 @@ def get(kind: str, targets: Targets, build: Callable[[Path], dict[str, Any]]) ->
     Raises:
         BackendError: from `build`, or another process has been holding the lock for too long.
     """
-    try:
-        folder = root()
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError:  # no home, or not ours to write to
-        return _build(Path(tempfile.mkdtemp(prefix="cuda-ops-")) / key(kind), kind, targets, build)
+    folder = private_dir(root())
     target = folder / f"{key(kind)}-{targets}"
     with lock(folder / f"{target.name}.lock"):
-        if (target / "manifest.json").exists():
+        if is_whole(target):
             return target
         shutil.rmtree(target, ignore_errors=True)
         _remove_abandoned(folder)
@@ -119,9 +126,21 @@ def _build(target: Path, kind: str, targets: Targets, build: Callable[[Path], di
             "cuda": torch.version.cuda,
             "seconds": round(time.monotonic() - begin, 1),
             **facts,
+            "files": {path.relative_to(folder).as_posix(): _synced(path) for path in _files(folder)},
         }
-        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        write_json_atomic(folder / "manifest.json", manifest)
     return target
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".ninja"))
+
+
+def _synced(path: Path) -> str:
+    """The check sum of a file that has been put on the disk, so that it survives a power cut."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+    return digest(path)
 
 
 @contextmanager
@@ -134,9 +153,13 @@ def lock(path: Path, timeout_sec: float | None = None) -> Iterator[None]:
         BackendError: another process still holds it after the time-out.
     """
     timeout_sec = LOCK_TIMEOUT_SEC if timeout_sec is None else timeout_sec
-    deadline = time.monotonic() + timeout_sec
+    begin = time.monotonic()
+    deadline, is_told = begin + timeout_sec, False
     with open(path, "a+b") as file:
         while not _try_lock(file.fileno()):
+            if not is_told and time.monotonic() - begin >= _PATIENCE_SEC:
+                _log.warning("waiting for another process that builds kernels (it holds %s)", path)
+                is_told = True
             if time.monotonic() >= deadline:
                 raise BackendError(f"{path}: another process has been building for over {timeout_sec:.0f} s; end it")
             time.sleep(_POLL_SEC)

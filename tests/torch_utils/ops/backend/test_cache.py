@@ -161,3 +161,22 @@ def test_a_compiler_that_hangs_is_ended(tmp_path, monkeypatch) -> None:
         nvcc.run(["sh", "-c", "sleep 600 & sleep 600"])
     with pytest.raises(BackendError, match=r"^/no/such cannot be run: No such file"):
         nvcc.run(["/no/such"])
+
+
+def test_a_build_that_is_damaged_is_made_again(folder) -> None:
+    made = cache.get("ninja", TARGETS, build)
+    (made / "library").write_text("cod")
+    assert not cache.is_whole(made)
+    assert cache.find("ninja", lambda targets: True) is None
+    assert (cache.get("ninja", TARGETS, build) / "library").read_text() == "code"
+    assert cache.find("ninja", lambda targets: True) == made
+    folder.chmod(0o777)
+    assert cache.find("ninja", lambda targets: True) is None
+
+
+def test_a_process_that_waits_says_what_for(builder, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(cache, "LOCK_TIMEOUT_SEC", 0.3)
+    monkeypatch.setattr(cache, "_PATIENCE_SEC", 0.0)
+    with pytest.raises(BackendError):
+        cache.get("ninja", TARGETS, refuse)
+    assert caplog.text.count("waiting for another process that builds kernels") == 1
