@@ -3,6 +3,7 @@
 #   PYTHON=python3.12       the interpreter for the virtual environment
 #   TORCH_INDEX=https://…   where torch comes from, e.g. https://download.pytorch.org/whl/cpu for the small CPU build
 #   JOBS=4                  processes that run the tests
+#   FUZZ_CASES=5000         files of each kind that `make fuzz` damages;  FUZZ_SEED=1: which ones
 #   CPU_BENCH=--all         what `make bench` times of the networks: also training at 256 px, and growth with size
 #   GPU_REPORT=--tiny       options of the GPU report (python -m benchmarks.gpu_report --help)
 
@@ -10,6 +11,8 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 JOBS ?= 2
 CPU_BENCH ?=
+FUZZ_CASES ?= 5000
+FUZZ_SEED ?= 1
 GPU_REPORT ?=
 VENV := .venv
 VENV24 := .venv-torch24
@@ -18,11 +21,12 @@ TORCH := $(shell grep '^torch==' requirements.lock)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check test-gpu gpu-report test-torch24 bench docs golden clean distclean
+.PHONY: help demo test fuzz check test-gpu gpu-report test-torch24 bench docs golden clean distclean
 
 help:
 	@echo "make demo          compress a trained network on real images, score it, draw it (4 minutes on two cores)"
 	@echo "make test          lint, types, and all tests with coverage"
+	@echo "make fuzz          damaged files of every kind for every reader, FUZZ_CASES=5000 of each (about an hour)"
 	@echo "make check         lint and types only"
 	@echo "make test-gpu      the tests that need a CUDA device"
 	@echo "make gpu-report    checks and measures this project on a GPU; writes a page to attach to an issue"
@@ -37,6 +41,9 @@ demo: $(VENV)/.runtime-installed
 
 test: check
 	$(PY) -m pytest -n $(JOBS) --cov=dgl --cov=torch_utils.checkpoint --cov-report=term --cov-fail-under=90
+
+fuzz: $(VENV)/.dev-installed
+	FUZZ_CASES=$(FUZZ_CASES) FUZZ_SEED=$(FUZZ_SEED) $(PY) -m pytest -n $(JOBS) -rP --timeout=7200 tests/fuzz
 
 check: $(VENV)/.dev-installed
 	$(PY) -m ruff check .

@@ -11,7 +11,7 @@ from dnnlib.bounded import open_regular, read_file, read_zip_entry
 from dnnlib.errors import FileError
 
 MAX_BYTES = 1 << 32  # of one array
-_DAMAGED = (KeyError, OSError, EOFError, RuntimeError, ValueError, SyntaxError, zipfile.BadZipFile, zlib.error)
+_DAMAGED = (KeyError, OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -51,9 +51,10 @@ def _parse(path: str | os.PathLike[str], data: bytes) -> np.ndarray:
         if dtype.itemsize == 0 or not expected:
             return np.empty(shape, dtype)
         return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if is_fortran else "C")
-    except _DAMAGED as error:
+    except Exception as error:  # NumPy's parser of headers raises whatever it trips over: TokenError, SyntaxError...
         raise _damaged(path, str(error)) from error
 
 
 def _damaged(path: str | os.PathLike[str], reason: str) -> FileError:
+    reason = " ".join(reason.split())[:300]
     return FileError(f"{os.fspath(path)}: cannot be read as NumPy arrays: {reason}", reason=reason)

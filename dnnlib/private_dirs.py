@@ -1,7 +1,4 @@
 """Folders for files that are later executed: owned by this user, and closed to everybody else."""
-
-from __future__ import annotations
-
 import hashlib
 import os
 import stat

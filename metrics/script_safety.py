@@ -8,13 +8,15 @@ import contextlib
 import io
 import os
 import re
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 
 from dnnlib.bounded import read_zip_entry
-from dnnlib.errors import FileError
+from dnnlib.errors import FileError, printable
 
 TIME_LIMIT_SEC = 300.0
 
@@ -25,6 +27,7 @@ _SIDE_EFFECTS = re.compile(
     r"manual_seed|set_num_threads|\w*unsafe\w*|set_data|dlopen|import_\w+|symbolic_\w+|_debug\w*|backward)\b"
 )
 _NUMBERS = re.compile(r"/(data|constants|tensors)/[\w.]+$")  # entries with the elements of tensors
+_DAMAGE = (zipfile.BadZipFile, KeyError, OSError, EOFError, RuntimeError, ValueError, struct.error, zlib.error)
 _WATCHER = """
 import os, select, signal, sys
 pid, seconds, text = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
@@ -61,8 +64,11 @@ def check_archive(content: bytes) -> None:
                 _check_entry(name, read_zip_entry(archive, name, _MAX_ENTRY))
     except FileError as error:
         raise DamagedScript(f"the archive is damaged: {error.reason}") from error
-    except (zipfile.BadZipFile, KeyError, OSError, EOFError, RuntimeError) as error:
-        raise DamagedScript(f"the archive is damaged: {error}") from error
+    except (UnsafeScript, DamagedScript):
+        raise
+    except _DAMAGE as error:
+        reason = printable(" ".join(str(error).split()))[:300]
+        raise DamagedScript(f"the archive is damaged: {reason}") from error
 
 
 def _check_entry(name: str, data: bytes) -> None:

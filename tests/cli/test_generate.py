@@ -11,7 +11,7 @@ import generate
 from dnnlib.cli import seed_latents
 from tests import tiny
 from tests.helpers import GOLDEN
-from training.checkpoints.pickles import open_networks
+from training.checkpoints.pickles import open_networks, save_networks
 
 
 @pytest.fixture(scope="module")
@@ -216,3 +216,12 @@ def test_ranges_that_do_not_fit(label, message, tmp_path, conditional):
     assert result.exit_code != 0
     assert message in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_are_not_finite_are_named(network, tmp_path):
+    data = open_networks(network)
+    data["G_ema"].synthesis.b8.conv1.weight.data[0, 0] = float("nan")
+    save_networks(data, tmp_path / "nan.pkl")
+    result = run(network=tmp_path / "nan.pkl", seeds="1", outdir=tmp_path / "out")
+    assert result.stderr == (f"Error: {tmp_path}/nan.pkl: G_ema: synthesis.b8.conv1.weight holds numbers that are not "
+                             "finite; the training diverged, use an earlier snapshot\n")

@@ -1,5 +1,4 @@
 """Folders for what is executed later: ours alone, or a temporary one."""
-
 import os
 import subprocess
 import sys

@@ -3,6 +3,9 @@ import collections
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
+
+from torch_utils import misc
 from torch_utils.checkpoint import CheckpointError
 
 NETWORKS = ("G", "D", "G_ema")
@@ -10,6 +13,14 @@ NETWORKS = ("G", "D", "G_ema")
 
 class MissingPart(CheckpointError, KeyError):
     """A network that is needed and not in the file."""
+
+
+def _check_finite(role: str, network: torch.nn.Module) -> None:
+    """Refuses a network from a training that diverged, before its images are black or everything becomes NaN."""
+    for name, tensor in misc.named_params_and_buffers(network):
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(f"{role}: {name} holds numbers that are not finite; the training diverged, "
+                                  "use an earlier snapshot")
 
 
 class Networks(dict):
@@ -39,7 +50,9 @@ class Networks(dict):
     def __getitem__(self, role: str) -> Any:
         if role in self._waiting:
             try:
-                self[role] = self._build(role, super().__getitem__(role))
+                network = self._build(role, super().__getitem__(role))
+                _check_finite(role, network)
+                self[role] = network
             except CheckpointError as error:
                 known = self.where in str(error)
                 raise CheckpointError(f"{'' if known else f'{self.where}: '}{error}") from error.__cause__

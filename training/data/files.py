@@ -3,6 +3,7 @@ import abc
 import functools
 import hashlib
 import os
+import struct
 import zipfile
 import zlib
 
@@ -160,7 +161,7 @@ class ZipTree(FileTree):
         if self._handle is None or self._handle_pid != os.getpid():
             try:
                 self._handle = zipfile.ZipFile(self.path)
-            except (OSError, zipfile.BadZipFile) as error:
+            except (*_ZIP_ENTRY_ERRORS, struct.error) as error:
                 raise DatasetError(f"{self.path}: cannot be read as a zip: {error}") from error
             self._handle_pid = os.getpid()
         return self._handle
