@@ -249,6 +249,9 @@ def _configured(opts: EasyDict, given: set[str]) -> tuple[RunConfig, str]:
         if not metric_main.is_valid_metric(name):
             raise click.BadParameter(f"no metric is called {name!r}; valid ones: "
                                      f"{', '.join(metric_main.list_valid_metrics())}", param_hint="'--metrics'")
+        if name == "agreement":
+            raise click.BadParameter("agreement compares with another network; score the snapshots with "
+                                     "calc_metrics.py --metrics=agreement --teacher=PKL", param_hint="'--metrics'")
     family = architectures.of_preset(opts.cfg).module("options")
     configure = next((plugin.training_config for plugin in PLUGINS if opts.cfg in plugin.CFGS), None)
     try:

@@ -215,6 +215,7 @@ def error_of(folder, *args):
         ("--cond=maybe", "Invalid value for '--cond': 'maybe' is not a valid boolean."),
         ("--cfg=cifer", "Invalid value for '--cfg': 'cifer' is not one of 'auto', 'stylegan2', 'paper256',"),
         ("--metrics=fid5k", "Invalid value for '--metrics': no metric is called 'fid5k'; valid ones: fid50k_full,"),
+        ("--metrics=agreement", "Invalid value for '--metrics': agreement compares with another network; score the"),
         ("--subset=0", "--subset: expected 1 to 6 images, found 0"),
         ("--subset=7", "--subset: expected 1 to 6 images, found 7"),
         ("--batch=30 --gpus=4", "--batch: 30 is not a multiple of --gpus 4"),
