@@ -58,8 +58,9 @@ def test_the_tests_of_the_core_are_collected(core: Path) -> None:
 
 @pytest.mark.slow
 def test_a_tick_is_trained(core: Path, tmp_path: Path) -> None:
-    data = tiny.write_data(tmp_path / "images")
-    small = ["--cbase=128", "--cmax=16", "--z-dim=16", "--w-dim=16", "--map-depth=2", "--batch=4", "--mbstd-group=2"]
+    data = tiny.write_data(tmp_path / "images", side=8)
+    small = ["--cbase=64", "--cmax=8", "--z-dim=8", "--w-dim=8", "--map-depth=1", "--batch=250", "--batch-gpu=125",
+             "--mbstd-group=5"]
     result = run(core, "train.py", "--cfg=stylegan2", *small, "--kimg=1", "--tick=1", "--metrics=none", "--workers=0",
                  "--device=cpu", f"--data={data}", f"--outdir={tmp_path}/runs")
     assert result.returncode == 0, result.stderr[-3000:]
