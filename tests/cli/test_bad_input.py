@@ -188,7 +188,8 @@ def test_teachers_for_other_data(teacher, message, files, tmp_path):
 def test_teachers_for_different_images(files, tmp_path):
     first, second = (tiny.write_teacher(tmp_path / f"{n}.pkl", channels=n) for n in (3, 1))
     args = [f"--teacher={first}", f"--teacher={second}", f"--data={files.data}", "--cfg=dgl", "--width=1", "--cond=0"]
-    result = CliRunner().invoke(train.main, [*args, f"--outdir={tmp_path}/out"])
+    args += ["--recipe=paper", f"--outdir={tmp_path}/out"]
+    result = CliRunner().invoke(train.main, args)
     assert result.exit_code == 1
     assert result.stderr == ("Error: --teacher: all teachers must be for the same images and labels, but "
                              f"{first} is for 16x16 images of 3 channel(s) and labels of size 0 and "
