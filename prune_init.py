@@ -23,6 +23,7 @@ class Quantity(click.ParamType):
     name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
         match = re.fullmatch(r"([0-9]*\.?[0-9]+)([KMG]?)", str(value).strip())
         number = float(match[1]) * {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}[match[2]] if match else 0
         if number <= 0:

@@ -39,6 +39,7 @@ class PowerOfTwo(click.ParamType):
     name = "int"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number."""
         number = int(value) if re.fullmatch(r"\d+", str(value)) else 0
         if number < 1 or number & (number - 1):
             self.fail(f"expected a power of two of at least 1, found {value!r}", param, ctx)
@@ -51,9 +52,11 @@ class Preset(click.ParamType):
     name = "choice"
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """All presets, for the help text."""
         return f"[{'|'.join(architectures.preset_names())}]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name."""
         if value not in architectures.preset_names():
             known = ", ".join(map(repr, architectures.preset_names()))
             self.fail(f"{value!r} is not one of {known}.", param, ctx)

@@ -63,7 +63,7 @@ def global_widths(
     target: float,
     uniform: Fraction,
 ) -> dict[str, int]:
-    """Keeps the best channels of the whole network, at the cost of a uniform cut.
+    """Keeps the best channels of the whole network, by the scores [C] of every set, at the cost of a uniform cut.
 
     Every set's scores are divided by their mean, so that layers can be compared; all channels above one common
     threshold are kept, but at least `FLOOR` of a set's uniform width. The threshold is the lowest at which the network

@@ -46,7 +46,7 @@ def choose(scores: Scores, widths: Mapping[str, int]) -> dict[str, torch.Tensor]
 
 
 def slice_tensor(tensor: torch.Tensor, rule: Rule, keep: KeepLists) -> torch.Tensor:
-    """Slices one tensor; rescales by sqrt(C'/C) where the layer multiplies by 1/sqrt(fan_in)."""
+    """Slices one tensor [..., C, ...]; rescales by sqrt(C'/C) where the layer multiplies by 1/sqrt(fan_in)."""
     for axis, which in rule.axes.items():
         kept, size = keep[which.set_name], tensor.shape[axis]
         if len(kept) * which.repeat + which.extra != size:
@@ -64,7 +64,7 @@ def slice_state(state: Mapping[str, torch.Tensor], plan: Plan, keep: KeepLists) 
     deviation of a discriminator, which averages over channels).
 
     Args:
-        state: name → tensor, as `state_dict()` gives it.
+        state: name → tensor [...], as `state_dict()` gives it.
         plan: of the network the state belongs to.
         keep: set name → kept channels, ascending int64.
 
@@ -89,6 +89,9 @@ def slice_network(network: torch.nn.Module, keep: KeepLists) -> torch.nn.Module:
 
     Source: channel sets as in Liu et al. 2021 (arXiv:2104.02244), section 3; gain corrections are ours
     (docs/adr/0002-slicing-gains.md).
+
+    Raises:
+        UserError: networks of this class cannot be sliced, or the kept channels make no such network.
     """
     plan = plan_of(network)
     whole = slice_state(dict(misc.named_params_and_buffers(network)), plan, keep)

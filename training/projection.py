@@ -104,7 +104,7 @@ def _octaves(noise: torch.Tensor) -> Iterator[torch.Tensor]:
 
 @torch.no_grad()
 def whiten_(noise: torch.Tensor) -> None:
-    """Brings a noise image to mean 0 and mean square 1, in place."""
+    """Brings a noise image [H, W] to mean 0 and mean square 1, in place."""
     noise -= noise.mean()
     noise *= noise.square().mean().rsqrt()
 

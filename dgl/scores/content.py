@@ -17,7 +17,7 @@ NOISY_PIXELS = 0.05
 
 
 def score(network: torch.nn.Module, plan: Plan, options: ScoreOptions) -> dict[str, torch.Tensor]:
-    """Set name → mean |∂ loss / ∂ weight| of each channel. One latent at a time, so no batch size matters.
+    """Set name → mean |∂ loss / ∂ weight| of each channel, [C]. One latent at a time, so no batch size matters.
 
     Raises:
         UserError: the region of interest is empty in all images.

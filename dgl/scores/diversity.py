@@ -19,7 +19,11 @@ PCA_SAMPLES = 10000
 
 
 def score(network: torch.nn.Module, plan: Plan, options: ScoreOptions) -> dict[str, torch.Tensor]:
-    """Set name → variance of gradient magnitudes of each channel. One latent at a time, so no batch size matters."""
+    """Set name → variance of gradient magnitudes of each channel, [C]. One latent at a time, so no batch size matters.
+
+    Raises:
+        UserError: the network has no styles.
+    """
     if not hasattr(network, "mapping"):
         raise UserError(f"diversity needs a generator with styles, a {type(network).__name__} has none", field="score")
     generator = torch.Generator().manual_seed(options.seed)

@@ -18,7 +18,7 @@ NUM_SAMPLES = 1024
 
 @torch.no_grad()
 def score(network: Any, plan: Plan, options: ScoreOptions) -> dict[str, torch.Tensor]:
-    """Set name → mean L1 norm of each channel's outgoing weights."""
+    """Set name → mean L1 norm of each channel's outgoing weights, [C]."""
     z = c = None
     if hasattr(network, "z_dim"):
         generator = torch.Generator().manual_seed(options.seed)

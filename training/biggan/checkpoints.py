@@ -195,7 +195,7 @@ def _load(file: Path, kind: str | None = None) -> torch.nn.Module:
 
 
 def read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a network's file by name, out of StudioGAN's wrapper if there is one.
+    """The tensors [...] of a network's file by name, out of StudioGAN's wrapper if there is one.
 
     Raises:
         CheckpointError: the file holds something else.

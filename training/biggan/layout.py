@@ -31,7 +31,7 @@ _TAKEN_OVER = {
 
 
 def network_kind(tensors: Tensors) -> str:
-    """'G' or 'D', by the last layers' names.
+    """'G' or 'D', by the last layers' names in a file's tensors [...].
 
     Raises:
         CheckpointError: neither.
@@ -44,7 +44,7 @@ def network_kind(tensors: Tensors) -> str:
 
 
 def options_of(tensors: Tensors) -> dict[str, Any]:
-    """The constructor arguments that follow from names and shapes. Of z, only the used part is known.
+    """The constructor arguments that follow from names and shapes of tensors [...]. Of z, only the used part is known.
 
     Raises:
         CheckpointError: the tensors are not those of a BigGAN.

@@ -26,12 +26,12 @@ _LEAVES = {
 
 
 def is_studiogan(tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether the names are StudioGAN's."""
+    """Whether the names of a file's tensors [...] are StudioGAN's."""
     return any(name.startswith(("linear0.", "linear1.")) or ".conv2d1." in name for name in tensors)
 
 
 def convert(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A generator's tensors under their public names; to be used with `OPTIONS`.
+    """A generator's tensors [...] under their public names; to be used with `OPTIONS`.
 
     Raises:
         CheckpointError: it cannot be converted exactly; the message says why.

@@ -34,7 +34,7 @@ class _Economy(TorchFunctionMode):
 
 
 def rebuild(cls: Any, arguments: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Any:
-    """A network of these constructor arguments with these tensors: `blank`, then `fill`."""
+    """A network of these constructor arguments with these tensors [...]: `blank`, then `fill`."""
     module = blank(cls, arguments, sum(tensor.numel() for tensor in tensors.values()))
     fill(module, tensors)
     return module
@@ -56,7 +56,7 @@ def blank(cls: Any, arguments: Mapping[str, Any], available: int) -> Any:
 
 
 def fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Copies every parameter and buffer.
+    """Copies tensors [...] into every parameter and buffer.
 
     Raises:
         CheckpointError: names or shapes do not match; the message lists them.
