@@ -83,6 +83,16 @@ class Networks(dict):
         """All parts."""
         return [self[role] for role in self]
 
+    def pop(self, role: str, *default: Any) -> Any:
+        """Removes a role, and returns its part.
+
+        Raises:
+            CheckpointError: there is no part, and no default, or it cannot be built.
+        """
+        part = self.get(role, *default) if default else self[role]
+        super().pop(role, None)
+        return part
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         return collections.OrderedDict, (list(self.items()),)  # copies and pickles know no file
 
