@@ -303,7 +303,7 @@ def test_a_state_of_another_version_is_refused(tmp_path: Path) -> None:
     run_state.save(tmp_path, {"cur_nimg": 5})
     assert run_state.load_latest(tmp_path) == {"version": run_state.VERSION, "cur_nimg": 5}
     torch.save({"version": 99}, tmp_path / "state" / "training-state-000000006.pt")
-    with pytest.raises(UserError, match=r"training-state-000000006.pt: expected a state of version 1, found 99; resume"):
+    with pytest.raises(UserError, match=r"000000006.pt: expected a state of version 1, found 99; resume"):
         run_state.load_latest(tmp_path)
 
 
