@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.torch_utils.ops import host_kernels
-from torch_utils.ops import bias_act, upfirdn2d
+from torch_utils.ops import bias_act, bias_act_derivatives, upfirdn2d
 from torch_utils.ops.backend import cache, launch_config
 from torch_utils.ops.backend.launch_config import Launch
 
@@ -81,7 +81,7 @@ def activation(draw: st.DrawFn) -> Case:
     if order == 0:
         expected = bias_act.bias_act(*given_, dim, act, 0.2, gain, clamp, impl="ref")
     else:
-        expected = bias_act._derivative_ref(order, *given_, dy.double(), ddx.double(), dim, act, 0.2, gain, clamp)
+        expected = bias_act_derivatives._derivative_ref(order, *given_, dy.double(), ddx.double(), dim, act, 0.2, gain, clamp)
     out = torch.empty_like(ref)
     tensors = [ref, b, dy if order else None, ddx if order == 2 else None, out]
     scalars = (0.2, gain, -1.0 if clamp is None else clamp)
