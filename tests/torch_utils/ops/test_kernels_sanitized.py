@@ -81,7 +81,8 @@ def activation(draw: st.DrawFn) -> Case:
     if order == 0:
         expected = bias_act.bias_act(*given_, dim, act, 0.2, gain, clamp, impl="ref")
     else:
-        expected = bias_act_derivatives._derivative_ref(order, *given_, dy.double(), ddx.double(), dim, act, 0.2, gain, clamp)
+        derivatives = dy.double(), ddx.double()
+        expected = bias_act_derivatives._derivative_ref(order, *given_, *derivatives, dim, act, 0.2, gain, clamp)
     out = torch.empty_like(ref)
     tensors = [ref, b, dy if order else None, ddx if order == 2 else None, out]
     scalars = (0.2, gain, -1.0 if clamp is None else clamp)
