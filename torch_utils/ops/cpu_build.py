@@ -34,7 +34,7 @@ _LOCK_TIMEOUT_SEC = 60
 _log = logging.getLogger(__name__)
 
 
-def load() -> tuple[ctypes.CDLL | None, str]:
+def load() -> tuple["ctypes.CDLL | None", str]:
     """The library, built first if need be, and a line that says what it is; or None and why there is none."""
     try:
         compiler = _find_compiler()

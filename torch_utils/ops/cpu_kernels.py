@@ -17,7 +17,7 @@ enabled = True  # False: plain torch, as with SG_OPS=ref
 
 
 @functools.cache
-def library() -> tuple[ctypes.CDLL | None, str]:
+def library() -> tuple["ctypes.CDLL | None", str]:
     """The kernels, and a line about them; built at the first call."""
     kernels, description = cpu_build.load()
     try:
@@ -27,7 +27,7 @@ def library() -> tuple[ctypes.CDLL | None, str]:
     return kernels, description
 
 
-def _declare(kernels: ctypes.CDLL | None) -> None:
+def _declare(kernels: "ctypes.CDLL | None") -> None:
     """The types of the functions' arguments.
 
     Raises:
