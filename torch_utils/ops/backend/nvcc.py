@@ -142,7 +142,7 @@ def run(command: list[str], folder: Path | None = None) -> str:
     return output
 
 
-def _kill(process: subprocess.Popen[str]) -> None:
+def _kill(process: "subprocess.Popen[str]") -> None:
     if os.name == "nt":
         process.kill()
     else:
