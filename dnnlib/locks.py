@@ -29,7 +29,7 @@ def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         raise FileError(f"{os.fspath(folder)}: cannot be written: {error.strerror or error}") from error
     with file:
-        if not _try_lock(file):
+        if not try_lock(file.fileno()):
             raise FileError(f"{os.fspath(folder)}: {_holder(file)} is writing into it; wait for it to end, or end it")
         file.truncate(0)
         file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
@@ -46,23 +46,30 @@ def _holder(file: IO[bytes]) -> str:
         return "another process"
 
 
-def _try_lock(file: IO[bytes]) -> bool:
-    """False if another process has the lock."""
+def try_lock(handle: int) -> bool:
+    """Takes the lock of an open file without waiting; it ends when the file is closed, however that happens.
+
+    Args:
+        handle: descriptor of the file.
+
+    Returns:
+        False if another process has the lock; True where the file system has no locks.
+    """
     if os.name == "nt":
         import msvcrt
 
         try:
-            file.seek(1 << 20)  # a byte behind the content, which others may then read
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+            os.lseek(handle, 1 << 20, os.SEEK_SET)  # a byte behind the content, which others may then read
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
         except OSError:
             return False
         return True
     import fcntl
 
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # the file system cannot lock
+    except OSError:
         return True
     return True

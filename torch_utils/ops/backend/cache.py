@@ -19,6 +19,7 @@ import torch
 
 import dnnlib
 from dnnlib.files import atomic_dir, write_json_atomic
+from dnnlib.locks import try_lock
 from dnnlib.private_dirs import digest, is_private, private_dir
 
 from .archs import Targets
@@ -156,7 +157,7 @@ def lock(path: Path, timeout_sec: float | None = None) -> Iterator[None]:
     begin = time.monotonic()
     deadline, is_told = begin + timeout_sec, False
     with open(path, "a+b") as file:
-        while not _try_lock(file.fileno()):
+        while not try_lock(file.fileno()):
             if not is_told and time.monotonic() - begin >= _PATIENCE_SEC:
                 _log.warning("waiting for another process that builds kernels (it holds %s)", path)
                 is_told = True
@@ -164,24 +165,3 @@ def lock(path: Path, timeout_sec: float | None = None) -> Iterator[None]:
                 raise BackendError(f"{path}: another process has been building for over {timeout_sec:.0f} s; end it")
             time.sleep(_POLL_SEC)
         yield
-
-
-def _try_lock(handle: int) -> bool:
-    """False if another process has it. The lock goes when the file is closed."""
-    if os.name == "nt":
-        import msvcrt
-
-        try:
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-        except OSError:
-            return False
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # the file system cannot lock
-        return True
-    return True
