@@ -111,10 +111,11 @@ def _copy_on(network: Any, device: str) -> Any:
     return copy.deepcopy(network, memo).eval()
 
 
-class _Counter:
-    """A file that only counts."""
+class _Counter(pickle.Pickler):
+    """Counts the bytes of a pickle, and keeps none of the tensors: a pickler remembers all that it has written."""
 
     def __init__(self) -> None:
+        super().__init__(self, protocol=4)
         self.num_bytes = 0
 
     def write(self, data: Any) -> int:
@@ -122,10 +123,23 @@ class _Counter:
         self.num_bytes += size
         return size
 
+    def reducer_override(self, obj: Any) -> Any:
+        """A large storage is written as a short one; what is left out is counted."""
+        import torch
+
+        if not isinstance(obj, torch.TypedStorage):
+            return NotImplemented
+        function, (blob,) = obj.__reduce__()
+        self.num_bytes += max(len(blob) - _SHORT_BYTES, 0)
+        return function, (blob[:_SHORT_BYTES],)
+
+
+_SHORT_BYTES = 1 << 17  # bytes of this size are stored in the same way as all larger ones, outside of frames
+
 
 def _pickle_bytes(network: Any) -> int:
     counter = _Counter()
-    pickle.dump(network, counter, protocol=4)
+    counter.dump(network)
     return counter.num_bytes
 
 

@@ -50,7 +50,7 @@ class _NumpyArray(Unfinished):
 
 def _array_of_buffer(raw: Any, dtype: Any, shape: Any, order: Any = "C", *_: Any) -> np.ndarray:
     """How protocol 5 spells NumPy arrays."""
-    if not isinstance(raw, bytes | bytearray) or order not in ("C", "F"):
+    if not isinstance(raw, bytes | bytearray | memoryview) or order not in ("C", "F"):
         raise CheckpointError("NumPy array: malformed")
     return np.frombuffer(raw, dtype=_checked(dtype, np.dtype, "NumPy array")).reshape(shape, order=order).copy()
 

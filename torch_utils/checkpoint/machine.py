@@ -9,6 +9,7 @@ import reprlib
 from collections.abc import Callable
 from typing import IO, Any
 
+from .content import Content
 from .errors import CheckpointError
 
 _PUSH_ARGUMENT = {
@@ -119,7 +120,7 @@ def check_collisions(container: dict | set) -> None:
 
 
 def run(
-    stream: IO[bytes],
+    stream: IO[bytes] | Content,
     find_global: Callable[[str, str], Any],
     find_external: Callable[[Any], Any] | None = None,
     budget: Budget | None = None,
@@ -127,7 +128,7 @@ def run(
     """Reads one pickle and leaves the stream behind its end.
 
     Args:
-        stream: binary file.
+        stream: binary file, or a `Content`, whose large byte strings are then views (memoryview).
         find_global: (module, name) → what stands for it: a Function, a Sink, or a plain value.
         find_external: the same for persistent ids; None refuses them.
         budget: what the values may take; None is unlimited.
@@ -140,7 +141,7 @@ def run(
         Exception: any other kind, for a stream that is damaged.
     """
     machine = _Machine(find_global, find_external, budget or Budget(1 << 50))
-    while code := stream.read(1):
+    while code := bytes(stream.read(1)):
         operation = _BY_CODE.get(code)
         if operation is None:
             raise ValueError(f"byte {code!r} is no pickle operation")
@@ -155,11 +156,12 @@ def run(
         if lines:
             machine.execute(name, _read_lines(stream, lines))
         else:
-            machine.execute(name, operation.arg.reader(stream) if operation.arg else None)
+            argument = operation.arg.reader(stream) if operation.arg else None  # type: ignore[arg-type]
+            machine.execute(name, argument)
     raise EOFError("the end is missing")
 
 
-def _read_lines(stream: IO[bytes], count: int) -> list[str]:
+def _read_lines(stream: IO[bytes] | Content, count: int) -> list[str]:
     lines = [stream.readline() for _ in range(count)]
     if not lines[-1].endswith(b"\n"):
         raise EOFError("a line is not complete")

@@ -11,12 +11,14 @@ from dnnlib.installed import plain_names
 
 from .. import persistence
 from .allowed_globals import GLOBALS
+from .content import Content, map_file
 from .errors import MALFORMED, CheckpointError, describe
 from .machine import Budget, run
 from .records import Foreign, TFNetworkRecord
 from .torch_files import is_torch_file, read_torch_content
 
 _BEGINNING = b"\x80"  # of every pickle of protocol 2 or newer; networks were never written in an older one
+_SIGNATURE_BYTES = 64
 # How files begin that users take for network pickles.
 _SIGNATURES = {
     b"<": "a web page or XML; was the download redirected?",
@@ -51,7 +53,7 @@ def _check_signature(data: bytes) -> None:
     if not data:
         raise CheckpointError("the file is empty")
     for signature, meaning in _SIGNATURES.items():
-        if data[:64].lstrip().startswith(signature):
+        if data[:_SIGNATURE_BYTES].lstrip().startswith(signature):
             raise CheckpointError(f"not a network pickle but {meaning}")
 
 
@@ -77,25 +79,25 @@ def read(f: BinaryIO, keep_foreign: bool = False) -> Any:
             instead of refusing the file.
 
     Returns:
-        Dictionaries, lists, tuples, sets, numbers, strings, NumPy arrays, tensors (which may share memory), and a
-        `ModuleRecord` or `TFNetworkRecord` for every network object.
+        Dictionaries, lists, tuples, sets, numbers, strings, NumPy arrays, tensors (which may share memory, and may lie
+        in the mapped file: copy what is to stay), and a `ModuleRecord` or `TFNetworkRecord` for every network object.
 
     Raises:
         CheckpointError: the file is of another kind, is damaged, or names a global that is not in the list of
             docs/checkpoints.md.
     """
-    name, data = file_name(f), f.read()
+    name, data = file_name(f), map_file(f)
+    beginning = data[:_SIGNATURE_BYTES].tobytes()
     find_unknown = _keep if keep_foreign else _refuse
     try:
-        _check_signature(data)
-        if is_torch_file(data):
+        _check_signature(beginning)
+        if is_torch_file(beginning):
             return read_torch_content(io.BytesIO(data), find_unknown)
-        find = _finder(find_unknown)
-        return run(io.BytesIO(data), find, budget=Budget(len(data)))
+        return run(Content(data), _finder(find_unknown), budget=Budget(len(data)))
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}") from None
     except (*MALFORMED, zipfile.BadZipFile) as error:
-        raise _damaged(name, data, error) from None
+        raise _damaged(name, beginning, error) from None
 
 
 class _TrustingUnpickler(pickle.Unpickler):

@@ -1,11 +1,11 @@
 """The tensor storages inside a network pickle: little files of torch's pre-zip format, parsed by hand."""
-import io
 import reprlib
 import struct
 from typing import Any
 
 import torch
 
+from .content import Content
 from .errors import CheckpointError
 from .machine import run
 
@@ -53,8 +53,8 @@ def is_header(magic: Any, protocol: Any, machine: Any) -> bool:
     return numbers and isinstance(machine, dict) and machine.get("little_endian") is True
 
 
-def elements(raw: bytes, dtype: torch.dtype, count: int) -> torch.Tensor:
-    """Raw little-endian numbers as a tensor [count].
+def elements(raw: bytes | memoryview, dtype: torch.dtype, count: int) -> torch.Tensor:
+    """Raw little-endian numbers as a tensor [count], which shares the memory of a view that may be written to.
 
     Raises:
         CheckpointError: these are not `count` numbers.
@@ -62,22 +62,25 @@ def elements(raw: bytes, dtype: torch.dtype, count: int) -> torch.Tensor:
     expected = count * dtype.itemsize
     if len(raw) != expected:
         raise CheckpointError(f"tensor storage: expected {expected} bytes of {dtype}, found {len(raw)}")
-    return torch.frombuffer(bytearray(raw), dtype=dtype) if count else torch.empty([0], dtype=dtype)
+    if count == 0:
+        return torch.empty([0], dtype=dtype)
+    shared = isinstance(raw, memoryview) and not raw.readonly
+    return torch.frombuffer(raw if shared else bytearray(raw), dtype=dtype)
 
 
 def parse_storage(blob: Any) -> torch.Tensor:
     """The elements of one serialised storage as a tensor [num_elements].
 
     Args:
-        blob: bytes: five pickles (magic number, protocol, machine, the storage's persistent id, the list of keys), a
-            little-endian int64 element count, and the raw little-endian elements.
+        blob: bytes or a view of them: five pickles (magic number, protocol, machine, the storage's persistent id, the
+            list of keys), a little-endian int64 element count, and the raw little-endian elements.
 
     Raises:
         CheckpointError: anything else.
     """
-    if not isinstance(blob, bytes):
+    if not isinstance(blob, bytes | memoryview):
         raise CheckpointError(f"tensor storage: expected bytes, found a {type(blob).__name__}")
-    stream = io.BytesIO(blob)
+    stream = Content(memoryview(blob))
     magic, protocol, machine, entry, keys = (run(stream, _find_global, storage_entry) for _ in range(5))
     if not is_header(magic, protocol, machine) or not isinstance(entry, tuple) or not isinstance(keys, list):
         raise CheckpointError("tensor storage: not a little-endian legacy torch file")
