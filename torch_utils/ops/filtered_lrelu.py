@@ -73,7 +73,7 @@ def filtered_lrelu(
     after = _Resampling.of(before.out_size, fd, 1, down, (0, 0, 0, 0), flip_filter, 1.0, impl)
     act = _LeakyReLU(float(gain), float(slope), None if clamp is None else float(clamp), impl)
     needs_graph = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
-    if impl == "ref":
+    if impl == "ref" or (torch.compiler.is_compiling() and not needs_graph):  # exported programs take any batch
         x = x if b is None else x + b[:, None, None]
         return after(act(before(x)))
     if needs_graph:
