@@ -46,7 +46,8 @@ class Quantity(click.ParamType):
               show_default=True, metavar="FRACTION")
 @click.option("--score", help="Which channels to keep: the first, random ones, those with the largest outgoing weights "
               "(l1), those the content depends on, those that make images differ, or those that the others cannot "
-              "stand in for (reconstruct).", type=click.Choice(scores.NAMES), default="l1", show_default=True)
+              "stand in for (reconstruct).", type=click.Choice(scores.NAMES), 
+              show_default="reconstruct where it is refitted and the score applies, else l1")
 @click.option("--score-samples", help="Latents to average the score over.", show_default="the score's own number",
               type=click.IntRange(min=1), metavar="INT")
 @click.option("--roi", help="Region that counts for --score=content: a mask image, or MODULE:FUNCTION from images to "
@@ -84,6 +85,7 @@ def main(**options: Any) -> None:
     path = _destination(**options)
     from dgl import cost, refit, roi, student
     from dgl import teacher as teachers
+    from dgl.scores.registry import default_for
     from torch_utils.devices import resolve_device, tune_allocator
     from training.checkpoints.pickles import save_networks, snapshot_data
 
@@ -91,6 +93,8 @@ def main(**options: Any) -> None:
     source = teachers.load(options["teacher"], trust_pickle=options["trust_pickle"])
     tune_allocator()  # only now: from here on, freed memory stays with the process
     limit = _limit(**options)
+    is_refitted = refit.applies(source.G_ema) if options["refit"] is None else options["refit"]
+    options["score"] = options["score"] or default_for(source.G_ema, is_refitted)
     cut = student.Cut(
         width=_width(source.G_ema, *limit, **options) if limit else options["width"],
         score=options["score"],
@@ -100,7 +104,7 @@ def main(**options: Any) -> None:
         refine=options["refine"],
         across_layers=options["keep"] == "global",
         budget=limit[1:] if limit else None,
-        refit=refit.applies(source.G_ema) if options["refit"] is None else options["refit"],
+        refit=is_refitted,
     )
     narrow = student.slice_student(source, cut, options["d_width"], device)
     latency = options["latency"]
@@ -185,14 +189,15 @@ def _destination(teacher: str, dest: str | None, outdir: str | None, **options: 
 
 
 def _description(
-    d_width: Fraction, score: str, score_samples: int | None, roi: str | None, refine: str, refit: bool | None,
+    d_width: Fraction, score: str | None, score_samples: int | None, roi: str | None, refine: str, refit: bool | None,
     keep: str, seed: int, **sizes: Any,
 ) -> str:
     """What the student is, as part of a file name: its size, its score, and whatever is not the default."""
     name, amount = next((name, sizes[name]) for name in ("width", *_TARGETS) if sizes[name] is not None)
     size = _of(amount) if name == "width" else f"{amount:.15g}"
     region = None if roi is None else re.sub(r"[^A-Za-z0-9._]+", "-", os.path.splitext(os.path.basename(roi))[0])
-    parts = [f"{name.replace('target_', '')}{size}", score]
+    parts = [f"{name.replace('target_', '')}{size}"]
+    parts += [] if score is None else [score]
     parts += [] if keep == "uniform" else [keep]
     parts += [] if d_width == 1 else [f"d{_of(d_width)}"]
     parts += [] if region is None else [f"roi-{region}"]

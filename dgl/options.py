@@ -88,7 +88,9 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  metavar="TERM[=WEIGHT]"),
     click.option("--init", help="Where the student starts: slice (of the teacher), scratch, or the pickle of a "
                  "student.", show_default="slice", metavar="[slice|scratch|PKL]"),
-    click.option("--score", help="Which channels a slice keeps.", show_default="l1", type=click.Choice(scores.NAMES)),
+    click.option("--score", help="Which channels a slice keeps.",
+                 show_default="reconstruct where it is refitted and the score applies, else l1",
+                 type=click.Choice(scores.NAMES)),
     click.option("--refine", help="Refinement of a slice.", show_default="none", type=click.Choice(scores.REFINEMENTS)),
     click.option("--refit/--no-refit", help="Fit the weights of a slice to the teacher's features, in closed form and "
                  "without data.", default=None, show_default="yes with --init=slice and --recipe=distil"),
@@ -220,7 +222,7 @@ class _Start:
     """How the student starts, with every default filled in."""
 
     init: str
-    score: str
+    score: str | None  # None is that which fits the refit
     refine: str
     refit: bool | None  # None is wherever it applies
     d_init: str
@@ -239,7 +241,7 @@ def _start(opts: EasyDict) -> _Start:
         init, "init" if opts.d_width is None else "teacher")
     return _Start(
         init=init,
-        score=opts.score or "l1",
+        score=opts.score,
         refine=opts.refine or "none",
         refit=opts.refit if init == "slice" else False,
         d_init=d_init,
@@ -256,6 +258,7 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> RunConfi
     """
     from . import refit
     from . import teacher as teachers
+    from .scores.registry import default_for
     from .student import resized
 
     start, base = _start(opts), BASES[opts.cfg]
@@ -285,7 +288,7 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> RunConfi
         "teacher": specs[0],
         "init": start.init,
         "width": str(start.width),
-        "score": start.score,
+        "score": start.score or default_for(first.G_ema, is_refitted),
         "refine": start.refine,
         "d_init": start.d_init,
         "d_width": str(start.d_width),

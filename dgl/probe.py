@@ -89,9 +89,10 @@ def probe(
 def _slice(teacher: Any) -> tuple[Any, None]:
     """A refitted slice of half the width, or a plain one of networks that cannot be refitted."""
     from . import prune, refit, student
+    from .scores.registry import default_for
 
     fits = refit.applies(teacher.G_ema)
-    cut = student.Cut(SLICE_WIDTH, "reconstruct" if fits else "l1", refit=fits)
+    cut = student.Cut(SLICE_WIDTH, default_for(teacher.G_ema, fits), refit=fits)
     keep = student.keep_lists(teacher.G_ema, cut)
     narrow = prune.slice_network(teacher.G_ema, keep)
     if fits:

@@ -7,6 +7,7 @@ import torch
 
 from dnnlib.util import UserError
 from torch_utils import misc
+from training.architectures import class_path
 
 from ..plan import Plan
 from . import NAMES
@@ -44,6 +45,14 @@ def compute(name: str, network: torch.nn.Module, plan: Plan, options: ScoreOptio
             f"the weights of the network are finite; try another score than {name}")
         raise UserError(f"{name}: scores of {_some(bad)} are NaN or infinite; {blame}", field="score")
     return scores
+
+
+def default_for(network: torch.nn.Module, is_refitted: bool) -> str:
+    """The score of a slice when none is named: `reconstruct` is best for a refit (docs/results/refit.md), and is known
+    for StyleGAN2 generators; `l1` is that of the published method.
+    """
+    fits = is_refitted and class_path(network) == "training.networks.Generator"
+    return "reconstruct" if fits else "l1"
 
 
 def _some(names: list[str]) -> str:

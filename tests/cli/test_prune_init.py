@@ -143,7 +143,7 @@ def test_the_table_is_printed_and_saved(teacher, tmp_path):
         prune_init.main, [f"--teacher={teacher}", "--width=0.5", f"--outdir={tmp_path}/new", "--device=cpu"]
     )
     assert result.exit_code == 0, result.output
-    path = tmp_path / "new" / "teacher-width1of2-l1.pkl"
+    path = tmp_path / "new" / "teacher-width1of2.pkl"
     assert sorted((tmp_path / "new").iterdir()) == [path.with_suffix(".cost.json"), path]
     record = json.loads(path.with_suffix(".cost.json").read_text())
     assert record["teacher"] == teacher

@@ -81,7 +81,7 @@ def test_a_generator_alone_has_a_cost_and_a_folder_gives_slices_its_name(files: 
     assert f"{sum(p.numel() for p in nets['G_ema'].parameters()):,}" in result.output
     flags = [f"--teacher={tmp_path / '138k'}/", "--width=0.5", f"--outdir={tmp_path}", "--device=cpu", "--no-latency"]
     assert CliRunner().invoke(prune_init.main, flags).exit_code == 0
-    assert (tmp_path / "138k-width1of2-l1.pkl").is_file()
+    assert (tmp_path / "138k-width1of2.pkl").is_file()
 
 
 def test_a_folder_of_public_files_is_a_teacher(files: dict[str, str], tmp_path: Path) -> None:

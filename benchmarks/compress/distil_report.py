@@ -1,0 +1,141 @@
+"""Tables of the experiments with distillation: means over seeds, paired differences and the effects they could see."""
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from dnnlib.files import open_atomic
+
+from .distil_table import DISTIL_KIMG, GROUPS, jobs
+from .report import summary, text_of
+
+Row = dict[str, Any]
+COLUMNS = {  # key of a row's results → heading, digits
+    "fd@clothing32": ("fd@clothing32 ↓", 2),
+    "fd@efficientnet-lite0": ("fd@efficientnet-lite0 ↓", 1),
+    "precision@clothing32": ("precision ↑", 3),
+    "recall@clothing32": ("recall ↑", 3),
+    "agreement_psnr": ("PSNR, dB ↑", 2),
+    "agreement_ssim": ("SSIM ↑", 3),
+    "agreement_distance@D": ("distance by D ↓", 3),
+}
+PAIRED = ("fd@clothing32", "fd@efficientnet-lite0", "agreement_psnr")  # metrics of the table of differences
+HEADINGS = {
+    "reference": "Teacher",
+    "untrained": "Untrained slices",
+    "length": "Distillation by its length, width 1/2",
+    "quarter": "Width 1/4",
+    "start": f"Distillation of {DISTIL_KIMG} kimg from other slices",
+    "game": f"A game after {DISTIL_KIMG} kimg of distillation",
+}
+ALPHA, POWER = 0.05, 0.8  # of the smallest detectable effect
+
+
+def by_seed(rows: Sequence[Row], name: str, metric: str) -> dict[int, float]:
+    """Seed → value of a metric; of a row that was made more than once, the last."""
+    return {row["seed"]: row["results"][metric] for row in rows if row["name"] == name and metric in row["results"]}
+
+
+def smallest_effect(differences: Sequence[float]) -> float | None:
+    """The smallest mean difference that a two-sided paired t-test of as many pairs, equally scattered, would find.
+
+    At a level of 5 %, in 80 % of the cases; by the normal approximation of the power with Student's quantiles. None of
+    fewer than two pairs.
+    """
+    count = len(differences)
+    if count < 2:
+        return None
+    error = statistics.stdev(differences) / count**0.5
+    return float((stats.t.ppf(1 - ALPHA / 2, count - 1) + stats.t.ppf(POWER, count - 1)) * error)
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    if not lines:
+        return "None yet.\n"
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines]) + "\n"
+
+
+def _results(rows: Sequence[Row], group: str) -> str:
+    lines = []
+    for name, title in dict.fromkeys((row["name"], row["title"]) for row in rows if row["group"] == group):
+        values = {metric: list(by_seed(rows, name, metric).values()) for metric in COLUMNS}
+        cells = [text_of(summary(found) if found else None, COLUMNS[metric][1]) for metric, found in values.items()]
+        seconds = [row["training"]["Timing/sec_per_kimg"] * row["kimg"] for row in rows
+                   if row["name"] == name and row.get("training", {}).get("Timing/sec_per_kimg")]
+        lines.append([title, str(max(map(len, values.values()))), *cells,
+                      f"{statistics.median(seconds):.0f}" if seconds else ""])
+    return _table(["network", "seeds", *(heading for heading, _ in COLUMNS.values()), "seconds"], lines)
+
+
+def pairs() -> list[tuple[str, str]]:
+    """(A, B): rows whose difference B - A the document shows."""
+    base = f"half-distil{DISTIL_KIMG}"
+    others = dict.fromkeys(job.name for job in jobs() if job.group in ("game", "start"))
+    return [("half-distil25", "half-distil50"), *((base, name) for name in others)]
+
+
+def _differences(rows: Sequence[Row]) -> str:
+    titles = {row["name"]: row["title"] for row in rows}
+    lines = []
+    for a, b in pairs():
+        cells, seeds = [], 0
+        for metric in PAIRED:
+            left, right = (by_seed(rows, name, metric) for name in (a, b))
+            found = [right[seed] - left[seed] for seed in sorted(left.keys() & right.keys())]
+            seeds = max(seeds, len(found))
+            effect = smallest_effect(found)
+            digits = COLUMNS[metric][1]
+            cells += [text_of(summary(found) if found else None, digits),
+                      "" if effect is None else f"{effect:.{digits}f}"]
+        if seeds:
+            lines.append([f"{titles[b]} against {titles[a]}", str(seeds), *cells])
+    head = ["difference", "seeds"]
+    for metric in PAIRED:
+        head += [COLUMNS[metric][0][:-2], "smallest effect"]
+    return _table(head, lines)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The whole document."""
+    numbers = {row["detector"]: row["protocol"].get("num_gen", 0) for row in rows}
+    generated = " or ".join(f"{number:,} generated ones ({name})" for name, number in numbers.items())
+    reals = max(row["protocol"].get("num_real", 0) for row in rows)
+    sections = "\n".join(f"## {HEADINGS[group]}\n\n{_results(rows, group)}" for group in GROUPS)
+    return f"""# Distillation of the demo's teacher without data, 32 px, CPU
+
+Made by `python -m benchmarks.distil_fmnist --report --rows=docs/results/distil_fmnist.jsonl --dest=docs/results`; the
+file holds every row with its arguments and protocol. No real image takes part in the training, but in games whose
+title says so. Scored against {reals:,} test images with {generated}; agreement compares 1,000
+pairs of images of student and teacher on the same latents. Rows are mean ± standard error over seeds of the training.
+Slices keep the channels chosen by `reconstruct` unless another score is named. `fd@NAME` is the Fréchet distance in
+the features of the detector NAME; it is not FID. The seconds are those of the training, the median over seeds, of one
+thread on a machine that did other work too: they compare rows, not machines.
+
+{sections}
+## Differences
+
+Paired by seed; negative distances are better. Beside each stands the smallest effect that a paired t-test of as many
+equally scattered pairs would find (5 %, power 80 %): what is smaller than that could not have been seen.
+
+{_differences(rows)}"""
+
+
+def in_order(rows: Sequence[Row]) -> list[Row]:
+    """Rows in the order of the table of experiments, whatever the order of work was; others behind them."""
+    rank = {(job.name, job.seed): i for i, job in enumerate(jobs())}
+    return sorted(rows, key=lambda row: rank.get((row["name"], row["seed"]), len(rank)))
+
+
+def write(rows: Sequence[Row], dest: Path) -> list[Path]:
+    """Writes the document and the rows."""
+    rows = in_order(rows)
+    dest.mkdir(parents=True, exist_ok=True)
+    contents = {"distil_fmnist.md": markdown(rows),
+                "distil_fmnist.jsonl": "".join(json.dumps(row) + "\n" for row in rows)}
+    for name, text in contents.items():
+        with open_atomic(dest / name, "w") as file:
+            file.write(text)
+    return [dest / name for name in contents]

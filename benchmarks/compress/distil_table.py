@@ -1,0 +1,77 @@
+"""The table of experiments with distillation, as data, in the order in which they are run."""
+import dataclasses
+
+GROUPS = ("reference", "untrained", "length", "quarter", "start", "game")
+LENGTHS = (5, 10, 25, 50)
+CLAIMED, HINTED = 5, 2  # seeds of what is claimed, and of the rest
+SCORES = ("l1", "content", "diversity", "reconstruct")
+GAME_KIMG = 10
+DISTIL_KIMG = 25  # before a game, and from different starts
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One network that is made or trained, and scored."""
+
+    name: str
+    group: str  # one of GROUPS
+    title: str  # for people
+    seed: int
+    kimg: int  # training length in thousands of images; 0 is a slice as prune_init.py makes it
+    arguments: tuple[str, ...]  # of train.py, or of prune_init.py if kimg is 0; none is the teacher itself
+    data: str = "none"  # images that play in the game: none, teacher (its own) or train
+    all_detectors: bool = True  # or the first alone
+
+    @property
+    def key(self) -> str:
+        """Name of its folder."""
+        return f"{self.name}-seed{self.seed}"
+
+
+def _cut(width: str, score: str, refit: bool) -> tuple[str, ...]:
+    return (f"--width={width}", f"--score={score}", "--refit" if refit else "--no-refit")
+
+
+def _distilled(width: str, kimg: int, group: str, seed: int) -> Job:
+    share = {"0.5": "half", "0.25": "quarter"}[width]
+    return Job(f"{share}-distil{kimg}", group, f"width {'1/2' if width == '0.5' else '1/4'}, refitted, {kimg} kimg",
+               seed, kimg, (*_cut(width, "reconstruct", True), f"--kimg={kimg}"))
+
+
+def _games(seed: int) -> list[Job]:
+    """A game after distillation: with real images or the teacher's own, at the default or at low rates."""
+    found = []
+    for data, label in (("train", "60,000 real images"), ("teacher", "the teacher's images")):
+        for rate, title in (("0.0025", "default rates"), ("0.00025", "rates / 10")):
+            found.append(Job(f"half-game-{data}-{rate}", "game", f"then a game of {GAME_KIMG} kimg, {label}, {title}",
+                             seed, DISTIL_KIMG + GAME_KIMG,
+                             (*_cut("0.5", "reconstruct", True), f"--kimg={DISTIL_KIMG}", f"--game-kimg={GAME_KIMG}",
+                              f"--glr={rate}", f"--dlr={rate}"), data))
+    return found
+
+
+def jobs() -> list[Job]:
+    """In the order of work: within a group every row of a seed before those of the next."""
+    found = [Job("teacher", "reference", "teacher", 0, 0, ())]
+    for width, share in (("0.5", "half"), ("0.25", "quarter")):
+        for score in SCORES:
+            for refit in (False, True):
+                found.append(Job(f"{share}-{score}-{'refitted' if refit else 'plain'}", "untrained",
+                                 f"width {'1/2' if width == '0.5' else '1/4'}, {score}{', refitted' if refit else ''}",
+                                 0, 0, _cut(width, score, refit)))
+    for seed in range(CLAIMED):
+        lengths = LENGTHS if seed < HINTED else LENGTHS[-2:]
+        found += [_distilled("0.5", kimg, "length", seed) for kimg in reversed(lengths)]
+    for seed in range(CLAIMED):
+        found.append(_distilled("0.25", LENGTHS[-1], "quarter", seed))
+    for seed in range(HINTED):
+        found += _games(seed)
+    for seed in range(HINTED):
+        for score in SCORES:
+            for refit in (True, False):
+                if (score, refit) != ("reconstruct", True):  # a row of "length"
+                    found.append(Job(f"half-{score}-{'refitted' if refit else 'plain'}-distil", "start",
+                                     f"width 1/2, {score}{', refitted' if refit else ''}, {DISTIL_KIMG} kimg", seed,
+                                     DISTIL_KIMG, (*_cut("0.5", score, refit), f"--kimg={DISTIL_KIMG}"),
+                                     all_detectors=seed == 0))
+    return found
