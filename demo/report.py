@@ -7,7 +7,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-NAMES = {"teacher": "teacher", "sliced": "student, sliced", "trained": "student, trained"}
+NAMES = {"teacher": "teacher", "sliced": "sliced", "refitted": "sliced, refitted", "distilled": "student, distilled"}
 SCALE = 3  # of the images in the picture
 LABEL_WIDTH = 190
 FONT_SIZE = 15
@@ -18,7 +18,7 @@ def rows(costs: Sequence[Mapping[str, Any]], scores: Mapping[str, Mapping[str, f
 
     Args:
         costs: as prune_init.py writes them, those named "teacher G" and "student G" among them.
-        scores: teacher, sliced, trained → fd, precision, recall.
+        scores: network → fd, precision, recall, agreement_psnr, agreement_ssim.
     """
     by_name = {cost["name"]: cost for cost in costs}
     found = []
@@ -31,7 +31,8 @@ def rows(costs: Sequence[Mapping[str, Any]], scores: Mapping[str, Mapping[str, f
 
 def table(found: Sequence[Mapping[str, Any]], num_gen: int, kimg: int) -> str:
     """The rows as a Markdown table with a note on how they came about."""
-    head = ["generator", "params", "MACs", "file", "ms/image", "fd@clothing32 ↓", "precision ↑", "recall ↑"]
+    head = ["generator", "params", "MACs", "file", "ms/image", "fd@clothing32 ↓", "precision ↑", "recall ↑",
+            "PSNR ↑", "SSIM ↑"]
     cells = [
         [
             NAMES[row["network"]],
@@ -42,6 +43,8 @@ def table(found: Sequence[Mapping[str, Any]], num_gen: int, kimg: int) -> str:
             f"{row['fd']:.2f}",
             f"{row['precision']:.3f}",
             f"{row['recall']:.3f}",
+            f"{row['agreement_psnr']:.1f}" if row["network"] != "teacher" else "",
+            f"{row['agreement_ssim']:.3f}" if row["network"] != "teacher" else "",
         ]
         for row in found
     ]
@@ -52,7 +55,8 @@ def table(found: Sequence[Mapping[str, Any]], num_gen: int, kimg: int) -> str:
         "MACs per image, an up-convolution counted at its input resolution. File: the generator alone. ms/image: one\n"
         "at a time / in batches of eight, on this machine. Scores, which are not comparable with published FIDs:\n"
         f"{num_gen:,} generated against 2,000 real images that no network has seen, with the detector clothing32.\n"
-        f"Trained: {kimg},000 images under the teacher's discriminator.\n"
+        "PSNR in dB and SSIM: agreement with the teacher's images of the same latents.\n"
+        f"Distilled: on {kimg},000 images that the teacher made, compared by its discriminator's features.\n"
     )
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + note
 

@@ -1,4 +1,4 @@
-"""The demo: a trained network is sliced to half its width, trained under its teacher, scored, and drawn.
+"""The demo: a trained network is sliced to half its width, refitted, distilled without data, scored, and drawn.
 
     python -m demo.run
 
@@ -27,9 +27,13 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = Path("demo/data/t10k-images-idx3-ubyte.gz")
 TEACHER = Path("demo/teacher/fmnist32.pkl")
 DETECTOR = Path("metrics/detectors/clothing32.pt")
-NUM_TRAIN = 8000  # images; the other 2,000 are for the scores
+TEST_RANGE = "8000:"  # of the images, to score against
 SEEDS = "0-11"
-SLICE = ("--width=0.5", "--score=diversity", "--no-refit")  # the score that was best for this teacher: docs/results
+WIDTH = "--width=0.5"
+SLICES = {  # network → options of prune_init.py; both keep the same channels
+    "sliced": ("--score=reconstruct", "--no-refit"),
+    "refitted": (),
+}
 
 
 @dataclass
@@ -50,7 +54,7 @@ class Demo:
         settings = {
             "kimg": self.kimg,
             "num_gen": self.num_gen,
-            "slice": list(SLICE),
+            "slices": {name: list(options) for name, options in SLICES.items()},
             "sha256": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in (DATA, TEACHER, DETECTOR)},
         }
         record = self.out / "settings.json"
@@ -98,32 +102,32 @@ class Demo:
         return "".join(lines)
 
 
-def make_data(demo: Demo, name: str, numbers: str) -> Path:
-    """Converts a part of the embedded images."""
-    dest = demo.out / f"{name}.zip"
+def make_data(demo: Demo) -> Path:
+    """Converts the part of the embedded images that the scores compare with; nothing is trained on any."""
+    dest = demo.out / "test.zip"
     demo.step(
-        f"{name}_data",
-        f"Data: images {numbers} for the {'training' if name == 'train' else 'scores'}",
+        "data",
+        f"Data: images {TEST_RANGE} for the scores",
         dest,
-        lambda: demo.run("dataset_tool.py", f"--source={DATA}", f"--range={numbers}", f"--dest={dest}"),
+        lambda: demo.run("dataset_tool.py", f"--source={DATA}", f"--range={TEST_RANGE}", f"--dest={dest}"),
     )
     return dest
 
 
-def make_student(demo: Demo) -> Path:
-    """Slices the teacher."""
-    dest = demo.out / "sliced.pkl"
+def make_slice(demo: Demo, name: str) -> Path:
+    """Slices the teacher, plainly or with a refit."""
+    dest = demo.out / f"{name}.pkl"
     demo.step(
-        "slice",
-        "Student: half of the teacher's channels",
+        name,
+        f"Student: half of the teacher's channels, {name}",
         dest,
-        lambda: demo.run("prune_init.py", f"--teacher={TEACHER}", *SLICE, f"--dest={dest}"),
+        lambda: demo.run("prune_init.py", f"--teacher={TEACHER}", WIDTH, *SLICES[name], f"--dest={dest}"),
     )
     return dest
 
 
-def train_student(demo: Demo, data: Path) -> Path:
-    """Trains the student with the guidance of its teacher's discriminator."""
+def train_student(demo: Demo) -> Path:
+    """Distils the teacher into a refitted slice, without data."""
     runs = demo.out / "runs"
     begun = sorted(runs.glob("*/training_options.json"))
     name = f"network-snapshot-{demo.kimg:06d}.pkl"
@@ -132,14 +136,10 @@ def train_student(demo: Demo, data: Path) -> Path:
         if begun:
             demo.run("train.py", f"--resume={begun[-1].parent}")
         else:
-            demo.run(
-                "train.py", "--cfg=dgl", "--recipe=paper", f"--teacher={TEACHER}", *SLICE, f"--data={data}",
-                "--cond=false",
-                f"--outdir={runs}", f"--kimg={demo.kimg}", "--tick=2", "--snap=5", "--metrics=none", "--workers=1",
-            )  # fmt: skip
+            demo.run("train.py", "--cfg=dgl", f"--teacher={TEACHER}", WIDTH, f"--outdir={runs}", f"--kimg={demo.kimg}")
 
     expected = begun[-1].parent / name if begun else runs / name
-    demo.step("train", f"Training: {demo.kimg},000 images under the teacher's discriminator", expected, work)
+    demo.step("train", f"Distillation: {demo.kimg},000 images of the teacher", expected, work)
     return sorted(runs.glob(f"*/{name}"))[-1]
 
 
@@ -149,8 +149,8 @@ def score(demo: Demo, who: str, network: Path, data: Path) -> dict[str, float]:
 
     def work() -> None:
         output = demo.run(
-            "calc_metrics.py", f"--network={network}", "--metrics=fid50k_full,pr50k3_full", f"--data={data}",
-            f"--detector={DETECTOR}", f"--num-gen={demo.num_gen}",
+            "calc_metrics.py", f"--network={network}", "--metrics=fid50k_full,pr50k3_full,agreement", f"--data={data}",
+            f"--detector={DETECTOR}", f"--teacher={TEACHER}", f"--num-gen={demo.num_gen}",
         )  # fmt: skip
         results = [json.loads(line)["results"] for line in output.splitlines() if line.startswith("{")]
         write_json_atomic(dest, {key.split("@")[0]: value for row in results for key, value in row.items()})
@@ -173,12 +173,12 @@ def draw_samples(demo: Demo, who: str, network: Path) -> Path:
 
 @click.command(cls=Command)
 @click.option("--out", help="Output folder.", default="demo-out", show_default=True, metavar="DIR")
-@click.option("--kimg", help="Training length in thousands of images.", type=click.IntRange(min=1), default=60,
+@click.option("--kimg", help="Length of distillation in thousands of images.", type=click.IntRange(min=1), default=25,
               show_default=True, metavar="INT")
 @click.option("--num-gen", help="Images to score each network with.", type=click.IntRange(min=2), default=2000,
               show_default=True, metavar="INT")
 def main(out: str, kimg: int, num_gen: int) -> None:
-    """Compress the embedded network to half its width: slice, train under its teacher, score, draw."""
+    """Compress the embedded network to half its width: slice, refit, distil, score, draw."""
     from demo import report
 
     folder = Path(out).absolute()
@@ -187,11 +187,9 @@ def main(out: str, kimg: int, num_gen: int) -> None:
     demo = Demo(folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder, kimg, num_gen)
     try:
         demo.open()
-        train_data = make_data(demo, "train", f"0:{NUM_TRAIN}")
-        test_data = make_data(demo, "test", f"{NUM_TRAIN}:")
-        sliced = make_student(demo)
-        trained = train_student(demo, train_data)
-        networks = {"teacher": TEACHER, "sliced": sliced, "trained": trained}
+        test_data = make_data(demo)
+        slices = {name: make_slice(demo, name) for name in SLICES}
+        networks = {"teacher": TEACHER, **slices, "distilled": train_student(demo)}
         scores = {who: score(demo, who, path, test_data) for who, path in networks.items()}
         folders = {who: draw_samples(demo, who, path) for who, path in networks.items()}
     except KeyboardInterrupt:

@@ -11,13 +11,13 @@ COSTS = [
      "ms_batch1": 2.0, "ms_batch8": 0.5}
     for name, params in (("teacher G", 1_000_000), ("student G", 300_000), ("teacher D", 5))
 ]
-SCORES = {who: {"fd": fd, "precision": 0.5, "recall": 0.25}
-          for who, fd in (("teacher", 3.0), ("sliced", 17.0), ("trained", 4.5))}
+SCORES = {who: {"fd": fd, "precision": 0.5, "recall": 0.25, "agreement_psnr": 21.04, "agreement_ssim": 0.75}
+          for who, fd in (("teacher", 3.0), ("sliced", 17.0), ("distilled", 4.5))}
 
 
 def test_rows_take_costs_from_the_right_network() -> None:
     found = report.rows(COSTS, SCORES)
-    assert [row["network"] for row in found] == ["teacher", "sliced", "trained"]
+    assert [row["network"] for row in found] == ["teacher", "sliced", "distilled"]
     assert [row["params"] for row in found] == [1_000_000, 300_000, 300_000]
     assert [row["fd"] for row in found] == [3.0, 17.0, 4.5]
 
@@ -26,14 +26,16 @@ def test_table() -> None:
     lines = report.table(report.rows(COSTS, SCORES), num_gen=2000, kimg=40).splitlines()
     assert len({len(line) for line in lines[:5]}) == 1
     cells = [cell.strip() for cell in lines[4].strip("|").split("|")]
-    assert cells == ["student, trained", "300,000", "3.00 M", "1.14 MiB", "2.00 / 0.50", "4.50", "0.500", "0.250"]
+    assert cells == ["student, distilled", "300,000", "3.00 M", "1.14 MiB", "2.00 / 0.50", "4.50", "0.500", "0.250",
+                     "21.0", "0.750"]
     assert "2,000 generated against 2,000 real images" in " ".join(lines)
     assert "40,000 images" in lines[-1]
+    assert lines[2].rstrip(" |").endswith("0.250")  # a teacher agrees with itself
 
 
 def test_picture_has_a_row_per_network(tmp_path: Path) -> None:
     folders = {}
-    for who, grey in (("teacher", 10), ("sliced", 100), ("trained", 200)):
+    for who, grey in (("teacher", 10), ("sliced", 100), ("distilled", 200)):
         folders[who] = tmp_path / who
         folders[who].mkdir()
         for seed in range(4):

@@ -39,7 +39,8 @@ class FakeCommands:
             PIL.Image.fromarray(np.zeros([32, 32], dtype=np.uint8)).save(Path(flags["outdir"], "seed0000.png"))
         else:
             assert command[0] == "calc_metrics.py"
-            return '{"results": {"fd@x": 3.5}}\n{"results": {"precision@x": 0.5, "recall@x": 0.25}}\n'
+            return ('{"results": {"fd@x": 3.5}}\n{"results": {"precision@x": 0.5, "recall@x": 0.25}}\n'
+                    '{"results": {"agreement_psnr": 20.0, "agreement_ssim": 0.5, "agreement_distance@D": 0.1}}\n')
         return ""
 
 
@@ -59,12 +60,12 @@ def test_runs_every_command_once(fake: FakeCommands, tmp_path: Path) -> None:
     result = call(tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert [line.split()[0] for line in fake.lines] == [
-        *("dataset_tool.py", "dataset_tool.py", "prune_init.py", "train.py"),
-        *["calc_metrics.py"] * 3, *["generate.py"] * 3,
+        *("dataset_tool.py", "prune_init.py", "prune_init.py", "train.py"),
+        *["calc_metrics.py"] * 4, *["generate.py"] * 4,
     ]
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [(row["network"], row["fd"], row["recall"]) for row in results["networks"]] == [
-        ("teacher", 3.5, 0.25), ("sliced", 3.5, 0.25), ("trained", 3.5, 0.25)
+        (name, 3.5, 0.25) for name in ("teacher", "sliced", "refitted", "distilled")
     ]
     assert (tmp_path / "out" / "images.png").is_file()
     assert (tmp_path / "out" / "results.md").read_text() in result.output
@@ -75,18 +76,17 @@ def test_runs_every_command_once(fake: FakeCommands, tmp_path: Path) -> None:
     assert again.output.count("is there already.") == count
 
 
-def test_train_and_test_images_are_apart(fake: FakeCommands, tmp_path: Path) -> None:
+def test_real_images_are_for_the_scores_alone(fake: FakeCommands, tmp_path: Path) -> None:
     call(tmp_path / "out")
-    assert "--range=0:8000" in fake.lines[0]
-    assert "--range=8000:" in fake.lines[1]
-    assert all("test.zip" in line for line in fake.lines if line.startswith("calc_metrics.py"))
-    assert all("train.zip" in line for line in fake.lines if line.startswith("train.py"))
+    assert "--range=8000:" in fake.lines[0]
+    assert {line.split()[0] for line in fake.lines if "test.zip" in line} == {"dataset_tool.py", "calc_metrics.py"}
+    assert not [line for line in fake.lines if line.startswith("train.py") and "--data" in line]
 
 
 def test_an_interrupted_training_goes_on(fake: FakeCommands, tmp_path: Path) -> None:
     folder = tmp_path / "out" / "runs" / "00000-train-dgl"
     call(tmp_path / "out")
-    (folder / "network-snapshot-000060.pkl").unlink()
+    (folder / "network-snapshot-000025.pkl").unlink()
     assert call(tmp_path / "out").exit_code == 0
     assert fake.lines[-1] == f"train.py --resume={folder}"
 
@@ -132,6 +132,7 @@ def test_the_whole_demo(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["networks"]
     assert rows[0]["params"] > 2 * rows[1]["params"]
-    assert rows[0]["fd"] < rows[1]["fd"]
+    assert rows[0]["fd"] < rows[2]["fd"] < rows[1]["fd"]
+    assert rows[1]["agreement_psnr"] < rows[2]["agreement_psnr"] < rows[3]["agreement_psnr"]
     with PIL.Image.open(tmp_path / "out" / "images.png") as picture:
-        assert picture.size[1] == 3 * 32 * 3
+        assert picture.size[1] == 4 * 32 * 3
