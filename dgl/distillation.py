@@ -15,7 +15,7 @@ from .comparison import draw
 
 NETWORK = "distil"  # name of the network in the phase
 BETAS = (0.9, 0.99)
-DECAY = 0.3  # last part of the images over which the learning rate falls to 0
+DECAY = 0.6  # last part of the images over which the learning rate falls to 0
 
 
 class Distillation:

@@ -76,7 +76,7 @@ class Guidance:
     kd_blocks: Sequence[float] | None = None
     kd_lpips: str | None = None
     distil_kimg: float = 0
-    distil_lr: float = 0.002
+    distil_lr: float = 0.008
     distil_warmup_kimg: float = 0
 
     @property

@@ -17,7 +17,7 @@ from training.run_config import DATASETS, Component, RunConfig
 DATA = "teacher"  # value of --data: the teacher's own images
 KIMG = 25  # length of distillation
 BATCH = 16
-LEARNING_RATE = 0.002
+LEARNING_RATE = 0.008
 WARMUP_STEPS = 50
 EMA_STEPS = 50
 TERMS = {"rgb": 1.0, "feature": 1.0}
@@ -52,7 +52,7 @@ OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--game-kimg", help="With --recipe=distil: after distillation, play the game for that many thousands "
                  "of images of --data, or of the teacher with --data=teacher.", show_default="0",
                  type=click.IntRange(min=0), metavar="INT"),
-    click.option("--distil-lr", help="Learning rate of distillation.", show_default="0.002",
+    click.option("--distil-lr", help="Learning rate of distillation.", show_default="0.008",
                  type=click.FloatRange(min=0, min_open=True), metavar="FLOAT"),
     click.option("--kd-blocks", help="Weights of the blocks of the teacher's D in --kd=feature, from high to low "
                  "resolution.", show_default="1 each, with --recipe=paper their mean", type=Weights(), metavar="LIST"),

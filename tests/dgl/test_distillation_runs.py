@@ -82,7 +82,7 @@ def test_a_student_comes_closer_to_its_teacher_without_data(paths: dict[str, str
         assert torch.equal(tensor, teacher.G_ema.mapping.state_dict()[name])
     records = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
     assert all(record["Loss/distil/loss"]["num"] > 0 for record in records)
-    assert 0 < records[-1]["Loss/distil/lr"]["mean"] < 0.002
+    assert 0 < records[-1]["Loss/distil/lr"]["mean"] < 0.008
 
 
 CASES = {
