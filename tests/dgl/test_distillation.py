@@ -34,7 +34,7 @@ def step(cur_nimg: int = 0) -> Step:
 
 def test_the_learning_rate_rises_and_falls() -> None:
     distillation = Distillation(tiny.tiny_generator(), [], lr=2.0, num_images=1000, warmup_images=100)
-    expected = {0: 0.02, 49: 1.0, 99: 2.0, 500: 2.0, 700: 2.0, 850: 1.0, 970: 0.2}
+    expected = {0: 0.02, 49: 1.0, 99: 2.0, 300: 2.0, 400: 2.0, 700: 1.0, 970: 0.1}
     assert {n: pytest.approx(distillation.learning_rate(n)) for n in expected} == expected
 
 
