@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnnlib.cli import CommaList, Command, FiniteFloat, device_option, trust_pickle_option
+from dnnlib.cli import (
+    CommaList,
+    Command,
+    FiniteFloat,
+    device_option,
+    trust_detector_option,
+    trust_pickle_option,
+)
 from dnnlib.util import UserError, is_url, open_url
 
 if TYPE_CHECKING:
@@ -28,6 +35,7 @@ class Job:
     teacher: str | None
     options: dict[str, Any]  # passed on to every metric
     images: str | None = None
+    trust_detector: bool = False
 
 
 class MetricList(CommaList):
@@ -182,6 +190,7 @@ def _compute_in_full_precision() -> None:
 
 def run(job: Job) -> None:
     """The work of one process."""
+    from metrics import detector
     from torch_utils import distributed
     from torch_utils.devices import resolve_device, tune_allocator
 
@@ -190,10 +199,11 @@ def run(job: Job) -> None:
     _compute_in_full_precision()
     distributed.init(device.type)
     try:
-        for path in job.networks or ():
-            calc_network(job, path, device)
-        if job.images is not None:
-            calc_images(job, device)
+        with detector.trust(detector.Trust.ALL if job.trust_detector else detector.Trust.PINNED):
+            for path in job.networks or ():
+                calc_network(job, path, device)
+            if job.images is not None:
+                calc_images(job, device)
     finally:
         distributed.shutdown()
 
@@ -227,6 +237,7 @@ _BOOL: dict[str, Any] = {"type": bool, "metavar": "BOOL"}
 @click.option("--no-cache", help="Do not use or write the cache of the real images' statistics.", is_flag=True)
 @device_option
 @trust_pickle_option
+@trust_detector_option
 def main(
     networks: list[str] | None,
     metrics: list[str],
@@ -238,6 +249,7 @@ def main(
     verbose: bool,
     device: str,
     trust_pickle: bool,
+    trust_detector: bool,
     no_cache: bool,
     teacher: str | None,
     **options: Any,
@@ -283,7 +295,8 @@ def main(
     if psi is not None:
         options["G_kwargs"] = {"truncation_psi": psi}
     options["cache"] = not no_cache
-    job = Job(networks, metrics, data, mirror, device, trust_pickle, verbose, teacher, options, images)
+    job = Job(networks, metrics, data, mirror, device, trust_pickle, verbose, teacher, options, images,
+              trust_detector)
     distributed.launch(run, [job], gpus)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnnlib.cli import Command, trust_pickle_option
+from dnnlib.cli import Command, trust_detector_option, trust_pickle_option
 from dnnlib.util import UserError
 
 if TYPE_CHECKING:
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 # Format → the options that have a meaning for it, besides those of all formats.
 OPTIONS_OF = {
-    "onnx": {"source", "noise", "pixels", "weights", "verify_data", "verify_teacher", "detector", "num_gen"},
+    "onnx": {"source", "noise", "pixels", "weights", "verify_data", "verify_teacher", "detector", "num_gen",
+             "trust_detector"},
     "torch": {"source", "noise", "pixels"},
     "safetensors": {"parts"},
     "hub": {"parts", "teacher", "scores"},
@@ -52,6 +53,7 @@ OPTIONS_OF = {
 @click.option("--runtime", help="web: folder with the npm package onnxruntime-web; otherwise npm fetches it.",
               metavar="DIR")
 @trust_pickle_option
+@trust_detector_option
 @click.pass_context
 def main(
     ctx: click.Context,
@@ -71,6 +73,7 @@ def main(
     scores: str | None,
     runtime: str | None,
     trust_pickle: bool,
+    trust_detector: bool,
 ) -> None:
     """Export a generator for other programs.
 
@@ -105,6 +108,8 @@ def main(
                         field="verify_data" if verify_data else "verify_teacher")
     if detector and not verify_data:
         raise UserError("goes with `verify_data`; leave it out", field="detector")
+    if trust_detector and not detector:
+        raise UserError("goes with `detector`; leave it out", field="trust_detector")
     if os.path.lexists(dest):
         raise UserError(f"{dest} exists already; remove it, or name another", field="dest")
     folder = os.path.dirname(os.path.abspath(dest))
@@ -133,12 +138,15 @@ def main(
         if kind == "torch":
             _write_torch(program, dest)
         else:
+            from metrics.detector import Trust, trust
+
             trusted = {"trust_pickle": trust_pickle}
             teacher_G = open_networks(verify_teacher, **trusted)["G_ema"] if verify_teacher else None
             detectors = [detector] if detector else []
 
             def measure(content: bytes) -> dict[str, str]:
-                return _verified(content, networks["G_ema"], verify_data, teacher_G, detectors, num_gen)
+                with trust(Trust.ALL if trust_detector else Trust.PINNED):
+                    return _verified(content, networks["G_ema"], verify_data, teacher_G, detectors, num_gen)
 
             _write_onnx(program, dest, weights or "float32", measure)
     click.echo(f"{dest}: {_size(dest):,} bytes")

@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from dnnlib.bounded import read_file
-from dnnlib.cli import Command, class_label, class_option, device_option, trust_pickle_option
+from dnnlib.cli import Command, class_label, class_option, device_option, trust_detector_option, trust_pickle_option
 from dnnlib.errors import FileError, UserError
 from dnnlib.files import check_writable_dir, open_atomic
 from dnnlib.progress import Progress
@@ -40,6 +40,7 @@ VIDEO = {"fps": 10, "codec": "libx264", "bitrate": "16M", "macro_block_size": 1}
               metavar="[PATH|URL|D]")
 @device_option
 @trust_pickle_option
+@trust_detector_option
 @click.pass_context
 def main(
     ctx: click.Context,
@@ -53,6 +54,7 @@ def main(
     detector: str | None,
     device: str,
     trust_pickle: bool,
+    trust_detector: bool,
 ) -> None:
     """Project an image into the latent space of a trained network.
 
@@ -86,7 +88,7 @@ def main(
     ws = project(
         G,
         torch.from_numpy(target.transpose(2, 0, 1).copy()),
-        features=_features(detector, networks["D"], compute),
+        features=_features(detector, networks["D"], compute, trust_detector),
         c=label,
         num_steps=num_steps,
         verbose=True,
@@ -128,7 +130,7 @@ def _load_target(path: str, G: Any) -> np.ndarray:
     return pixels
 
 
-def _features(source: str | None, D: Any, device: "torch.device") -> "Features":
+def _features(source: str | None, D: Any, device: "torch.device", trust: bool) -> "Features":
     """What --detector stands for."""
     from metrics import detector
     from metrics.perceptual import DetectorFeatures, DiscriminatorFeatures
@@ -136,7 +138,8 @@ def _features(source: str | None, D: Any, device: "torch.device") -> "Features":
     if source != OWN_DISCRIMINATOR:
         spec = detector.VGG16 if source is None else detector.DetectorSpec.parse(source)
         try:
-            return DetectorFeatures(detector.load(spec, device, verbose=True))
+            with detector.trust(detector.Trust.ALL if trust else detector.Trust.PINNED):
+                return DetectorFeatures(detector.load(spec, device, verbose=True))
         except detector.DetectorUnavailable as error:
             if source is not None:
                 raise

@@ -12,7 +12,7 @@ import click
 
 import dnnlib
 from dnnlib import EasyDict
-from dnnlib.cli import CommaList, Command, device_option, trust_pickle_option
+from dnnlib.cli import CommaList, Command, device_option, trust_detector_option, trust_pickle_option
 from dnnlib.files import check_writable_dir, new_run_dir, next_run_dir
 from dnnlib.locks import sole_writer
 from dnnlib.util import UserError
@@ -125,6 +125,7 @@ FIELDS = {"total_kimg": "kimg", "batch_size": "batch", "num_gpus": "gpus", "rand
 @click.option("--freezed", help="Freeze the first N layers of D.", show_default="0", type=click.IntRange(min=0),
               metavar="INT")
 @trust_pickle_option
+@trust_detector_option
 # Augmentation of the discriminator's images.
 @click.option("--aug", help="Augmentation.", show_default="ada; noaug with --cfg=biggan, dgl and dgl-biggan",
               type=click.Choice(["noaug", "ada", "fixed"]))
@@ -207,7 +208,9 @@ def main(ctx: click.Context, **values: Any) -> None:
         shown = {**config.to_dict(), "run_dir": run_dir, **({"resume_state": True} if resume else {})}
         click.echo(f"Resolved options:\n{json.dumps(shown, indent=2)}\n")
     if not opts.dry_run:
-        _launch(config, run_dir, resume)
+        # A run directory may be a stranger's: what it pins is trusted only if the user says so now.
+        trust = "all" if opts.trust_detector else "none" if resume else "pinned"
+        _launch(config, run_dir, resume, trust)
     elif is_main:
         click.echo("Nothing was started (--dry-run).")
 
@@ -273,7 +276,7 @@ def _configured(opts: EasyDict, given: set[str]) -> tuple[RunConfig, str]:
 
 # Options that may differ when a run is resumed: they do not change what it computes.
 FREE_WHEN_RESUMING = {"gpus", "kimg", "snap", "metrics", "detector", "num_gen", "num_real", "workers", "device",
-                      "resume", "outdir", "dry_run", "nobench", "trust_pickle"}
+                      "resume", "outdir", "dry_run", "nobench", "trust_pickle", "trust_detector"}
 
 
 def _run_to_resume(opts: EasyDict) -> str | None:
@@ -304,6 +307,9 @@ def _run_to_resume(opts: EasyDict) -> str | None:
 def _resumed(run_dir: str, opts: EasyDict, given: set[str]) -> RunConfig:
     """The configuration of a run that is resumed: its own, and what may be changed."""
     config = run_config.read(run_dir)
+    if _trusts_pickles(config.to_dict()) and not opts.trust_pickle:
+        raise UserError(f"--resume: {os.path.join(run_dir, run_config.FILE_NAME)} asks to run the code that network "
+                        "files carry; if you trust them and it, pass --trust-pickle as well")
     fixed = sorted(given - FREE_WHEN_RESUMING)
     if fixed:
         changed = ", ".join("--" + name.replace("_", "-") for name in fixed)
@@ -315,6 +321,13 @@ def _resumed(run_dir: str, opts: EasyDict, given: set[str]) -> RunConfig:
     if "gpus" in given:
         config = _shared_by(config, opts.gpus)
     return _with_changes(config, opts, given)
+
+
+def _trusts_pickles(options: Any) -> bool:
+    """Whether `trust_pickle` is set anywhere in the options of a run."""
+    if isinstance(options, dict):
+        return bool(options.get("trust_pickle")) or any(map(_trusts_pickles, options.values()))
+    return isinstance(options, (list, tuple)) and any(map(_trusts_pickles, options))
 
 
 def _with_changes(config: RunConfig, opts: EasyDict, given: set[str]) -> RunConfig:
@@ -351,7 +364,7 @@ def _shared_by(config: RunConfig, gpus: int) -> RunConfig:
     return config.changed(machine={"num_gpus": gpus})
 
 
-def _launch(config: RunConfig, run_dir: str, resume: bool) -> None:
+def _launch(config: RunConfig, run_dir: str, resume: bool, trust: str) -> None:
     """Makes the run directory and starts the processes; under torchrun this process is one of them already."""
     from torch_utils import distributed
     from torch_utils.devices import resolve_device
@@ -371,10 +384,10 @@ def _launch(config: RunConfig, run_dir: str, resume: bool) -> None:
     run_dir = distributed.broadcast_object(run_dir)
     try:
         if under_torchrun or config.machine.num_gpus == 1:
-            _worker(config, run_dir, resume)
+            _worker(config, run_dir, resume, trust)
             distributed.shutdown()
         else:
-            arguments = (config, run_dir, resume, device_type)
+            arguments = (config, run_dir, resume, trust, device_type)
             distributed.launch(_process, arguments, num_procs=config.machine.num_gpus)
     except distributed.RankError as error:
         click.echo(f"To resume this run: python train.py --resume={run_dir}", err=True)
@@ -385,31 +398,34 @@ def _launch(config: RunConfig, run_dir: str, resume: bool) -> None:
         raise
 
 
-def _process(config: RunConfig, run_dir: str, resume: bool, device_type: str) -> None:
+def _process(config: RunConfig, run_dir: str, resume: bool, trust: str, device_type: str) -> None:
     """One of several local processes."""
     from torch_utils import distributed
 
     distributed.init(device_type)
     _set_up_logging(distributed.is_main())
     try:
-        _worker(config, run_dir, resume)
+        _worker(config, run_dir, resume, trust)
     finally:
         distributed.shutdown()
 
 
-def _worker(config: RunConfig, run_dir: str, resume: bool) -> None:
-    """One process of the training."""
+def _worker(config: RunConfig, run_dir: str, resume: bool, trust: str) -> None:
+    """One process of the training; `trust` is a value of `metrics.detector.Trust`."""
+    from metrics import detector
     from torch_utils import devices, distributed
     from training.training_loop import training_loop
 
     devices.tune_allocator()
     if config.machine.num_gpus != distributed.world_size():
         raise UserError(f"expected {config.machine.num_gpus} processes, found {distributed.world_size()}")
+    level = detector.Trust(trust)
     if not distributed.is_main():
-        training_loop(config, run_dir, resume)
+        with detector.trust(level):
+            training_loop(config, run_dir, resume)
         return
     log = os.path.join(run_dir, "log.txt")
-    with sole_writer(run_dir), dnnlib.util.Logger(log, file_mode="a", should_flush=True):
+    with detector.trust(level), sole_writer(run_dir), dnnlib.util.Logger(log, file_mode="a", should_flush=True):
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.StreamHandler):
                 handler.setStream(sys.stderr)

@@ -209,6 +209,15 @@ def trust_pickle_option(command: _AnyCallable) -> _AnyCallable:
     )(command)
 
 
+def trust_detector_option(command: _AnyCallable) -> _AnyCallable:
+    """Adds the flag --trust-detector, which reaches the command as the bool `trust_detector`."""
+    return click.option(
+        "--trust-detector",
+        is_flag=True,
+        help="Run detectors without looking through their code. Only for files whose origin you trust.",
+    )(command)
+
+
 def seed_latents(seeds: list[int], z_dim: int) -> np.ndarray:
     """The latents that --seeds stands for: float32 [number of seeds, z_dim].
 

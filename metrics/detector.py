@@ -9,15 +9,16 @@ It resizes the images itself unless resize_images is false.
 Only the file that everybody uses gives a score its usual name. It is known by its content: the sha256 sums below are
 those that several public projects record for the two official downloads (they were not checked against a download
 here). Any other file is a stranger's program: it is looked through before it runs (metrics/script_safety.py), unless
-its content is pinned. Where an official file ever changes, pin the new one with `URL#sha256=...`; its scores then
+it is trusted, see `Trust`. Where an official file ever changes, pin the new one with `URL#sha256=...`; its scores then
 carry its own name.
 """
+import contextlib
 import dataclasses
+import enum
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -73,6 +74,28 @@ class DetectorSpec:
         return PurePosixPath(self.source.replace("\\", "/")).stem
 
 
+class Trust(enum.Enum):
+    """Which detectors run without being looked through, besides the official ones."""
+
+    NONE = "none"  # whoever named them may be a stranger, as in the configuration of a run
+    PINNED = "pinned"  # those whose sha256 was given
+    ALL = "all"
+
+
+_trust = Trust.PINNED
+
+
+@contextlib.contextmanager
+def trust(level: Trust) -> Iterator[None]:
+    """Sets what this process trusts while the body runs; `Trust.PINNED` otherwise."""
+    global _trust
+    before, _trust = _trust, level
+    try:
+        yield
+    finally:
+        _trust = before
+
+
 _OFFICIAL_FOLDER = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
 INCEPTION = DetectorSpec(
     _OFFICIAL_FOLDER + "inception-2015-12-05.pt", "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
@@ -90,7 +113,6 @@ class Detector:
     name: str
     sha256: str
     module: torch.jit.ScriptModule
-    forms: set[Any] = dataclasses.field(default_factory=set, compare=False)  # call forms that have ended once
 
     def __call__(self, images: torch.Tensor, **mode: Any) -> torch.Tensor:
         """Runs the detector in one of the call forms; the result has shape [N, F].
@@ -106,13 +128,11 @@ class Detector:
                 f"detector {self.name}: does not know the option {sorted(unknown)[0]}, which this metric needs;"
                 " pass another file as `detector`"
             )
-        form = (frozenset(mode), images.dtype)
-        with nullcontext() if form in self.forms else script_safety.time_limit(self.name):
+        with script_safety.time_limit(self.name):
             try:
                 result = self.module(images, **mode)
             except RuntimeError as error:
                 raise DetectorError(f"detector {self.name}: failed: {_last_line(error)}") from error
-        self.forms.add(form)
         if not isinstance(result, torch.Tensor) or not result.is_floating_point():
             kind = result.dtype if isinstance(result, torch.Tensor) else type(result).__name__
             raise DetectorError(f"detector {self.name}: expected a tensor of floats, found {kind}")
@@ -174,11 +194,13 @@ def load(spec: DetectorSpec, device: torch.device, verbose: bool = False) -> Det
 def _load(spec: DetectorSpec, device: torch.device, verbose: bool) -> Detector:
     path = _fetch(spec, verbose)
     stat = os.stat(path)
-    return _load_file(spec, path, (stat.st_size, stat.st_mtime_ns), device)
+    return _load_file(spec, path, (stat.st_size, stat.st_mtime_ns), device, _trust)
 
 
 @functools.lru_cache(maxsize=8)
-def _load_file(spec: DetectorSpec, path: str, version: tuple[int, int], device: torch.device) -> Detector:
+def _load_file(
+    spec: DetectorSpec, path: str, version: tuple[int, int], device: torch.device, trusted: Trust
+) -> Detector:
     # `version` only makes a file that was replaced a different call.
     try:
         content = read_file(path, _MAX_BYTES)
@@ -187,17 +209,20 @@ def _load_file(spec: DetectorSpec, path: str, version: tuple[int, int], device: 
     digest = hashlib.sha256(content).hexdigest()
     if spec.sha256 not in (None, digest):
         raise DetectorError(f"detector {spec.source}: expected sha256 {spec.sha256}, found {digest}")
+    is_pinned = spec.sha256 is not None and trusted is not Trust.NONE
+    is_official = digest in {official.sha256 for official in OFFICIAL}
     try:
-        if digest not in {official.sha256 for official in OFFICIAL} | {spec.sha256}:
-            script_safety.check_archive(content)
+        if not is_official and not is_pinned and trusted is not Trust.ALL:
+            content = script_safety.checked_copy(content)
         with script_safety.time_limit(spec.name):
             module = torchscript.load(content, device)
     except script_safety.UnsafeScript as error:
+        pin = "" if trusted is Trust.NONE else f" or `detector={spec.source}{_PIN}{digest}`"
         raise DetectorError(
-            f"detector {spec.source}: refused: {error}; if you trust it, pass `detector={spec.source}{_PIN}{digest}`"
+            f"detector {spec.source}: refused: {error}; if you trust it, pass `trust_detector=True`{pin}"
         ) from error
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DetectorError(f"detector {spec.source}: not a TorchScript file that torch can load: {reason}") from error
     return Detector(spec.name, digest, module)
 

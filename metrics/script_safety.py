@@ -1,9 +1,11 @@
-"""What is checked before a stranger's TorchScript runs, and a time limit for it.
+"""What is checked before a stranger's TorchScript is loaded, and a time limit for whatever it does.
 
 A TorchScript file is a program. Most of its operators only compute, but some read, write or map files, print, start
-other work or skip their own checks, and code in it may run while it is loaded. Files that use such operators are
-refused unless their content is pinned by its sha256, which says that somebody vouches for it.
+other work or skip their own checks, and code in it may run while it is loaded. Its code may therefore name only what
+is known to compute (metrics/script_operators.py), and what torch reads is not the file itself but a copy of the parts
+that were looked at.
 """
+import atexit
 import contextlib
 import io
 import os
@@ -17,51 +19,67 @@ from collections.abc import Iterator
 
 from dnnlib.bounded import read_zip_entry
 from dnnlib.errors import FileError, printable
+from metrics.script_operators import UnsafeScript, check_code
 
 TIME_LIMIT_SEC = 300.0
 
 _MAX_ENTRY = 1 << 32  # bytes
-# As identifiers or in strings, wherever they are: names can be given to other names.
-_SIDE_EFFECTS = re.compile(
-    r"\b(from_file|\w*save\w*|load\w*|print|Print|fork|awaitable\w*|rpc_\w+|remote|open|exec|eval|breakpoint|"
-    r"manual_seed|set_num_threads|\w*unsafe\w*|set_data|dlopen|import_\w+|symbolic_\w+|_debug\w*|backward)\b"
-)
-_NUMBERS = re.compile(r"/(data|constants|tensors)/[\w.]+$")  # entries with the elements of tensors
+_MAX_ENTRIES = 100_000
+_FOLDER = re.compile(r"[^/]+/")  # all entries are in one
+_CODE = re.compile(r"code/[\w./-]+\.py")
+_LEFT_OUT = re.compile(r"code/[\w./-]+\.py\.debug_pkl|extra/.*|\.data/serialization_id")  # not needed to load it
+_CONTENTS = re.compile(r"data\.pkl|constants\.pkl|(\.data/)?version|byteorder|\.\w+|(data|constants|tensors)/[\w.]+")
+_COMPILED_CLASS = re.compile(rb"torch[.\s]+classes")  # in a pickle; they may do anything
 _DAMAGE = (zipfile.BadZipFile, KeyError, OSError, EOFError, RuntimeError, ValueError, struct.error, zlib.error)
 _WATCHER = """
 import os, select, signal, sys
-pid, seconds, text = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
-if not select.select([0], [], [], seconds)[0]:
-    os.write(2, text.encode())
-    os.kill(pid, signal.SIGKILL)
+pid, left, text, rest = int(sys.argv[1]), None, b"", b""
+while os.getppid() == pid:
+    step = 1.0 if left is None else min(left, 1.0)
+    if select.select([0], [], [], step)[0]:
+        data = os.read(0, 65536)
+        if not data:
+            break
+        *lines, rest = (rest + data).split(b"\\n")
+        for line in lines:  # SECONDS TEXT begins, nothing ends
+            seconds, _, text = line.partition(b" ")
+            left = float(seconds) if seconds else None
+    elif left is not None:
+        left -= step  # what was spent stopped does not count
+        if left <= 0:
+            os.write(2, text + b"\\n")
+            os.kill(pid, signal.SIGKILL)
+            break
 """
-
-
-class UnsafeScript(ValueError):
-    """A TorchScript file that does more than compute."""
 
 
 class DamagedScript(ValueError):
     """A file that is no sound TorchScript archive."""
 
 
-def check_archive(content: bytes) -> None:
-    """Reads all of a TorchScript file and looks for what it should not do; executes nothing.
+def checked_copy(content: bytes) -> bytes:
+    """A TorchScript file with nothing but the parts that were looked at and are known to only compute.
+
+    Executes nothing.
+
+    Args:
+        content: of the file.
 
     Raises:
         DamagedScript: it is no sound zip archive.
-        UnsafeScript: its code names an operator with side effects, or is not all that torch would read.
+        UnsafeScript: its code names something that is not known to only compute, or is not all that torch would read.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive, io.BytesIO() as copy:
             names = archive.namelist()
-            if not content.startswith(b"PK") or len(set(names)) != len(names):
-                raise UnsafeScript("the archive is ambiguous")
-            if any(name.endswith("model.json") for name in names):
-                raise UnsafeScript("the format is one of before 2019")
-            for name in names:
-                # Reading compares the check sum, which torch does not.
-                _check_entry(name, read_zip_entry(archive, name, _MAX_ENTRY))
+            _check_names(content, names)
+            with zipfile.ZipFile(copy, "w") as dest:
+                for name in names:
+                    # Reading compares the check sum, which torch does not.
+                    data = read_zip_entry(archive, name, _MAX_ENTRY)
+                    if _check_entry(name, data):
+                        dest.writestr(zipfile.ZipInfo(name), data)
+            return copy.getvalue()
     except FileError as error:
         raise DamagedScript(f"the archive is damaged: {error.reason}") from error
     except (UnsafeScript, DamagedScript):
@@ -71,17 +89,32 @@ def check_archive(content: bytes) -> None:
         raise DamagedScript(f"the archive is damaged: {reason}") from error
 
 
-def _check_entry(name: str, data: bytes) -> None:
-    if _NUMBERS.search(name):
-        return
-    texts = [data.decode("latin-1")]
-    if name.endswith(".py"):
-        texts.append(texts[0].encode("latin-1").decode("unicode_escape", errors="replace"))
-        for text in texts:
-            if found := _SIDE_EFFECTS.search(text):
-                raise UnsafeScript(f"its code names `{found.group()}`, which does more than compute")
-    elif "code/" in name and not name.endswith(".debug_pkl"):
-        raise UnsafeScript(f"it has code of an unknown kind, {name}")
+def _check_names(content: bytes, names: list[str]) -> None:
+    # torch does not distinguish capital letters in the names of entries.
+    if not content.startswith(b"PK") or len({name.lower() for name in names}) != len(names):
+        raise UnsafeScript("the archive is ambiguous")
+    if len(names) > _MAX_ENTRIES:
+        raise UnsafeScript(f"the archive has more than {_MAX_ENTRIES:,} entries")
+    if any(name.endswith("model.json") for name in names):
+        raise UnsafeScript("the format is one of before 2019")
+    if len({name.partition("/")[0] for name in names}) > 1:
+        raise UnsafeScript("the archive has more than one folder")
+
+
+def _check_entry(name: str, data: bytes) -> bool:
+    """Whether an entry belongs into the copy."""
+    folder = _FOLDER.match(name)
+    inner = name[folder.end() :] if folder else name
+    if _CODE.fullmatch(inner):
+        check_code(data)
+        return True
+    if _LEFT_OUT.fullmatch(inner):
+        return False
+    if not _CONTENTS.fullmatch(inner):
+        raise UnsafeScript(f"it has a part of an unknown kind, {printable(name)}")
+    if inner.endswith(".pkl") and _COMPILED_CLASS.search(data):
+        raise UnsafeScript("it has objects of classes that are compiled into torch")
+    return True
 
 
 @contextlib.contextmanager
@@ -94,11 +127,29 @@ def time_limit(name: str, seconds: float | None = None) -> Iterator[None]:
         yield
         return
     limit = TIME_LIMIT_SEC if seconds is None else seconds
-    message = f"Error: detector {name}: not done after {limit:g} s; it may never be\n"
-    command = [sys.executable, "-I", "-S", "-c", _WATCHER, str(os.getpid()), str(limit), message]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as watcher:
-        try:
-            yield
-        finally:
-            assert watcher.stdin is not None
-            watcher.stdin.close()
+    _tell_watcher(f"{limit} Error: detector {printable(name)}: not done after {limit:g} s; it may never be")
+    try:
+        yield
+    finally:
+        _tell_watcher("")
+
+
+_watcher: tuple[int, subprocess.Popen[bytes]] | None = None  # and the process that started it
+
+
+def _tell_watcher(line: str) -> None:
+    """Sends a line to the watcher of this process, which is started with the first one."""
+    global _watcher
+    if _watcher is None or _watcher[0] != os.getpid() or _watcher[1].poll() is not None:
+        command = [sys.executable, "-I", "-S", "-c", _WATCHER, str(os.getpid())]
+        _watcher = os.getpid(), subprocess.Popen(command, stdin=subprocess.PIPE)
+        atexit.register(_end_watcher, *_watcher)
+    pipe = _watcher[1].stdin
+    assert pipe is not None
+    pipe.write(" ".join(line.splitlines()).encode() + b"\n")
+    pipe.flush()
+
+
+def _end_watcher(pid: int, watcher: subprocess.Popen[bytes]) -> None:
+    if pid == os.getpid():
+        watcher.communicate()

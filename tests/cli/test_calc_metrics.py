@@ -298,3 +298,27 @@ def test_truncation(grey_data):
     assert truncated["protocol"]["G_kwargs"] == {"truncation_psi": 0.5}
     assert not truncated["comparable"]
     assert plain["results"] != truncated["results"]
+
+
+class Seeding(torch.nn.Module):
+    """Changes random numbers, besides what a detector does."""
+
+    def forward(self, img: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        torch.manual_seed(3)
+        return img.float().mean(dim=[2, 3])
+
+
+def test_detectors_with_side_effects_are_refused_unless_trusted(grey_data, tmp_path):
+    path = tmp_path / "seeding.pt"
+    with open(path, "wb") as file:
+        torchscript.save(torchscript.script(Seeding()), file)
+    args = [f"--detector={path}", f"--images={grey_data}", f"--data={grey_data}", "--device=cpu", "--no-cache"]
+    refused = CliRunner().invoke(calc_metrics.main, args)
+    assert refused.exit_code == 1
+    assert "refused: its code names `torch.manual_seed`, which is not known to only compute; if you trust it, pass " \
+           f"--trust-detector or --detector={path}#sha256=" in error_line(refused)
+    state = torch.get_rng_state()
+    trusted = CliRunner().invoke(calc_metrics.main, [*args, "--trust-detector"])
+    torch.set_rng_state(state)
+    assert trusted.exit_code == 0, trusted.output
+    assert json.loads(trusted.stdout)["results"]["fd@seeding"] == pytest.approx(0, abs=1e-6)

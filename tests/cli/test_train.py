@@ -331,3 +331,17 @@ def test_the_teacher_never_enters_a_snapshot(folder, tmp_path):
     stored = max(run_dir.glob("network-snapshot-*.pkl")).stat().st_size
     tensors = sum(t.numel() * 4 for name in ("G", "D", "G_ema") for t in nets[name].state_dict().values())
     assert stored < tensors + 150_000  # the program text and the structure; no further network
+
+
+def test_what_a_run_directory_trusts_counts_only_if_said_again(folder, tmp_path):
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    config = dry_runs.dry_run(folder, "--resume=TEACHER", "--trust-pickle")
+    assert config["init_kwargs"]["trust_pickle"] is True
+    (run_dir / run_config.FILE_NAME).write_text(json.dumps(config))
+    command = [f"--resume={run_dir}", "--dry-run"]
+    refused = CliRunner().invoke(train.main, command)
+    assert refused.exit_code == 1
+    assert "training_options.json asks to run the code that network files carry; if you trust them and it, pass " \
+           "--trust-pickle as well" in refused.output
+    assert CliRunner().invoke(train.main, [*command, "--trust-pickle"]).exit_code == 0
