@@ -76,6 +76,8 @@ def slice_student(
 ) -> Student:
     """Slices G_ema by its scores, G by the same channels, and D by its own scores; refits them if `cut` says so.
 
+    A teacher whose G is its G_ema gives a student of which the same holds.
+
     Args:
         d_width: part of the discriminator's channels to keep, uniformly; 1 keeps it as it is.
         device: where to score and refit; None is where the networks are.
@@ -84,18 +86,19 @@ def slice_student(
         UserError: a score or a refit does not apply to these networks, or they hold NaN.
     """
     keep = keep_lists(teacher.G_ema, cut, device)
-    G_ema, G = (prune.slice_network(network, keep) for network in (teacher.G_ema, teacher.G))
+    generators = {"G_ema": teacher.G_ema} if teacher.G is teacher.G_ema else {"G_ema": teacher.G_ema, "G": teacher.G}
+    slices = {name: prune.slice_network(network, keep) for name, network in generators.items()}
     if cut.refine == "svs":
-        for network in (G_ema, G):
+        for network in slices.values():
             refine.svs(network)
     D = teacher.D
     if d_width != 1:
         score = cut.score if cut.score in DISCRIMINATOR_SCORES else "l1"
         d_keep = keep_lists(D, Cut(d_width, score, cut.seed), device)
         D = prune.slice_network(D, d_keep)
-    student = Student(G, G_ema, D, keep)
+    student = Student(slices.get("G", slices["G_ema"]), slices["G_ema"], D, keep)
     if cut.refit:
-        keeps = {"G_ema": keep, "G": keep, **({} if d_width == 1 else {"D": d_keep})}
+        keeps = {**dict.fromkeys(slices, keep), **({} if d_width == 1 else {"D": d_keep})}
         student.refits = refit(teacher, student, keeps, RefitOptions(seed=cut.seed), device)
     return student
 
@@ -181,7 +184,10 @@ def initialise(
     if init == "slice" or d_init == "teacher":
         device = next(networks["G"].parameters()).device
         cut = Cut(Fraction(width), score, seed, refine=refine, refit=refit)
-        student = slice_student(load(**teacher), cut, Fraction(d_width), device)
+        opened = load(**teacher)
+        if from_average:
+            opened = dataclasses.replace(opened, G=opened.G_ema)
+        student = slice_student(opened, cut, Fraction(d_width), device)
         if init == "slice":
             sources.update({"G": student.G, "G_ema": student.G_ema})
             lines.append(f"Student: {width} of the channels of {teacher['url']}, chosen by {score}")
