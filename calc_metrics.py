@@ -13,7 +13,8 @@ from dnnlib.cli import (
     trust_detector_option,
     trust_pickle_option,
 )
-from dnnlib.util import UserError, is_url, open_url
+from dnnlib.errors import UserError
+from dnnlib.util import is_url, open_url
 
 if TYPE_CHECKING:
     import torch

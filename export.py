@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dnnlib.cli import Command, trust_detector_option, trust_pickle_option
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 
 if TYPE_CHECKING:
     from training.export.programs import Program
@@ -140,8 +140,9 @@ def main(
         else:
             from metrics.detector import Trust, trust
 
-            trusted = {"trust_pickle": trust_pickle}
-            teacher_G = open_networks(verify_teacher, **trusted)["G_ema"] if verify_teacher else None
+            teacher_G = None
+            if verify_teacher:
+                teacher_G = open_networks(verify_teacher, trust_pickle=trust_pickle)["G_ema"]
             detectors = [detector] if detector else []
 
             def measure(content: bytes) -> dict[str, str]:
@@ -177,17 +178,17 @@ def _verified(
     from training.export import verification
 
     file = verification.FileGenerator(content, G)
-    found = {}
+    figures = {}
     if data is not None:
         fd = verification.fd(G, file, data, detectors, num_gen)
         click.echo(f"{fd['metric']}: network {fd['network']:.4g}, file {fd['file']:.4g}")
-        found["fd"] = json.dumps(fd)
+        figures["fd"] = json.dumps(fd)
     if teacher is not None:
         agreement = verification.agreement(G, file, teacher)
         click.echo(f"PSNR to the teacher's images: network {agreement['network']:.2f} dB, "
                    f"file {agreement['file']:.2f} dB")
-        found["agreement"] = json.dumps(agreement)
-    return found
+        figures["agreement"] = json.dumps(agreement)
+    return figures
 
 
 def _write_onnx(

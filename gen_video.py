@@ -16,7 +16,7 @@ from dnnlib.cli import (
     seed_latents,
     trust_pickle_option,
 )
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 
 if TYPE_CHECKING:
     import torch

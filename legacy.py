@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import click
 
 from dnnlib.cli import Command, trust_pickle_option
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 
 
 def load_network_pkl(f: BinaryIO, force_fp16: bool = False, trust_pickle: bool = False) -> dict[str, Any]:

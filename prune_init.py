@@ -11,8 +11,8 @@ import click
 
 from dgl import scores
 from dnnlib.cli import Command, Fraction01, device_option, trust_pickle_option
+from dnnlib.errors import UserError
 from dnnlib.files import check_writable_dir, write_json_atomic
-from dnnlib.util import UserError
 
 _TARGETS = ("target_macs", "target_params", "target_ms")
 

@@ -4,7 +4,7 @@ import os
 import click
 
 from dnnlib.cli import Command, trust_pickle_option
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 
 
 @click.command(cls=Command)

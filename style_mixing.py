@@ -16,9 +16,9 @@ from dnnlib.cli import (
     seed_latents,
     trust_pickle_option,
 )
+from dnnlib.errors import UserError
 from dnnlib.files import check_writable_dir
 from dnnlib.progress import Progress
-from dnnlib.util import UserError
 
 if TYPE_CHECKING:
     import torch

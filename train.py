@@ -13,9 +13,9 @@ import click
 import dnnlib
 from dnnlib import EasyDict
 from dnnlib.cli import CommaList, Command, device_option, trust_detector_option, trust_pickle_option
+from dnnlib.errors import UserError
 from dnnlib.files import check_writable_dir, new_run_dir, next_run_dir
 from dnnlib.locks import sole_writer
-from dnnlib.util import UserError
 from training import architectures, options, run_config
 from training.run_config import RunConfig
 

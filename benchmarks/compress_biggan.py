@@ -23,8 +23,8 @@ from benchmarks.compress import execution
 from benchmarks.compress.report import summary, text_of
 from benchmarks.compress_fmnist import DEBIAN, DETECTOR, TEST_DATA
 from dnnlib.cli import Command
+from dnnlib.errors import UserError
 from dnnlib.files import open_atomic
-from dnnlib.util import UserError
 
 # Of every training. One step of D and four times the rate, as for ImageNet; short runs need small batches and a short
 # average.
@@ -60,17 +60,17 @@ class Job:
 
 def jobs(teacher_kimg: int, student_kimg: int, seeds: int) -> list[Job]:
     """In the order of work: every student of a seed before those of the next."""
-    found = [
+    order = [
         Job("teacher", "teacher, ch 16", 0, teacher_kimg, (*TEACHER, *COMMON)),
         Job("half-untrained", "width 1/2, slice (l1), untrained", 0, 0, ("--width=0.5", "--score=l1")),
     ]
     for seed in range(seeds):
-        found += [
+        order += [
             Job(f"half-lambda{weight}", f"width 1/2, slice (l1), λ {weight}", seed, student_kimg,
                 (*STUDENT, f"--dgl-weight={weight}", *COMMON))
             for weight in ("0", "0.1")
         ]
-    return found
+    return order
 
 
 class Bench:
@@ -105,9 +105,9 @@ class Bench:
                               f"--outdir={folder}")
         elif not (begun / last).is_file():
             self.shop.command("train.py", f"--resume={begun}")
-        found = execution.run_dir(folder)
-        assert found is not None
-        return found / last
+        run_folder = execution.run_dir(folder)
+        assert run_folder is not None
+        return run_folder / last
 
     def score(self, job: Job, network: Path, data: Path) -> None:
         """Adds the row of a network unless it is there."""
@@ -117,15 +117,15 @@ class Bench:
         common = [f"--network={network}", f"--data={data}", f"--detector={detector}", f"--num-gen={self.num_gen}"]
         output = self.shop.command("calc_metrics.py", *common, "--metrics=fid50k_full,is50k,pr50k3_full",
                                    "--verbose=false")
-        found = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+        records = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
         classes = json.loads(self.shop.command("-m", "benchmarks.compress.classes", *common))
         row = {
             "name": job.name, "title": job.title, "seed": job.seed, "kimg": job.kimg,
-            "results": {k: v for f in found for k, v in f["results"].items()}
+            "results": {k: v for f in records for k, v in f["results"].items()}
             | {name: classes[name] for name in ("accuracy", "intra_fd")},
             "per_class": classes["per_class"],
             "classifier_accuracy_on_reals": classes["real_accuracy"],
-            "protocol": found[0]["protocol"],
+            "protocol": records[0]["protocol"],
             "arguments": list(job.arguments),
             "settings": self.shop.settings,
         }
@@ -145,14 +145,14 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     titles = dict.fromkeys((row["name"], row["title"], row["kimg"]) for row in rows)
     table, per_class = [], []
     for name, title, kimg in titles:
-        mine = [row for row in rows if row["name"] == name]
-        values = [[row["results"][key] for row in mine if key in row["results"]] for key in COLUMNS]
-        cells = [text_of(summary(found), digits) if found else ""
-                 for found, (_, digits) in zip(values, COLUMNS.values())]
-        table.append([title, str(kimg), str(len(mine)), *cells])
+        of_run = [row for row in rows if row["name"] == name]
+        values = [[row["results"][key] for row in of_run if key in row["results"]] for key in COLUMNS]
+        cells = [text_of(summary(of_seeds), digits) if of_seeds else ""
+                 for of_seeds, (_, digits) in zip(values, COLUMNS.values())]
+        table.append([title, str(kimg), str(len(of_run)), *cells])
         for label, digits in (("accuracy", 3), ("intra_fd", 1)):
-            by_class = zip(*(row["per_class"][label] for row in mine))
-            per_class.append([title, label, *(text_of(summary(found), digits) for found in by_class)])
+            by_class = zip(*(row["per_class"][label] for row in of_run))
+            per_class.append([title, label, *(text_of(summary(of_seeds), digits) for of_seeds in by_class)])
     costs = next((row["costs"] for row in rows if "costs" in row), [])
     num_classes = len(rows[0]["per_class"]["accuracy"])
     protocol = rows[0]["protocol"]

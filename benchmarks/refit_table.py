@@ -18,8 +18,8 @@ import click
 
 from dgl import scores
 from dnnlib.cli import Command, Fraction01
+from dnnlib.errors import UserError
 from dnnlib.files import append_line, open_atomic, write_json_atomic
-from dnnlib.util import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 TEACHER = ROOT / "demo/teacher/fmnist32.pkl"

@@ -21,15 +21,15 @@ def rows(costs: Sequence[Mapping[str, Any]], scores: Mapping[str, Mapping[str, f
         scores: network → fd, precision, recall, agreement_psnr, agreement_ssim.
     """
     by_name = {cost["name"]: cost for cost in costs}
-    found = []
+    table_rows = []
     for who, score in scores.items():
         cost = by_name["teacher G" if who == "teacher" else "student G"]
         picked = {key: cost[key] for key in ("params", "macs_in", "macs_out", "file_bytes", "ms_batch1", "ms_batch8")}
-        found.append({"network": who, **picked, **score})
-    return found
+        table_rows.append({"network": who, **picked, **score})
+    return table_rows
 
 
-def table(found: Sequence[Mapping[str, Any]], num_gen: int, kimg: int) -> str:
+def table(table_rows: Sequence[Mapping[str, Any]], num_gen: int, kimg: int) -> str:
     """The rows as a Markdown table with a note on how they came about."""
     head = ["generator", "params", "MACs", "file", "ms/image", "fd@clothing32 ↓", "precision ↑", "recall ↑",
             "PSNR ↑", "SSIM ↑"]
@@ -46,7 +46,7 @@ def table(found: Sequence[Mapping[str, Any]], num_gen: int, kimg: int) -> str:
             f"{row['agreement_psnr']:.1f}" if row["network"] != "teacher" else "",
             f"{row['agreement_ssim']:.3f}" if row["network"] != "teacher" else "",
         ]
-        for row in found
+        for row in table_rows
     ]
     widths = [max(len(line[i]) for line in [head, *cells]) for i in range(len(head))]
     lines = [[cell.ljust(width) for cell, width in zip(line, widths)] for line in [head, *cells]]

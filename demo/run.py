@@ -20,8 +20,9 @@ from pathlib import Path
 import click
 
 from dnnlib.cli import Command
+from dnnlib.errors import UserError
 from dnnlib.files import write_json_atomic
-from dnnlib.util import UserError, format_time
+from dnnlib.util import format_time
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path("demo/data/t10k-images-idx3-ubyte.gz")

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 
 from .plan import Plan
 from .widths import scaled
@@ -24,7 +24,7 @@ def largest_width(
     plan: Plan,
     cost: Callable[[torch.nn.Module], float],
     target: float,
-    what: str,
+    flag: str,
     candidates: Sequence[Fraction] | None = None,
 ) -> Fraction:
     """The largest uniform width whose network costs at most `target`, by bisection over all widths that differ.
@@ -41,12 +41,12 @@ def largest_width(
     narrowest = 0.0
     while low < high:
         middle = (low + high) // 2
-        found = cost(plan.build(list(plan.scaled(widths[middle]).values())))
+        middle_cost = cost(plan.build(list(plan.scaled(widths[middle]).values())))
         if middle == 0:
-            narrowest = found
-        low, high = (middle + 1, high) if found <= target else (low, middle)
+            narrowest = middle_cost
+        low, high = (middle + 1, high) if middle_cost <= target else (low, middle)
     if low == 0:
-        raise UserError(f"{what}: even the narrowest network costs {narrowest:g}, more than {target:g}")
+        raise UserError(f"{flag}: even the narrowest network costs {narrowest:g}, more than {target:g}")
     return widths[low - 1]
 
 

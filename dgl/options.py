@@ -10,7 +10,7 @@ import click
 
 from dnnlib import EasyDict
 from dnnlib.cli import Fraction01
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from training import architectures
 from training.options import DataInfo, OptionError
 from training.run_config import Component, NetworksConfig, RunConfig

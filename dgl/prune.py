@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from torch_utils import misc
 
 from .architectures import plan_of

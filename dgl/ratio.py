@@ -41,7 +41,7 @@ class Ratio:
         self.discriminators, self.G, self.weight = list(discriminators), G, weight
         self.a, self.b = 1.0, 0.0
         self._is_calibrated = not calibrate
-        self._seen: list[list[float]] = [[], []]  # logits of reals and of the teacher's images so far, on this rank
+        self._logits: list[list[float]] = [[], []]  # logits of reals and of the teacher's images so far, on this rank
 
     def teacher_logits(self, img: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         """Mean of the teachers' logits of images [N, C, H, W] with labels [N, c_dim]: [N, 1]."""
@@ -69,26 +69,26 @@ class Ratio:
 
     def _observe(self, real_img: torch.Tensor, img: torch.Tensor, c: torch.Tensor) -> None:
         """Notes the logits of real and of the teacher's images, and fits a and b once there are enough."""
-        for logits, images in zip(self._seen, (real_img, img)):
+        for logits, images in zip(self._logits, (real_img, img)):
             logits += self.teacher_logits(images, c).flatten().tolist()
-        if len(self._seen[0]) * distributed.world_size() < CALIBRATION_IMAGES:
+        if len(self._logits[0]) * distributed.world_size() < CALIBRATION_IMAGES:
             return
-        parts = distributed.gather_objects(self._seen)
+        parts = distributed.gather_objects(self._logits)
         reals, fakes = ([x for part in parts for x in part[kind]] for kind in (0, 1))
         self.a, self.b = logistic_regression(reals, fakes)
-        self._is_calibrated, self._seen = True, [[], []]
+        self._is_calibrated, self._logits = True, [[], []]
 
     def state_dict(self) -> dict[str, Any]:
         """What an exact resume must restore; logits noted so far are those of every rank. Collective."""
         return {"a": self.a, "b": self.b, "is_calibrated": self._is_calibrated,
-                "seen": distributed.gather_objects(self._seen)}
+                "seen": distributed.gather_objects(self._logits)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores `state_dict()`; with another number of ranks, calibration begins again."""
         self.a, self.b, self._is_calibrated = state["a"], state["b"], state["is_calibrated"]
-        seen = state["seen"]
-        if len(seen) == distributed.world_size():
-            self._seen = [list(logits) for logits in seen[distributed.rank()]]
+        logits_of_ranks = state["seen"]
+        if len(logits_of_ranks) == distributed.world_size():
+            self._logits = [list(logits) for logits in logits_of_ranks[distributed.rank()]]
 
 
 def logistic_regression(reals: Sequence[float], fakes: Sequence[float], steps: int = 50) -> tuple[float, float]:

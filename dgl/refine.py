@@ -3,7 +3,7 @@ from typing import Any
 
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 
 
 @torch.no_grad()

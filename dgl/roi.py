@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 
 Roi = Callable[[torch.Tensor], torch.Tensor]
 
@@ -78,13 +78,13 @@ def _reason(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _as_mask(found: Any, text: str, img: torch.Tensor) -> torch.Tensor:
+def _as_mask(result: Any, text: str, img: torch.Tensor) -> torch.Tensor:
     size = tuple(img.shape[2:])
     wanted = f"{text}: expected a mask of shape {list(size)}"
     try:
-        mask = torch.as_tensor(np.ascontiguousarray(found) if isinstance(found, np.ndarray) else found).cpu()
+        mask = torch.as_tensor(np.ascontiguousarray(result) if isinstance(result, np.ndarray) else result).cpu()
     except (TypeError, ValueError, RuntimeError):
-        raise UserError(f"{wanted}, tensor or array, found a {type(found).__name__}", field="roi") from None
+        raise UserError(f"{wanted}, tensor or array, found a {type(result).__name__}", field="roi") from None
     if mask.shape[-2:] != size or mask.numel() != size[0] * size[1]:
         raise UserError(f"{wanted}, found {list(mask.shape)}", field="roi")
     if mask.is_complex() or (mask.is_floating_point() and not bool(((mask == 0) | (mask == 1)).all())):

@@ -1,18 +1,16 @@
 """The trained networks that guide a student: opened once per process, checked against the data, frozen."""
 import copy
 import dataclasses
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from typing import Any
 
 import torch
 
 import dnnlib
-from dnnlib.util import UserError
-from training.biggan.checkpoints import is_checkpoint, network_files, split_suffix
-from training.checkpoints import safetensors_files
-from training.checkpoints.pickles import open_networks, read_networks
+from dnnlib.errors import UserError
+from training.biggan.checkpoints import split_suffix
+from training.checkpoints.pickles import open_networks
 
 from .heads import HeadsDiscriminator
 
@@ -47,8 +45,8 @@ def load(url: str, trust_pickle: bool = False, sha256: str | None = None) -> Tea
     """Loads a teacher from a network pickle of any known kind.
 
     Options, initial weights and the loss of a run all need it. So it is kept until `release_all`, and loading what is
-    kept, by path and sha256, does not open the file again. The files of a BigGAN folder are opened twice: for the
-    hash, and to be read.
+    kept, by path and sha256, does not open the file again. Every file of a BigGAN
+    folder is opened once, too.
 
     Args:
         url: path or URL.
@@ -65,24 +63,18 @@ def load(url: str, trust_pickle: bool = False, sha256: str | None = None) -> Tea
     if not dnnlib.util.is_url(url) and not os.path.exists(path):
         hint = ", and no URL either: its host has no dot" if "://" in url else ""
         raise TeacherError(f"{url}: no such file{hint}", field="teacher")
-    is_safetensors = safetensors_files.is_checkpoint(url)
-    if is_checkpoint(url) and not is_safetensors:
-        digest = hashlib.sha256()
-        for file in network_files(url):
-            with open(file, "rb") as f:
-                _update(digest, f)
-        _check_sha256(url, digest.hexdigest(), sha256)
-        nets = open_networks(url, trust_pickle=trust_pickle)
-    else:
-        place = safetensors_files.file_of(url) if is_safetensors else url
-        with dnnlib.util.open_url(place) as f:
-            digest = hashlib.sha256()
-            _update(digest, f)
-            _check_sha256(url, digest.hexdigest(), sha256)
-            f.seek(0)
-            nets = read_networks(f, place, trust_pickle=trust_pickle)
-    teacher = Teacher(url, digest.hexdigest(), nets["G"], nets["G_ema"], nets["D"], nets["training_set_kwargs"])
-    _loaded[url, teacher.sha256] = teacher
+    actual = ""
+
+    def check(digest: str) -> None:
+        nonlocal actual
+        actual = digest
+        if sha256 is not None and digest != sha256:
+            raise TeacherError(f"{url} has changed: its sha256 is {digest}, this run began with {sha256}",
+                               field="teacher")
+
+    nets = open_networks(url, trust_pickle=trust_pickle, check_sha256=check)
+    teacher = Teacher(url, actual, nets["G"], nets["G_ema"], nets["D"], nets["training_set_kwargs"])
+    _loaded[url, actual] = teacher
     return teacher
 
 
@@ -94,16 +86,6 @@ def spec(teacher: Teacher, trust_pickle: bool = False) -> dict[str, Any]:
 def release_all() -> None:
     """Lets go of all teachers that this process keeps; whoever still holds one may use it on."""
     _loaded.clear()
-
-
-def _update(digest: Any, f: IO[bytes]) -> None:
-    for block in iter(lambda: f.read(1 << 20), b""):
-        digest.update(block)
-
-
-def _check_sha256(url: str, found: str, expected: str | None) -> None:
-    if expected is not None and found != expected:
-        raise TeacherError(f"{url} has changed: its sha256 is {found}, this run began with {expected}", field="teacher")
 
 
 class TeacherSet:

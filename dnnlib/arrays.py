@@ -45,9 +45,9 @@ def _parse(path: str | os.PathLike[str], data: bytes) -> np.ndarray:
         shape, is_fortran, dtype = readers[version](stream)
         if dtype.hasobject:
             raise ValueError("it holds Python objects, which would have to be executed")
-        expected, found = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
-        if found != expected:
-            raise ValueError(f"expected {expected} bytes for shape {list(shape)}, found {found}")
+        expected, size = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
+        if size != expected:
+            raise ValueError(f"expected {expected} bytes for shape {list(shape)}, found {size}")
         if dtype.itemsize == 0 or not expected:
             return np.empty(shape, dtype)
         return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if is_fortran else "C")

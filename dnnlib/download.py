@@ -223,11 +223,11 @@ def _read_some(response: "requests.Response") -> bytes:
         raise requests.exceptions.ChunkedEncodingError(error) from error
 
 
-def check_sha256(source: str, found: str, expected: str | None) -> None:
+def check_sha256(source: str, sha256: str, expected: str | None) -> None:
     """Compares the hash of content with the expected one, if there is one.
 
     Raises:
         UrlError: they differ; it names both.
     """
-    if expected is not None and found != expected.lower():
-        raise UrlError(f"{source}: expected content with sha256 {expected.lower()}, found {found}")
+    if expected is not None and sha256 != expected.lower():
+        raise UrlError(f"{source}: expected content with sha256 {expected.lower()}, found {sha256}")

@@ -49,10 +49,10 @@ def _has_path(obj: Any, path: list[str]) -> bool:
 
 def get_obj_from_module(module: ModuleType, obj_name: str) -> Any:
     """Follows a dotted name inside a module; the empty name is the module itself."""
-    found: Any = module
+    obj: Any = module
     for name in filter(None, obj_name.split(".")):
-        found = getattr(found, name)
-    return found
+        obj = getattr(obj, name)
+    return obj
 
 
 def get_obj_by_name(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The public face of dnnlib: EasyDict and Logger, small helpers, and the names kept in `objects`, `urls`, `errors`."""
+"""EasyDict, Logger and small helpers, and the names of `objects` and `urls` that other code expects here."""
 import fnmatch
 import io
 import math
@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import IO, Any
 
-from dnnlib.errors import FileError, UrlError, UserError
 from dnnlib.objects import (
     call_func_by_name,
     construct_class_by_name,
@@ -25,10 +24,7 @@ from dnnlib.urls import is_url, make_cache_dir_path, open_url, set_cache_dir
 
 __all__ = [
     "EasyDict",
-    "FileError",
     "Logger",
-    "UrlError",
-    "UserError",
     "ask_yes_no",
     "call_func_by_name",
     "construct_class_by_name",
@@ -207,12 +203,12 @@ def list_dir_recursively_with_ignore(
     def wanted(name: str) -> bool:
         return not any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
-    found = []
+    pairs = []
     for folder, subfolders, names in os.walk(dir_path):
         subfolders[:] = filter(wanted, subfolders)  # os.walk descends into what is left here
         for path in (os.path.join(folder, name) for name in names if wanted(name)):
-            found.append((path, os.path.join(base, os.path.relpath(path, dir_path))))
-    return found
+            pairs.append((path, os.path.join(base, os.path.relpath(path, dir_path))))
+    return pairs
 
 
 def copy_files_and_create_dirs(files: Iterable[tuple[str, str]]) -> None:

@@ -61,8 +61,8 @@ class DetectorSpec:
         Raises:
             DetectorError: the digest is malformed.
         """
-        source, found, digest = text.partition(_PIN)
-        if not found:
+        source, separator, digest = text.partition(_PIN)
+        if not separator:
             return cls(text)
         if len(digest) != 64 or not set(digest.lower()) <= set("0123456789abcdef"):
             raise DetectorError(f"detector {text}: expected 64 hexadecimal digits after {_PIN}, found {digest!r}")

@@ -88,9 +88,9 @@ def _by_rows(function: Callable[[torch.Tensor], torch.Tensor], points: torch.Ten
     """Applies [n, F] -> [n] to all points; every rank does every num_gpus-th point and gets the whole result."""
     num_ranks, rank = distributed.world_size(), distributed.rank()
     per_rank = -(-len(points) // num_ranks)
-    mine = (torch.arange(per_rank, device=points.device) * num_ranks + rank) % len(points)
-    found = torch.cat([function(points[rows]).to(points.dtype) for rows in mine.split(batch)])
-    return distributed.all_gather_interleaved(found.unsqueeze(1))[: len(points), 0]
+    of_rank = (torch.arange(per_rank, device=points.device) * num_ranks + rank) % len(points)
+    values = torch.cat([function(points[rows]).to(points.dtype) for rows in of_rank.split(batch)])
+    return distributed.all_gather_interleaved(values.unsqueeze(1))[: len(points), 0]
 
 
 def _rounded(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

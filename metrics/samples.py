@@ -47,8 +47,8 @@ def rank_blocks(opts: MetricOptions, num_items: int, block: int) -> list[range]:
     """
     num_blocks = -(-num_items // block)
     rounds = -(-num_blocks // opts.num_gpus)
-    mine = range(opts.rank, rounds * opts.num_gpus, opts.num_gpus)
-    return [range(number * block, (number + 1) * block) for number in mine]
+    of_rank = range(opts.rank, rounds * opts.num_gpus, opts.num_gpus)
+    return [range(number * block, (number + 1) * block) for number in of_rank]
 
 
 @contextlib.contextmanager

@@ -203,10 +203,10 @@ def check_ddp_consistency(module: torch.nn.Module, ignore_regex: str | None = No
     for name, tensor in named_params_and_buffers(module):
         full_name = f"{type(module).__name__}.{name}"
         if ignore_regex is None or not re.fullmatch(ignore_regex, full_name):
-            mine = nan_to_num(tensor.detach())
-            if not torch.equal(mine, distributed.broadcast_(mine.clone())):
+            own = nan_to_num(tensor.detach())
+            if not torch.equal(own, distributed.broadcast_(own.clone())):
                 differing.append(full_name)
-    found = distributed.gather_objects(differing)
-    reports = [f"rank {rank}: {_shorten(names)}" for rank, names in enumerate(found) if names]
+    by_rank = distributed.gather_objects(differing)
+    reports = [f"rank {rank}: {_shorten(names)}" for rank, names in enumerate(by_rank) if names]
     if reports:
         raise RuntimeError(f"the ranks differ from rank 0: {'; '.join(reports)}")

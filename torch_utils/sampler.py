@@ -124,10 +124,10 @@ class InfiniteSampler(torch.utils.data.Sampler[int]):
         Raises:
             UserError: it is from a data set of another size, or from another kind of order.
         """
-        found, expected = len(state["order"]), len(self._used.order)
-        if found != expected:
+        num_items, expected = len(state["order"]), len(self._used.order)
+        if num_items != expected:
             raise UserError(
-                f"order of the data: expected the state of a data set of {expected} images, found one of {found}; "
+                f"order of the data: expected the state of a data set of {expected} images, found one of {num_items}; "
                 "resume with the data set the run was started with"
             )
         if int(state["window"]) != self._used.window:

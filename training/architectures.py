@@ -29,8 +29,8 @@ class Architecture:
             which returns a `training.run_config.RunConfig`.
         reader: module with `reads(record)`, `generator_arguments(record)` and `discriminator_arguments(record)`, which
             derive constructor arguments from the record of a pickle; optionally with `half_precision(role, network)`.
-        files: module with `load_networks(path)` and `save_checkpoint(folder, networks)` for checkpoints that are no
-            pickles; None if there are none.
+        files: module with `network_files(path)`, `opened(path)`, `load_networks(path, files=)` and
+            `save_checkpoint(folder, networks)` for checkpoints that are no pickles; None if there are none.
         file_endings: endings of such files; a folder is always one.
         running_buffers: endings of the names of G's buffers that every rank estimates from its own samples, and that
             are therefore averaged over the ranks.

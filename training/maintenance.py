@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from metrics import metric_main
 from metrics.detector import DetectorUnavailable
 from torch_utils import distributed, misc, training_stats

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import dnnlib
 from dnnlib import EasyDict
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 
 from . import architectures, presets
 from .data.files import DatasetError

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from dnnlib.errors import UserError
 from dnnlib.progress import Progress
-from dnnlib.util import UserError
 from metrics.perceptual import Features
 
 _STATISTICS_SEED = 123

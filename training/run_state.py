@@ -10,7 +10,7 @@ from zipfile import BadZipFile, ZipFile
 import torch
 
 from dnnlib import files
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from torch_utils import distributed
 from torch_utils.checkpoint.writing import torch_save
 

@@ -14,7 +14,7 @@ import torch
 
 import dnnlib
 from dnnlib.cli import Command
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from metrics.detector import DetectorSpec, load
 from metrics.frechet_inception_distance import frechet_distance
 from metrics.samples import sample_rng
@@ -38,12 +38,12 @@ def class_scores(
         real_labels, gen_labels: classes of these.
         predicted: classes that the classifier found in the generated images [M].
     """
-    found: dict[str, list[float]] = {"accuracy": [], "intra_fd": []}
+    scores: dict[str, list[float]] = {"accuracy": [], "intra_fd": []}
     for label in range(int(real_labels.max()) + 1):
-        mine = gen_labels == label
-        found["accuracy"].append(float((predicted[mine] == label).mean()))
-        found["intra_fd"].append(frechet_distance(*moments(gen[mine]), *moments(real[real_labels == label])))
-    return found
+        of_class = gen_labels == label
+        scores["accuracy"].append(float((predicted[of_class] == label).mean()))
+        scores["intra_fd"].append(frechet_distance(*moments(gen[of_class]), *moments(real[real_labels == label])))
+    return scores
 
 
 @torch.no_grad()
@@ -90,8 +90,8 @@ def main(network: str, data: str, detector: str, num_gen: int, seed: int) -> Non
         class_name="training.dataset.ImageFolderDataset", path=data, use_labels=True
     )
     classifier = load(DetectorSpec.parse(detector), torch.device("cpu"))
-    found = evaluate(open_networks(network)["G_ema"], dataset, classifier, num_gen, seed)
-    click.echo(json.dumps({**found, "detector": classifier.name}))
+    scores = evaluate(open_networks(network)["G_ema"], dataset, classifier, num_gen, seed)
+    click.echo(json.dumps({**scores, "detector": classifier.name}))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 
+from dnnlib.errors import UserError
 from dnnlib.files import write_json_atomic
-from dnnlib.util import UserError
 
 from .table import Run
 
@@ -150,9 +150,9 @@ class Workshop:
             self.command("train.py", *self.train_arguments(run, seed, train_data), f"--outdir={folder}")
         elif not (begun / last).is_file():
             self.command("train.py", f"--resume={begun}")
-        found = run_dir(folder)
-        assert found is not None
-        return {kimg: found / f"network-snapshot-{kimg:06d}.pkl" for kimg in (*run.also_at, run.kimg)}
+        run_folder = run_dir(folder)
+        assert run_folder is not None
+        return {kimg: run_folder / f"network-snapshot-{kimg:06d}.pkl" for kimg in (*run.also_at, run.kimg)}
 
     def train_arguments(self, run: Run, seed: int, train_data: Path) -> list[str]:
         """The arguments of train.py, without the output folder."""
@@ -174,22 +174,22 @@ class Workshop:
             output = self.command("calc_metrics.py", f"--network={network}", f"--metrics={metrics}",
                                   f"--data={test_data}", f"--detector={detector}",
                                   f"--num-gen={self.num_gen}", "--verbose=false")
-            found = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+            records = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
             row = {"name": run.name, "group": run.group, "title": run.title, "seed": seed, "kimg": kimg,
-                   "detector": detector.stem, "results": {k: v for f in found for k, v in f["results"].items()},
-                   "protocol": found[0]["protocol"], **self._provenance(run, network, kimg)}
+                   "detector": detector.stem, "results": {k: v for f in records for k, v in f["results"].items()},
+                   "protocol": records[0]["protocol"], **self._provenance(run, network, kimg)}
             with self.results.open("a") as file:
                 file.write(json.dumps(row) + "\n")
 
     def _provenance(self, run: Run, network: Path, kimg: int) -> dict[str, Any]:
         """How a network came about: arguments, versions, training statistics at that length."""
-        found: dict[str, Any] = {"arguments": list(run.arguments), "settings": self.settings}
+        facts: dict[str, Any] = {"arguments": list(run.arguments), "settings": self.settings}
         options = network.parent / "training_options.json"
         if run.kimg and options.is_file():
             provenance = json.loads(options.read_text()).get("provenance", {})
-            found["provenance"] = {key: value for key, value in provenance.items() if key != "command"}
-            found["training"] = statistics_at(network.parent / "stats.jsonl", kimg)
-        return found
+            facts["provenance"] = {key: value for key, value in provenance.items() if key != "command"}
+            facts["training"] = statistics_at(network.parent / "stats.jsonl", kimg)
+        return facts
 
 
 def run_dir(folder: Path) -> Path | None:
@@ -217,11 +217,11 @@ def rows_to_report(files: Sequence[str], out: Path) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = []
     for path in map(Path, files or [out / "results.jsonl"]):
-        found = read_rows(path)
-        if not found:
+        in_file = read_rows(path)
+        if not in_file:
             raise UserError(f"{'--rows' if files else '--out'}: {path}: no rows of results there; --out names the "
                             "folder of runs that were scored, --rows a file of rows such as docs/results/*.jsonl")
-        rows += [row for row in found if row not in rows]
+        rows += [row for row in in_file if row not in rows]
     return rows
 
 

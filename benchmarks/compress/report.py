@@ -102,7 +102,7 @@ def _results(rows: Sequence[Row], keep: Any) -> str:
     lines = []
     for name, title, kimg in dict.fromkeys((row["name"], row["title"], row["kimg"]) for row in rows if keep(row)):
         values = {metric: by_seed(rows, name, kimg, metric) for metric in metrics}
-        seeds = max(len(found) for found in values.values())
+        seeds = max(len(of_seeds) for of_seeds in values.values())
         lines.append([title, str(kimg), str(seeds), *(text_of(summary(list(v.values())) if v else None,
                      2 if metric.startswith("fd") else 3) for metric, v in values.items())])
     arrows = [f"{metric} {'↓' if metric.startswith('fd') else '↑'}" for metric in metrics]
@@ -130,21 +130,21 @@ def _grid(rows: Sequence[Row], metric: str) -> str:
     """Starts of students against kinds of training: one metric of seed 0 after the exploratory length."""
     lines = []
     for start in GRID_STARTS:
-        found = [by_seed(rows, name.format(start), EXPLORATORY_KIMG, metric).get(0) for _, name in GRID_COLUMNS]
-        lines.append([start, *("" if value is None else f"{value:.2f}" for value in found)])
+        distances = [by_seed(rows, name.format(start), EXPLORATORY_KIMG, metric).get(0) for _, name in GRID_COLUMNS]
+        lines.append([start, *("" if value is None else f"{value:.2f}" for value in distances)])
     return _markdown(["start", *(title for title, _ in GRID_COLUMNS)], lines)
 
 
 def _repeats(rows: Sequence[Row]) -> str:
     """Rows of the same command and seed: every training's distances, in the order of work."""
-    found: dict[tuple[str, int, str], list[str]] = {}
+    distances: dict[tuple[str, int, str], list[str]] = {}
     for row in rows:
         for metric, value in row["results"].items():
             if metric.startswith("fd@"):
                 key = (f"{row['title']}, seed {row['seed']}", row["kimg"], metric)
-                found.setdefault(key, []).append(f"{value:.2f}")
+                distances.setdefault(key, []).append(f"{value:.2f}")
     lines = [[title, str(kimg), metric, ", ".join(values)]
-             for (title, kimg, metric), values in found.items() if len(values) > 1]
+             for (title, kimg, metric), values in distances.items() if len(values) > 1]
     return _markdown(["run", "kimg", "distance", "values"], lines) if lines else "None.\n"
 
 
@@ -153,10 +153,12 @@ def _diagnostics(rows: Sequence[Row]) -> str:
     trained = [row for row in rows if row.get("training")]
     last = {name: max(r["kimg"] for r in trained if r["name"] == name) for name in {r["name"] for r in trained}}
     for name, title in dict.fromkeys((row["name"], row["title"]) for row in trained):
-        found = {row["seed"]: row["training"] for row in trained if row["name"] == name and row["kimg"] == last[name]}
+        statistics = {
+            row["seed"]: row["training"] for row in trained if row["name"] == name and row["kimg"] == last[name]
+        }
         cells = []
         for key in DIAGNOSTICS.values():
-            values = [t[key] for t in found.values() if key in t]
+            values = [t[key] for t in statistics.values() if key in t]
             cells.append(text_of(summary(values), 2) if values else "")
         lines.append([title, str(last[name]), *cells])
     return _markdown(["run", "kimg", *DIAGNOSTICS], lines) if lines else "None yet.\n"

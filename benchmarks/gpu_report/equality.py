@@ -68,8 +68,8 @@ def equality(setup: Setup) -> list[Row]:
             expected = _orders(reference[name], x.double(), "ref")
             for layout in (torch.contiguous_format, torch.channels_last):
                 images = x.to(setup.device).contiguous(memory_format=layout)
-                found = _orders(op, images, "cuda")
-                errors = [((a - b).abs().max() / b.abs().max().clamp(min=1)).item() for a, b in zip(found, expected)]
+                result = _orders(op, images, "cuda")
+                errors = [((a - b).abs().max() / b.abs().max().clamp(min=1)).item() for a, b in zip(result, expected)]
                 rows.append({
                     "operation": name, "type": str(dtype)[6:], "layout": str(layout)[6:].removesuffix("_format"),
                     "value": errors[0], "gradient": errors[1], "second gradient": errors[2],

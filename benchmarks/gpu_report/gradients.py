@@ -60,7 +60,7 @@ def _gradients(device: torch.device, resolution: int) -> dict[str, torch.Tensor]
     z = torch.randn([8, 32], generator=generator).to(device)
     real = torch.rand([8, 3, resolution, resolution], generator=generator).to(device) * 2 - 1
     c = torch.zeros([8, 0], device=device)
-    found = {}
+    vectors = {}
     for network, part in PHASES:
         module = G if network == "G" else D
         G.requires_grad_(module is G).zero_grad(set_to_none=True)
@@ -68,8 +68,8 @@ def _gradients(device: torch.device, resolution: int) -> dict[str, torch.Tensor]
         torch.manual_seed(2)
         loss.accumulate_gradients(network, part, Step(real, c, z, c, gain=1, cur_nimg=0))
         grads = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in module.parameters()]
-        found[network + part.value] = torch.cat(grads).cpu().double()
-    return found
+        vectors[network + part.value] = torch.cat(grads).cpu().double()
+    return vectors
 
 
 def gradients(setup: Setup) -> list[Row]:
@@ -80,9 +80,9 @@ def gradients(setup: Setup) -> list[Row]:
         expected = _gradients(torch.device("cpu"), resolution)
         for mode in dict.fromkeys([settings.mode, "ref"]):
             with mock.patch.object(settings, "mode", mode):
-                found = _gradients(setup.device, resolution)
+                result = _gradients(setup.device, resolution)
             for phase, reference in expected.items():
-                error = ((found[phase] - reference).norm() / reference.norm()).item()
+                error = ((result[phase] - reference).norm() / reference.norm()).item()
                 rows.append({"phase": phase, "SG_OPS": mode, "length of the gradient": reference.norm().item(),
                              "difference": error, "allowed": ALLOWED, "ok": error <= ALLOWED})  # fmt: skip
     return rows

@@ -4,7 +4,7 @@ from types import ModuleType
 
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from training import architectures
 
 from ..macs import LayerCost

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from training.biggan.estimates import refine_singular_vectors, standing_statistics
 from training.biggan.layout import width_options
 from training.networks_biggan import (
@@ -114,11 +114,12 @@ class _Draft:
         network, names = self.network, list(self.sets)
 
         def build(widths: Sequence[int]) -> Any:
-            found = dict(zip(names, widths, strict=True))
-            if self.fit(found) != found:
-                raise ValueError(f"expected widths that a BigGAN can have, such as {self.fit(found)}, found {found}")
+            by_name = dict(zip(names, widths, strict=True))
+            if self.fit(by_name) != by_name:
+                raise ValueError(f"expected widths that a BigGAN can have, such as {self.fit(by_name)}, "
+                                 f"found {by_name}")
             options = {key: value for key, value in network.options.items() if key != f"{kind}_channels"}
-            options |= width_options(kind, [found[trunk] for trunk in trunks], network.img_resolution, _TABLES[kind])
+            options |= width_options(kind, [by_name[trunk] for trunk in trunks], network.img_resolution, _TABLES[kind])
             return type(network)(**options)
 
         return Plan(self.sets, self.rules, self.consumers, build, lambda z, c, batch: _applied(network, z, c, batch),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from dnnlib import EasyDict
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from training.checkpoints import widths as stock
 from training.networks import (
     Conv2dLayer,

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from training.loss import GenBatch
 
 from ..comparison import Comparison

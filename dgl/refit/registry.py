@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
+from dnnlib.errors import UserError
 from dnnlib.progress import Progress
-from dnnlib.util import UserError
 from torch_utils import distributed
 from training import architectures
 

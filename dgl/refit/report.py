@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from torch_utils import misc
 
 from .solve import Fit

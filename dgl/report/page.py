@@ -62,7 +62,7 @@ def write(
     """
     teacher, *_, student = generators.values()
     others = dict(list(generators.items())[1:])
-    found = {
+    by_title = {
         "Images on the same latents": sections.images(generators, COUNT),
         "Difference from the teacher": sections.differences(teacher, others, COUNT),
         "Costs": sections.costs(generators),
@@ -70,10 +70,10 @@ def write(
         "Modes of the teacher": sections.modes(teacher, student, MODES_COUNT),
     }
     if run_dir is not None:
-        found["Scores"] = sections.scores(Path(run_dir))
-        found["Curves of the run"] = sections.curves(Path(run_dir))
+        by_title["Scores"] = sections.scores(Path(run_dir))
+        by_title["Curves of the run"] = sections.curves(Path(run_dir))
     if data is not None:
-        found["Nearest training images"] = sections.nearest(student, data, 12)
-    body = "".join(f"<section><h2>{html.escape(name)}</h2>{text}</section>\n" for name, text in found.items())
+        by_title["Nearest training images"] = sections.nearest(student, data, 12)
+    body = "".join(f"<section><h2>{html.escape(name)}</h2>{text}</section>\n" for name, text in by_title.items())
     with open_atomic(dest, "w") as f:
         f.write(_HEAD.format(title=html.escape(title)) + body + _SCRIPT)

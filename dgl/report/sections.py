@@ -66,9 +66,9 @@ def costs(generators: Mapping[str, Any]) -> str:
     """Parameters, multiply-accumulates, file sizes and milliseconds."""
     rows = []
     for name, G in generators.items():
-        found = cost.measure(name, G)
-        rows.append([name, f"{found.params:,}", f"{found.macs_in / 1e6:,.1f} M", f"{found.file_bytes / 2**20:.2f} MiB",
-                     f"{found.ms_batch1:.2f}", f"{found.ms_batch8:.2f}"])
+        row = cost.measure(name, G)
+        rows.append([name, f"{row.params:,}", f"{row.macs_in / 1e6:,.1f} M", f"{row.file_bytes / 2**20:.2f} MiB",
+                     f"{row.ms_batch1:.2f}", f"{row.ms_batch8:.2f}"])
     return drawing.table(["network", "parameters", "MACs", "file", "ms per image, batch 1", "batch 8"], rows)
 
 
@@ -86,9 +86,9 @@ def modes(teacher: Any, student: Any, count: int) -> str:
     The clusters are those of 8x8 pixels (k-means); a mode counts as lost where the student has less than a fifth of
     the teacher's share.
     """
-    found = [_small(generated(G, count)) for G in (teacher, student)]
-    centres, of_teacher = scipy.cluster.vq.kmeans2(found[0], min(CLUSTERS, count), minit="++", seed=0)
-    of_student, _ = scipy.cluster.vq.vq(found[1], centres)
+    vectors = [_small(generated(G, count)) for G in (teacher, student)]
+    centres, of_teacher = scipy.cluster.vq.kmeans2(vectors[0], min(CLUSTERS, count), minit="++", seed=0)
+    of_student, _ = scipy.cluster.vq.vq(vectors[1], centres)
     shares = [np.bincount(index, minlength=len(centres)) / count for index in (of_teacher, of_student)]
     lost = int((shares[1] < shares[0] / 5).sum())
     rows = {f"cluster {i}": (round(100 * a, 1), round(100 * b, 1)) for i, (a, b) in enumerate(zip(*shares)) if a > 0}
@@ -123,25 +123,25 @@ def nearest(student: Any, data: str, count: int, most: int = 5000) -> str:
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     """The complete JSON lines of a file; a run may be writing it."""
-    found = []
+    rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)
         except ValueError:
             continue
         if isinstance(row, dict):
-            found.append(row)
-    return found
+            rows.append(row)
+    return rows
 
 
 def scores(run_dir: Path) -> str:
     """The metrics of a run, the last row of each, with protocol; and their curves."""
     rows, curves = [], []
     for path in sorted(run_dir.glob("metric-*.jsonl")):
-        found = [row for row in _rows(path) if isinstance(row.get("results"), dict)]
-        for name in found[-1]["results"] if found else []:
-            values = [float(row["results"][name]) for row in found if name in row["results"]]
-            rows.append([name, f"{values[-1]:.4g}", f"{min(values):.4g}", json.dumps(found[-1].get("protocol", {}))])
+        scored = [row for row in _rows(path) if isinstance(row.get("results"), dict)]
+        for name in scored[-1]["results"] if scored else []:
+            values = [float(row["results"][name]) for row in scored if name in row["results"]]
+            rows.append([name, f"{values[-1]:.4g}", f"{min(values):.4g}", json.dumps(scored[-1].get("protocol", {}))])
             curves.append(drawing.curve(f"{name} by snapshot", list(enumerate(values))))
     if not rows:
         return "<p>This run has no metrics.</p>"

@@ -6,7 +6,7 @@ with a face parser; here it is any mask or function of the user's, by default th
 """
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 
 from ..plan import Plan
 from .registry import ScoreOptions

@@ -5,7 +5,7 @@ mean gradient magnitude of sum |moved image - image| over all weights that read 
 """
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 
 from ..plan import Plan
 from .registry import ScoreOptions

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from training.architectures import class_path
 
 from ..plan import Plan

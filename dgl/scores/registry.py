@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from torch_utils import misc
 from training.architectures import class_path
 

@@ -9,8 +9,8 @@ import torch
 
 from dgl import teacher as teachers
 from dgl.loss import TeacherDiscriminatorTerm
+from dnnlib.errors import UserError
 from dnnlib.files import check_writable_dir
-from dnnlib.util import UserError
 from training.loss import GenBatch
 
 DATA = "demo/data/t10k-images-idx3-ubyte.gz"
@@ -64,13 +64,13 @@ def teacher_term(path: str, weight: float) -> TeacherDiscriminatorTerm:
     return TeacherDiscriminatorTerm([teacher.D.eval().requires_grad_(False)], weight=weight)
 
 
-def guidance(term: TeacherDiscriminatorTerm, img: torch.Tensor, seen: int) -> torch.Tensor:
+def guidance(term: TeacherDiscriminatorTerm, img: torch.Tensor, cur_nimg: int) -> torch.Tensor:
     """The mean of the term over a batch; 0 if its weight is 0.
 
     The term looks at images and labels alone, so the latents of a GenBatch stay empty.
     """
     none = img.new_zeros([len(img), 0])
-    loss = term(GenBatch(z=none, c=none, ws=none, img=img, img_aug=img, cur_nimg=seen))
+    loss = term(GenBatch(z=none, c=none, ws=none, img=img, img_aug=img, cur_nimg=cur_nimg))
     return img.new_zeros([]) if loss is None else loss.mean()
 
 

@@ -108,7 +108,7 @@ def train(data: torch.Tensor, term: common.TeacherDiscriminatorTerm, steps: int,
         x = x + (torch.rand_like(x) - 0.5) * DEQUANTIZE
         loss = -model.log_prob(x).mean() / DIMS
         if term.weight:
-            loss = loss + common.guidance(term, doubled(model.sample(batch).clamp(-1.5, 1.5)), seen=step * batch)
+            loss = loss + common.guidance(term, doubled(model.sample(batch).clamp(-1.5, 1.5)), cur_nimg=step * batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

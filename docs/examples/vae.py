@@ -56,7 +56,7 @@ def train(data: torch.Tensor, term: common.TeacherDiscriminatorTerm, steps: int,
     for step in range(steps):
         x = data[torch.randint(len(data), [batch])]
         loss = model.negative_elbo(x).mean() / x[0].numel()
-        loss = loss + common.guidance(term, model.sample(batch), seen=step * batch)
+        loss = loss + common.guidance(term, model.sample(batch), cur_nimg=step * batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 import train
 from benchmarks import compress_fmnist
 from benchmarks.compress import execution, plot, report, table
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 
 
 def result_row(name: str, seed: int, fd: float, group: str = "headline", kimg: int = 100, **more: Any) -> dict:

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 import calc_metrics
 import dnnlib
+from dnnlib.errors import UrlError, UserError
 from metrics import torchscript
 from metrics.frechet_inception_distance import frechet_distance
 from tests.helpers import GOLDEN, random_images, write_images
@@ -150,7 +151,7 @@ def test_folder_without_networks(tmp_path):
 
 def test_offline(monkeypatch):
     def offline(*_, **__):
-        raise dnnlib.util.UrlError(f"URL {URL} could not be read: no connection; download it and pass the local path")
+        raise UrlError(f"URL {URL} could not be read: no connection; download it and pass the local path")
 
     monkeypatch.setattr(dnnlib.util, "open_url", offline)
     result = run(f"--network={URL}", expect=1)
@@ -220,7 +221,7 @@ def test_data_set_of_the_training():
 
 def test_a_pickle_does_not_choose_what_is_run():
     harmful = {"class_name": "os.system", "path": "x", "command": "true"}
-    with pytest.raises(dnnlib.util.UserError, match=r"its data set is of the unknown class os\.system; pass --data"):
+    with pytest.raises(UserError, match=r"its data set is of the unknown class os\.system; pass --data"):
         calc_metrics.dataset_options(job(), SomeGenerator(), harmful)
     strange = {"path": "d.zip", "anything": "else"}
     assert "anything" not in calc_metrics.dataset_options(job(), SomeGenerator(), strange)

@@ -12,7 +12,7 @@ from dgl.reach import by_channel, reachable
 from dgl.scores.registry import ScoreOptions, compute
 from dgl.student import Cut, slice_student
 from dgl.teacher import Teacher
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from tests import tiny_biggan as tiny
 from training import networks_biggan
 from training.biggan import checkpoints as biggan_checkpoints

@@ -16,7 +16,7 @@ from dgl.architectures import plan_of
 from dgl.scores.registry import ScoreOptions, compute
 from dgl.student import Cut, keep_lists, macs_in, resized
 from dgl.widths import scaled
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from tests import tiny
 
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from dgl import cost, student
 from dgl.architectures import costs_of
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from tests import tiny
 from training.checkpoints import pickles
 from training.networks import Generator, SynthesisLayer

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from tests import tiny
 from tests.training import tiny_runs
 from tests.training.test_resume import check_interrupted, check_made_longer

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dgl import prune, widths
 from dgl.architectures import plan_of
 from dgl.plan import Axis, Plan, Rule
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from tests import tiny
 
 INVARIANCE = 1e-12  # relative, in float64

@@ -10,7 +10,7 @@ from dgl.architectures import plan_of
 from dgl.refit import RefitOptions, refit_network
 from dgl.scores import reconstruct
 from dgl.scores.registry import ScoreOptions, compute
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from tests import tiny, tiny_biggan
 from tests.dgl.test_refit import tiny_stylegan3
 from training import architectures

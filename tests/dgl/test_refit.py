@@ -11,7 +11,7 @@ from dgl.architectures import plan_of
 from dgl.refit import RefitOptions, Report, applies, generator, images_of, refit_network, rows, solve
 from dgl.student import Cut, slice_student
 from dgl.teacher import Teacher
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from tests import tiny
 from tests.dgl.test_prune import random_keep, silence
 from torch_utils.ops import conv2d_resample, upfirdn2d

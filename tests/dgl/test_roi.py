@@ -15,7 +15,7 @@ from dgl import roi
 from dgl.architectures import plan_of
 from dgl.scores import content
 from dgl.scores.registry import ScoreOptions, compute
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]

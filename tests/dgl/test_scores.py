@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from dgl import scores
 from dgl.architectures import plan_of
 from dgl.scores.registry import ScoreOptions, compute
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from tests import tiny
 from training.networks import Conv2dLayer, FullyConnectedLayer, SynthesisLayer
 

@@ -1,15 +1,22 @@
 """Teachers: opened once per process, shared while they are frozen, copied where they are trained."""
+import builtins
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from dgl import teacher as teachers
-from tests import tiny
+from tests import tiny, tiny_biggan
+from tests.helpers import GOLDEN
+from training.biggan import checkpoints as biggan_checkpoints
+from training.checkpoints import pickles
 
 CPU = torch.device("cpu")
 
@@ -79,6 +86,39 @@ def test_opening_the_set_releases_what_was_kept(path: str) -> None:
     opened = teachers.TeacherSet.open([{"url": path, "sha256": loaded.sha256}], CPU, with_generator=True)
     assert opened.first is loaded
     assert teachers.load(path, sha256=loaded.sha256) is not loaded
+
+
+@pytest.mark.parametrize("kind", ["pickle", "folder", "style-based .pth"])
+def test_every_file_is_opened_once(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was hashed is what is read; the options beside the networks of a folder count as a file."""
+    place = tmp_path / "teacher"
+    place.mkdir()
+    url = place
+    if kind == "folder":
+        nets = tiny_biggan.tiny_networks()
+        biggan_checkpoints.save_checkpoint(place, {name: nets[name] for name in ("G", "G_ema", "D")})
+    elif kind == "pickle":
+        url = Path(tiny.write_teacher(place / "net.pkl"))
+    else:
+        url = Path(shutil.copy(GOLDEN / "rosinality_64.pt", place / "net.pth"))
+    opened: list[str] = []
+    monkeypatch.setattr(builtins, "open", noting(opened, open))
+    loaded = teachers.load(str(url))
+    assert sorted(path for path in opened if path.startswith(str(place))) == sorted(map(str, place.iterdir()))
+    content = b"".join(path.read_bytes() for path in map(Path, opened) if path.parent == place)
+    assert loaded.sha256 == hashlib.sha256(content).hexdigest()
+    monkeypatch.undo()
+    assert pickles.open_networks(str(url))["G_ema"].img_resolution == loaded.G_ema.img_resolution
+
+
+def noting(opened: list[str], real: Callable[..., object]) -> Callable[..., object]:
+    """`open` that also appends the paths it is given."""
+
+    def noting_open(file: object, *args: object, **kwargs: object) -> object:
+        opened.append(str(file))
+        return real(file, *args, **kwargs)
+
+    return noting_open
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from dnnlib import cli
-from dnnlib.util import FileError, UserError
+from dnnlib.errors import FileError, UserError
 
 
 def run(command, *args):

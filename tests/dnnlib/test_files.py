@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from dnnlib import files
-from dnnlib.util import FileError, UserError
+from dnnlib.errors import FileError, UserError
 
 
 def test_open_atomic_appears_complete(tmp_path):

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 import dnnlib
-from dnnlib import download, urls, util
+from dnnlib import download, errors, urls, util
 
 CONTENT = bytes(range(256)) * 5000  # 1.28 MB, more than one block
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -166,16 +166,16 @@ def test_ordinary_page_is_content(base):
 )
 def test_errors_leave_nothing_in_the_cache(base, server, path, reason, num_hits):
     url = base + path
-    with pytest.raises(util.UrlError, match=f"URL {url} could not be read: ({reason}); download it and pass the local"):
+    with pytest.raises(errors.UrlError, match=f"URL {url} could not be read: ({reason}); download it and pass the"):
         fetch(url, num_attempts=4)
     assert server.hits == {path: num_hits}
     assert cached() == []
-    with pytest.raises(util.UrlError, match=reason):
+    with pytest.raises(errors.UrlError, match=reason):
         fetch(url, num_attempts=1, cache=False)
 
 
 def test_number_of_attempts(base, server):
-    with pytest.raises(util.UrlError, match="HTTP 503 Service Unavailable"):
+    with pytest.raises(errors.UrlError, match="HTTP 503 Service Unavailable"):
         fetch(base + "/flaky", num_attempts=2)
     assert server.hits == {"/flaky": 2}
 
@@ -185,7 +185,7 @@ def test_offline(base):
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}/net.pkl"
     with pytest.raises(
-        util.UserError, match=r"could not be read: no connection to 127\.0\.0\.1:\d+ \(Connection refused\)"
+        errors.UserError, match=r"could not be read: no connection to 127\.0\.0\.1:\d+ \(Connection refused\)"
     ):
         fetch(url)
     assert cached() == []
@@ -196,25 +196,25 @@ def test_server_that_says_nothing(base, monkeypatch):
     monkeypatch.setattr(download, "_READ_SEC", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/net.pkl"
-        with pytest.raises(util.UrlError, match=r"no answer from 127\.0\.0\.1:.* in time; download it"):
+        with pytest.raises(errors.UrlError, match=r"no answer from 127\.0\.0\.1:.* in time; download it"):
             fetch(url, num_attempts=1)
 
 
 def test_plain_server_does_not_do_tls(base):
-    with pytest.raises(util.UrlError, match=r"no secure connection to 127\.0\.0\.1"):
+    with pytest.raises(errors.UrlError, match=r"no secure connection to 127\.0\.0\.1"):
         fetch(base.replace("http:", "https:") + "/net.pkl", num_attempts=1)
 
 
 def test_malformed_url(base):
-    with pytest.raises(util.UrlError, match=r"URL http:// could not be read: .*; download it and pass the local path"):
+    with pytest.raises(errors.UrlError, match=r"URL http:// could not be read: .*; download it and pass the local"):
         fetch("http://")
 
 
 def test_sha256_mismatch_names_both_and_keeps_nothing(base):
-    with pytest.raises(util.UrlError, match=f"/net.pkl: expected content with sha256 {'0' * 64}, found {SHA256}"):
+    with pytest.raises(errors.UrlError, match=f"/net.pkl: expected content with sha256 {'0' * 64}, found {SHA256}"):
         fetch(base + "/net.pkl", sha256="0" * 64)
     assert cached() == []
-    with pytest.raises(util.UrlError, match="expected content with sha256"):
+    with pytest.raises(errors.UrlError, match="expected content with sha256"):
         fetch(base + "/net.pkl", sha256="0" * 64, cache=False)
     assert fetch(base + "/net.pkl", sha256=SHA256.upper()) == CONTENT
 
@@ -231,7 +231,7 @@ def test_cached_file_with_the_wrong_hash_is_replaced(base, server):
 
 def test_cache_folder_that_cannot_be_made(base, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(util.FileError, match=r"cache folder .*file/sub: cannot be made: Not a directory"):
+    with pytest.raises(errors.FileError, match=r"cache folder .*file/sub: cannot be made: Not a directory"):
         fetch(base + "/net.pkl", cache_dir=str(tmp_path / "file" / "sub"))
 
 
@@ -248,11 +248,11 @@ def test_local_files(tmp_path):
     assert fetch("file://" + str(path)) == fetch("file://" + str(path).replace(" ", "%20")) == CONTENT
     assert util.open_url(str(path), return_filename=True) == str(path)
     assert fetch(path, sha256=SHA256) == CONTENT
-    with pytest.raises(util.UrlError, match=r"a b.bin: expected content with sha256 00, found"):
+    with pytest.raises(errors.UrlError, match=r"a b.bin: expected content with sha256 00, found"):
         fetch(path, sha256="00")
-    with pytest.raises(util.FileError, match=r"missing.pkl: cannot be read: No such file or directory"):
+    with pytest.raises(errors.FileError, match=r"missing.pkl: cannot be read: No such file or directory"):
         fetch(tmp_path / "missing.pkl")
-    with pytest.raises(util.UrlError, match="the scheme 'ftp' is not supported, only http, https and file"):
+    with pytest.raises(errors.UrlError, match="the scheme 'ftp' is not supported, only http, https and file"):
         fetch("ftp://host.example/x")
 
 
@@ -309,7 +309,7 @@ def test_tests_cannot_leave_the_machine():
 
 
 def test_a_web_page_in_place_of_a_file_does_not_enter_the_cache(base):
-    with pytest.raises(util.UrlError, match="could not be read: the server answers with a web page in its place"):
+    with pytest.raises(errors.UrlError, match="could not be read: the server answers with a web page in its place"):
         urls.open_url(base + "/error.pkl")
     assert cached() == []
 
@@ -323,15 +323,15 @@ def test_a_page_in_the_cache_is_asked_for_again(base, server):
 
 def test_largest_download(base, monkeypatch):
     monkeypatch.setattr(download, "MAX_BYTES", 1000)
-    with pytest.raises(util.UrlError, match="it has 1,280,000 bytes, more than 1,000"):
+    with pytest.raises(errors.UrlError, match="it has 1,280,000 bytes, more than 1,000"):
         urls.open_url(base + "/net.pkl")
-    with pytest.raises(util.UrlError, match="it is larger than 1,000 bytes"):
+    with pytest.raises(errors.UrlError, match="it is larger than 1,000 bytes"):
         urls.open_url(base + "/no-length")
     assert cached() == []
 
 
 def test_a_server_that_hardly_sends_anything(base, monkeypatch):
     monkeypatch.setattr(download, "_SLOW_SEC", 0.2)
-    with pytest.raises(util.UrlError, match=r"only \d+ bytes arrived in 0 s"):
+    with pytest.raises(errors.UrlError, match=r"only \d+ bytes arrived in 0 s"):
         urls.open_url(base + "/drip.pkl")
     assert cached() == []

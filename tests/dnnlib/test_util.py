@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 import dnnlib
-from dnnlib import util
+from dnnlib import errors, util
 
 
 def test_package_offers_what_scripts_use():
     assert dnnlib.EasyDict is util.EasyDict
     assert dnnlib.make_cache_dir_path is util.make_cache_dir_path
     assert dnnlib.util.open_url is util.open_url
-    assert issubclass(util.FileError, util.UserError)
-    assert issubclass(util.UrlError, (util.UserError, OSError))
+    assert issubclass(errors.FileError, errors.UserError)
+    assert issubclass(errors.UrlError, (errors.UserError, OSError))
 
 
 def test_easy_dict_attributes_are_items():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from docs.examples import common, flow, vae
 from tests import tiny
 
@@ -110,7 +110,7 @@ def test_the_teachers_gradient_reaches_every_weight_that_draws(name: str, teache
     for p in model.parameters():  # the last layers of couplings begin at zero, which hides the others' gradients
         p.data.add_(torch.randn_like(p) * 0.01)
     samples = model.sample(4) if name == "vae" else flow.doubled(model.sample(4))
-    common.guidance(common.teacher_term(teacher, 0.5), samples, seen=0).backward()
+    common.guidance(common.teacher_term(teacher, 0.5), samples, cur_nimg=0).backward()
     drawing = model.decoder if name == "vae" else model
     assert all(p.grad is not None and bool(p.grad.any()) for p in drawing.parameters())
 
@@ -120,9 +120,9 @@ def test_guidance_is_the_weighted_softplus_and_nothing_without_weight(teacher: s
     term = common.teacher_term(teacher, 0.5)
     logits = term.discriminators[0](img[:32], torch.zeros(32, 0))
     expected = 0.5 * torch.nn.functional.softplus(-logits).mean()
-    torch.testing.assert_close(common.guidance(term, img[:32], seen=0), expected)
+    torch.testing.assert_close(common.guidance(term, img[:32], cur_nimg=0), expected)
     assert common.realism(term, img) == pytest.approx(float(logits.mean()), abs=1e-6)
-    assert float(common.guidance(common.teacher_term(teacher, 0), img, seen=0)) == 0
+    assert float(common.guidance(common.teacher_term(teacher, 0), img, cur_nimg=0)) == 0
 
 
 def random_flow() -> flow.Flow:

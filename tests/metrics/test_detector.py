@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dnnlib.util import UrlError
+from dnnlib.errors import UrlError
 from metrics import detector as detector_module
 from metrics.detector import INCEPTION, VGG16, DetectorError, DetectorSpec, DetectorUnavailable, choose, load
 from tests.metrics.toys import write_detector

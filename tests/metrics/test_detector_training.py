@@ -6,7 +6,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from metrics.detector import DetectorSpec, load
 from metrics.detector_training import augment, read_idx
 from metrics.train_detector import main

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import dnnlib
+from dnnlib.errors import UserError
 from metrics.detector import INCEPTION
 from metrics.metric_main import calc_metric
 from metrics.metric_utils import compute_feature_stats_for_dataset, compute_feature_stats_for_generator
@@ -77,7 +78,7 @@ def test_two_processes(tmp_path, dataset_kwargs, toy_detector, one_process):
 
 def without_detector(dataset_kwargs):
     distributed.init("cpu")
-    with pytest.raises(dnnlib.util.UserError, match="no such file"):
+    with pytest.raises(UserError, match="no such file"):
         calc_metric(
             "fid50k_full", G=ToyGenerator(), dataset_kwargs=dataset_kwargs, detectors=["/nowhere/d.pt"], device="cpu"
         )

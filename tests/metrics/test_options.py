@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from metrics.options import MetricOptions
 from tests.metrics.toys import ToyGenerator
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from metrics.detector import DetectorSpec, load
 from metrics.options import MetricOptions
 from metrics.perceptual_path_length import (

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from metrics.precision_recall import precision_recall
 
 

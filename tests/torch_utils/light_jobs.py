@@ -4,7 +4,7 @@ import signal
 import time
 from pathlib import Path
 
-from dnnlib.util import FileError
+from dnnlib.errors import FileError
 
 
 def user_error():

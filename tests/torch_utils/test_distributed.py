@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from tests.helpers import is_alive, wait_until
 from tests.torch_utils import rank_jobs
 from torch_utils import distributed

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from tests.helpers import is_alive, wait_until
 from tests.torch_utils import light_jobs
 from torch_utils.launch import RankError, launch

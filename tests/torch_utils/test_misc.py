@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from torch_utils import devices, misc, summary
 
 

@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from torch_utils.misc import InfiniteSampler
 
 # Orders of the reference implementation.

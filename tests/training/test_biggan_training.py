@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 import train
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from tests import tiny, tiny_biggan
 from tests.training import tiny_runs
 from training import ema

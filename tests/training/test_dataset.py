@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from tests.helpers import damage_zip_entry, image_bytes, random_images, write_images, zip_folder
 from training.data.dataset import Dataset, DatasetError, ImageFolderDataset, subset_indices
 from training.data.validation import check_dataset

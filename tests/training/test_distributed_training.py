@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from tests import tiny
 from tests.training import tiny_runs, training_jobs
 from torch_utils import distributed

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from dnnlib import files
+from dnnlib.errors import UserError
 from dnnlib.objects import get_obj_by_name
-from dnnlib.util import UserError
 from tests import tiny
 from tests.training import tiny_runs
 from training import run_state, training_loop

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 import train
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from tests import tiny
 from tests.training import tiny_runs
 from training import run_config

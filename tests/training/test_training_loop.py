@@ -10,8 +10,8 @@ import PIL.Image
 import pytest
 import torch
 
+from dnnlib.errors import UserError
 from dnnlib.registry import Registry
-from dnnlib.util import UserError
 from metrics import detector
 from tests import tiny
 from tests.training import tiny_runs

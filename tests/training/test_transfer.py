@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from tests import tiny
 from tests.training import tiny_runs
 from training import options as config

@@ -19,20 +19,20 @@ class Foreign(Sink):
 
 def foreign_name(value: Any) -> str | None:
     """The dotted name of the first foreign class or function within what a file holds; None without one."""
-    waiting, seen = [value], set()
+    waiting, visited = [value], set()
     while waiting:
         part = waiting.pop()
         if isinstance(part, Foreign):
             return part.name
-        if id(part) in seen:
+        if id(part) in visited:
             continue
         if isinstance(part, ModuleRecord | TFNetworkRecord):
             part = part.state
         if isinstance(part, dict):
-            seen.add(id(part))
+            visited.add(id(part))
             waiting += [*part.values(), *part.keys()]
         elif isinstance(part, list | tuple | set):
-            seen.add(id(part))
+            visited.add(id(part))
             waiting += part
     return None
 
@@ -109,10 +109,10 @@ class ModuleRecord:
         Raises:
             CheckpointError: there is none.
         """
-        found = self.parameters.get(name, self.buffers.get(name))
-        if found is None:
+        tensor = self.parameters.get(name, self.buffers.get(name))
+        if tensor is None:
             raise CheckpointError(f"{self.class_name}: the file has no tensor {name!r}")
-        return found
+        return tensor
 
     def modules(self) -> Iterator[tuple[str, "ModuleRecord"]]:
         """This record and all below it, with dotted names.
@@ -137,13 +137,13 @@ class ModuleRecord:
         Raises:
             CheckpointError: a tensor occurs twice; a small file could then stand for any number of weights.
         """
-        found: dict[str, torch.Tensor] = {}
+        by_name: dict[str, torch.Tensor] = {}
         for prefix, module in self.modules():
             for name, tensor in {**module.parameters, **module.buffers}.items():
-                found[f"{prefix}.{name}" if prefix else name] = tensor
-        if len({id(tensor) for tensor in found.values()}) != len(found):
+                by_name[f"{prefix}.{name}" if prefix else name] = tensor
+        if len({id(tensor) for tensor in by_name.values()}) != len(by_name):
             raise CheckpointError(f"{self.class_name}: the same tensor is used in several places of the network")
-        return found
+        return by_name
 
 
 class TFNetworkRecord(Unfinished):
@@ -173,7 +173,7 @@ class TFNetworkRecord(Unfinished):
         Raises:
             CheckpointError: the record is malformed.
         """
-        found: dict[str, Any] = {}
+        by_name: dict[str, Any] = {}
         waiting = [("", self)]
         visited = set()
         while waiting:
@@ -184,7 +184,7 @@ class TFNetworkRecord(Unfinished):
             for name, value in network.state.get("variables") or []:
                 if not isinstance(name, str):
                     raise CheckpointError(f"TensorFlow network: a variable is named {reprlib.repr(name)}")
-                found[prefix + name] = value
+                by_name[prefix + name] = value
             components = network.state.get("components") or {}
             waiting += [(f"{prefix}{component}/", part) for component, part in components.items()]
-        return found
+        return by_name

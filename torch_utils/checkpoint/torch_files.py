@@ -1,4 +1,5 @@
 """Files of torch.save, zip archives and the format before them, read without executing what they name."""
+import contextlib
 import io
 import os
 import pickle
@@ -136,8 +137,12 @@ def _read_stream(f: IO[bytes], find_unknown: FindUnknown, budget: Budget) -> Any
     return data
 
 
-def read_torch_file(path: str | os.PathLike) -> Any:
+def read_torch_file(path: str | os.PathLike, f: IO[bytes] | None = None) -> Any:
     """Reads a file that torch.save wrote, on the CPU, executing nothing.
+
+    Args:
+        path: the file.
+        f: the same file, if it is open already.
 
     Returns:
         Dictionaries, lists, tuples, numbers, strings and tensors as they were saved (every mapping becomes a dict), and
@@ -147,8 +152,8 @@ def read_torch_file(path: str | os.PathLike) -> Any:
         CheckpointError: the file is missing, damaged or of another kind; the message names it.
     """
     try:
-        with open_regular(path) as f:
-            return read_torch_content(f, lambda module, name: Inert())
+        with open_regular(path) if f is None else contextlib.nullcontext(f) as stream:
+            return read_torch_content(stream, lambda module, name: Inert())
     except CheckpointError as error:
         raise CheckpointError(f"{os.fspath(path)}: {error}") from None
     except FileError as error:

@@ -5,14 +5,17 @@ run, is optional, and live objects in it are passed over. StudioGAN's generators
 files of a suffix; without one, those without, or the only ones there are.
 """
 import collections
+import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
+from dnnlib.bounded import open_regular
+from dnnlib.errors import FileError
 from dnnlib.files import open_atomic
 from torch_utils.checkpoint import MALFORMED, CheckpointError, read_torch_file
 from torch_utils.checkpoint.writing import torch_save
@@ -28,11 +31,6 @@ _CONVERTED_EPS = 1e-4  # of every norm in files converted from the TensorFlow we
 
 _ROLES = ("G", "G_ema", "D")
 _BOOKKEEPING = {"itr": 0, "epoch": 0, "save_num": 0, "save_best_num": 0, "best_IS": 0, "best_FID": 999999}
-
-
-def is_checkpoint(path: str | os.PathLike) -> bool:
-    """Whether a path is of the kind that this module reads: an existing folder, or a file called *.pth."""
-    return os.path.isdir(split_suffix(path)[0]) or os.fspath(path).endswith(".pth")
 
 
 def split_suffix(path: str | os.PathLike, suffix: str = "") -> tuple[str, str]:
@@ -73,6 +71,21 @@ def network_files(path: str | os.PathLike, suffix: str = "") -> list[Path]:
     return [Path(path)]
 
 
+@contextlib.contextmanager
+def opened(path: str | os.PathLike, suffix: str = "") -> Iterator[dict[Path, IO[bytes]]]:
+    """The `network_files`, open until the context ends.
+
+    Raises:
+        CheckpointError: one of them cannot be read.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            files = {file: stack.enter_context(open_regular(file)) for file in network_files(path, suffix)}
+        except FileError as error:
+            raise CheckpointError(str(error)) from None
+        yield files
+
+
 class _Networks(dict):
     """Networks by role; the error for one that is not there says what to do."""
 
@@ -84,23 +97,33 @@ class _Networks(dict):
         raise CheckpointError(f"{self._path}: holds no {role}, which is needed here; put {role}.pth beside the others")
 
 
-def load_networks(path: str | os.PathLike, suffix: str = "") -> dict[str, Any]:
+def load_networks(
+    path: str | os.PathLike, suffix: str = "", files: Mapping[Path, IO[bytes]] | None = None
+) -> dict[str, Any]:
     """All networks of a folder, or the one in a file, as `training.checkpoints.pickles.load_networks` returns them.
 
     A missing G stands in for G_ema and the other way round. Asking for a network that is not there at all raises a
     CheckpointError that names it.
+
+    Args:
+        path: the folder or file.
+        suffix: of the files in a folder.
+        files: what `opened` gives for this path, if they are open already.
     """
+    if files is None:
+        with opened(path, suffix) as files:
+            return load_networks(path, suffix, files)
     nets: dict[str, Any] = _Networks(path)
     folder, suffix = split_suffix(path, suffix)
     if os.path.isdir(folder):
-        files = _files(folder, suffix)
+        by_role = _files(folder, suffix)
         for role in _ROLES:
-            if role in files:
-                nets[role] = _load(files[role], role[0])
+            if role in by_role:
+                nets[role] = _load(by_role[role], role[0], files)
         if not any(role in nets for role in _ROLES):
             _find(folder, ("G_ema", "G", "D"), suffix)
     else:
-        network = _load(_find(path, (), suffix))
+        network = _load(_find(path, (), suffix), None, files)
         nets["D" if isinstance(network, BigGANDiscriminator) else "G_ema"] = network
     for role, other in (("G", "G_ema"), ("G_ema", "G")):
         if role not in nets and other in nets:
@@ -119,10 +142,10 @@ def _available(folder: str | os.PathLike) -> dict[str, dict[str, Path]]:
         match = _FILE.fullmatch(file.name) or _STUDIOGAN_FILE.fullmatch(file.name)
         if match and not (match["suffix"] or "").startswith("optim"):
             matches.append((int(match.groupdict().get("step") or 0), file, match))
-    found: dict[str, dict[str, Path]] = {}
-    for _, file, match in sorted(matches, key=lambda one: one[0]):  # of several steps the last remains
-        found.setdefault(match["suffix"] or "", {})[match["role"]] = file
-    return found
+    by_suffix: dict[str, dict[str, Path]] = {}
+    for _, file, match in sorted(matches, key=lambda entry: entry[0]):  # of several steps the last remains
+        by_suffix.setdefault(match["suffix"] or "", {})[match["role"]] = file
+    return by_suffix
 
 
 def _files(folder: str | os.PathLike, suffix: str) -> dict[str, Path]:
@@ -152,14 +175,14 @@ def _find(path: str | os.PathLike, roles: tuple[str, ...], suffix: str) -> Path:
     raise CheckpointError(f"{folder}: no {names} in this folder; found: {others or 'no checkpoint'}{hint}")
 
 
-def _config_of(file: Path) -> tuple[Path, dict[str, Any]]:
+def _config_of(file: Path, files: Mapping[Path, IO[bytes]]) -> tuple[Path, dict[str, Any]]:
     """The state_dict.pth that goes with a file, and the options in it; none if it is not there."""
     match = _FILE.fullmatch(file.name)
     suffix = f"_{match['suffix']}" if match and match["suffix"] else ""
     path = file.with_name(f"state_dict{suffix}.pth")
     if match is None or not path.is_file():
         return path, {}
-    data = read_torch_file(path)
+    data = read_torch_file(path, files.get(path))
     config = data.get("config") if isinstance(data, dict) else None
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: expected a dictionary with an entry 'config'; remove the file to go without it")
@@ -170,8 +193,9 @@ def _config_of(file: Path) -> tuple[Path, dict[str, Any]]:
 # Reading
 
 
-def _load(file: Path, kind: str | None = None) -> torch.nn.Module:
-    tensors = read_tensors(file)
+def _load(file: Path, kind: str | None, files: Mapping[Path, IO[bytes]] = {}) -> torch.nn.Module:
+    """The network in a file; files that are open already are read as they are."""
+    tensors = _read_tensors(file, files.get(file))
     try:
         tensors, given = _to_public_layout(tensors)
         actual_kind = layout.network_kind(tensors)
@@ -183,7 +207,7 @@ def _load(file: Path, kind: str | None = None) -> torch.nn.Module:
         raise CheckpointError(f"{file}: {error}") from None
     except MALFORMED as error:
         raise CheckpointError(f"{file}: tensors of unexpected shapes ({type(error).__name__}: {error})") from None
-    config_path, config = _config_of(file)
+    config_path, config = _config_of(file, files)
     try:
         options = layout.complete(options, config)
     except CheckpointError as error:
@@ -194,13 +218,9 @@ def _load(file: Path, kind: str | None = None) -> torch.nn.Module:
         raise CheckpointError(f"{file}: {error}") from None
 
 
-def read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors [...] of a network's file by name, out of StudioGAN's wrapper if there is one.
-
-    Raises:
-        CheckpointError: the file holds something else.
-    """
-    data = read_torch_file(file)
+def _read_tensors(file: Path, f: IO[bytes] | None) -> dict[str, torch.Tensor]:
+    """The tensors [...] of a network's file by name, out of StudioGAN's wrapper if there is one."""
+    data = read_torch_file(file, f)
     if isinstance(data, dict) and isinstance(data.get("state_dict"), dict):
         data = data["state_dict"]
     if isinstance(data, dict) and "param_groups" in data:

@@ -202,12 +202,12 @@ def complete(options: dict[str, Any], config: Mapping[str, Any]) -> dict[str, An
     if f"{kind}_ch" in stated:
         stated.setdefault(f"{kind}_channels", None)
     try:
-        found, claimed = _facts(kind, options), _facts(kind, {**options, **stated})
-        wrong = [name for name in found if found[name] != claimed[name]]
+        actual, claimed = _facts(kind, options), _facts(kind, {**options, **stated})
+        wrong = [name for name in actual if actual[name] != claimed[name]]
     except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
         raise CheckpointError(f"an option is not what it should be ({type(error).__name__}: {error})") from None
     if wrong:
-        differing = [f"{name} {claimed[name]} instead of {found[name]}" for name in wrong]
+        differing = [f"{name} {claimed[name]} instead of {actual[name]}" for name in wrong]
         raise CheckpointError(f"the configuration belongs to another network: {'; '.join(differing)}")
     taken = {name: config[name] for name in _TAKEN_OVER[kind] if name in config}
     for name, value in taken.items():

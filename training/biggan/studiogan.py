@@ -98,24 +98,24 @@ def _start_vector(name: str, weight: torch.Tensor, u: torch.Tensor, target: floa
     """
     matrix = weight.flatten(1).double()
 
-    def found(vector: torch.Tensor) -> float:
+    def norm_after(vector: torch.Tensor) -> float:
         return float((F.normalize(vector @ matrix, dim=0) @ matrix.t()).norm())
 
     def close(vector: torch.Tensor) -> bool:
-        return abs(found(vector) - target) <= _TOLERANCE * target
+        return abs(norm_after(vector) - target) <= _TOLERANCE * target
 
     high = F.normalize(u.double(), dim=0)
     if close(high):
         return high.to(u.dtype)[None]
     for _ in range(1000):
-        if found(high) >= target:
+        if norm_after(high) >= target:
             break
         high = F.normalize(matrix @ (high @ matrix), dim=0)
     noise = torch.randn(len(high), generator=torch.Generator().manual_seed(0), dtype=high.dtype)
     low = F.normalize(noise - torch.dot(noise, high) * high, dim=0)
     for _ in range(100):
         middle = (high + low) / 2
-        if found(middle) >= target:
+        if norm_after(middle) >= target:
             high = middle
         else:
             low = middle

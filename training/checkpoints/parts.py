@@ -60,9 +60,9 @@ class Networks(dict):
         return super().__getitem__(role)
 
     def __missing__(self, role: str) -> Any:
-        found = ", ".join(name for name in (*NETWORKS, *self.others) if name in self or name in self.others)
+        present = ", ".join(name for name in (*NETWORKS, *self.others) if name in self or name in self.others)
         raise MissingPart(f"{self.where}: the pickle holds no {role}, which is needed here; "
-                          f"found: {found or 'nothing'}")
+                          f"found: {present or 'nothing'}")
 
     def __iter__(self) -> Iterator[str]:  # with a method of its own, copies of the dictionary are made item by item
         return super().__iter__()

@@ -1,14 +1,16 @@
 """Network pickles of every StyleGAN2-ADA family member, read safely, and our snapshots, written for all of them."""
 import copy
+import functools
+import hashlib
 import os
 import reprlib
-from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterable, Mapping
+from typing import IO, Any, BinaryIO
 
 import torch
 
 import dnnlib
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from torch_utils import checkpoint
 from torch_utils.checkpoint import CheckpointError, Foreign, ModuleRecord, TFNetworkRecord, describe
 
@@ -19,46 +21,83 @@ from .records import build
 from .tensorflow import discriminator_from_tf, generator_from_tf
 
 
-def open_networks(path_or_url: str, force_fp16: bool = False, trust_pickle: bool = False) -> dict[str, Any]:
+def open_networks(
+    path_or_url: str,
+    force_fp16: bool = False,
+    trust_pickle: bool = False,
+    check_sha256: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
     """The networks in a local file or at a URL (downloaded once into the cache), of any kind of network file.
 
     Safetensors files, folders for a model hub and BigGAN checkpoints are recognised by their names, all else by its
     content. Networks are built when they are asked for (`parts.Networks`), so that one that is missing or cannot be
     read is an error only where it is needed.
 
+    Args:
+        path_or_url: file, folder, FOLDER:SUFFIX or URL.
+        force_fp16: as for `load_networks`.
+        trust_pickle: as for `load_networks`.
+        check_sha256: called with the sha256 of the content, of all files of a folder together, before it is read. Every
+            file is opened once, so that what was checked is what is read.
+
     Raises:
         CheckpointError: the file is missing or not what it should be; the message names it.
     """
-    family = None if is_style_based_file(path_or_url) else architectures.of_path(path_or_url)
     if safetensors_files.is_checkpoint(path_or_url):
         path_or_url = safetensors_files.file_of(path_or_url)
-    elif family is not None:
-        if dnnlib.util.is_url(path_or_url):
-            raise CheckpointError(f"{path_or_url}: such files are read from a disk; download them into one folder")
-        if force_fp16:
-            raise CheckpointError(f"{path_or_url}: {family.name} networks have no half precision; leave out "
-                                  "`force_fp16`")
-        return family.module("files").load_networks(path_or_url)
+    elif (family := architectures.of_path(path_or_url)) is not None:
+        return _open_checkpoint(family, path_or_url, force_fp16, trust_pickle, check_sha256)
     try:
         f = dnnlib.util.open_url(path_or_url)
     except UserError as error:
         raise CheckpointError(str(error)) from None
     with f:
+        _check_content([f], check_sha256)
         return read_networks(f, path_or_url, force_fp16, trust_pickle)
 
 
-def is_style_based_file(path: str | os.PathLike) -> bool:
-    """Whether a local file of torch.save holds networks of a style-based family under any of the known layouts.
+def _open_checkpoint(
+    family: architectures.Architecture,
+    path: str,
+    force_fp16: bool,
+    trust_pickle: bool,
+    check_sha256: Callable[[str], None] | None,
+) -> dict[str, Any]:
+    """The networks in files that by their names belong to a family whose checkpoints are no pickles."""
+    if dnnlib.util.is_url(path):
+        raise CheckpointError(f"{path}: such files are read from a disk; download them into one folder")
+    module = family.module("files")
+    with module.opened(path) as files:
+        _check_content(files.values(), check_sha256)
+        if os.path.isfile(path):
+            (f,) = files.values()
+            if _is_style_based(f):
+                return read_networks(f, path, force_fp16, trust_pickle)
+        if force_fp16:
+            raise CheckpointError(f"{path}: {family.name} networks have no half precision; leave out `force_fp16`")
+        return module.load_networks(path, files=files)
 
-    Files called *.pth are otherwise taken for BigGAN's.
-    """
-    if not os.path.isfile(path) or not os.fspath(path).endswith(".pth"):
-        return False
+
+def _check_content(files: Iterable[IO[bytes]], check_sha256: Callable[[str], None] | None) -> None:
+    """Passes the sha256 of all files together to a function; leaves them at their beginnings."""
+    if check_sha256 is None:
+        return
+    digest = hashlib.sha256()
+    for f in files:
+        for block in iter(functools.partial(f.read, 1 << 20), b""):
+            digest.update(block)
+        f.seek(0)
+    check_sha256(digest.hexdigest())
+
+
+def _is_style_based(f: BinaryIO) -> bool:
+    """Whether an open file called *.pth holds networks of a style-based family under any of the known layouts."""
     try:
-        with open(path, "rb") as f:
-            data = checkpoint.read(f, keep_foreign=True)
+        data = checkpoint.read(f, keep_foreign=True)
     except (CheckpointError, OSError):
         return False  # whoever reads it as a BigGAN says what is wrong
+    finally:
+        f.seek(0)
     return rosinality.reads(data) or isinstance(data, ModuleRecord) or (
         isinstance(data, dict) and any(isinstance(data.get(role), ModuleRecord) for role in NETWORKS))
 
@@ -142,12 +181,12 @@ def _parts_in(data: Any) -> tuple[dict[str, Any], Callable[[str, Any], Any]]:
         case _:
             raise CheckpointError(f"expected a dictionary with {', '.join(NETWORKS)} or a TensorFlow triple, "
                                   f"found a {type(data).__name__}")
-    found = [data[name] for name in NETWORKS if data.get(name) is not None]
-    if all(isinstance(part, Foreign) for part in found):
+    parts = [data[name] for name in NETWORKS if data.get(name) is not None]
+    if all(isinstance(part, Foreign) for part in parts):
         stranger = checkpoint.foreign_name(data)
         if stranger is not None:
             raise CheckpointError(checkpoint.refusal(stranger))
-    if not found:
+    if not parts:
         raise CheckpointError(f"the pickle holds no {', '.join(NETWORKS)}; "
                               f"found: {', '.join(map(reprlib.repr, list(data)[:8])) or 'nothing'}")
     return data, _as_module

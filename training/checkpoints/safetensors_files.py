@@ -179,11 +179,11 @@ def load_networks(f: BinaryIO, where: str) -> dict[str, Any]:
     """
     try:
         metadata, tensors = read(f)
-        found = _rebuild_all(metadata, tensors)
+        networks = _rebuild_all(metadata, tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from error.__cause__
     result: dict[str, Any] = _Networks(where)
-    result.update(found)
+    result.update(networks)
     for role, other in (("G", "G_ema"), ("G_ema", "G")):
         if role not in result and other in result:
             result[role] = result[other]

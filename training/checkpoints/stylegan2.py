@@ -17,11 +17,11 @@ _None = type(None)
 HALF_PRECISION = {"num_fp16_res": 4, "conv_clamp": 256}  # what `half_precision` sets
 
 
-def _uniform(what: str, values: Iterable[Any]) -> Any:
+def _uniform(name: str, values: Iterable[Any]) -> Any:
     """The one value that all parts of a network share."""
     listed = list(values)
     if any(value != listed[0] for value in listed):
-        raise CheckpointError(f"{what}: expected one value throughout the network, found {', '.join(map(str, listed))}")
+        raise CheckpointError(f"{name}: expected one value throughout the network, found {', '.join(map(str, listed))}")
     return listed[0]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 
 from .pickles import open_networks
 

@@ -88,9 +88,9 @@ def _judge_shapes(
         shape = (resolution, resolution, shape[2])
         reference = "requested"
     odd = {}
-    for name, found in shapes.items():
+    for name, image_shape in shapes.items():
         try:
-            check_same_shape(found, shape, reference)
+            check_same_shape(image_shape, shape, reference)
         except BadFile as error:
             odd[name] = error
     return shape, odd

@@ -146,11 +146,11 @@ def compare(session: Session, program: Program) -> Difference:
         with torch.no_grad():
             expected = program(*args).numpy()
         pairs.append((expected, run(session, program, args)))
-    expected, found = (np.concatenate([part.ravel() for part in parts]).astype(np.float64) for parts in zip(*pairs))
-    if not np.isfinite(found).all():
+    expected, actual = (np.concatenate([part.ravel() for part in parts]).astype(np.float64) for parts in zip(*pairs))
+    if not np.isfinite(actual).all():
         raise ParityError("the file computes numbers that are not finite; export with `weights=float32`")
     scale = 1.0 if pairs[0][0].dtype == np.uint8 else 127.5
-    errors = np.abs(found - expected)
+    errors = np.abs(actual - expected)
     with np.errstate(divide="ignore"):
         psnr = 10 * np.log10(255**2 / np.square(errors * scale).mean())
     return Difference(float(errors.max()), float(expected.std()), float(errors.mean() * scale), float(psnr))

@@ -56,13 +56,13 @@ def fd(G: Any, file: FileGenerator, data: str, detectors: Sequence[str], num_gen
     """
     dataset = {"class_name": "training.dataset.ImageFolderDataset", "path": data, "resolution": G.img_resolution,
                "use_labels": G.c_dim != 0}
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for name, network in (("network", G), ("file", file)):
         result = calc_metric(METRIC, G=network, G_kwargs={"noise_mode": "const"}, dataset_kwargs=dataset, device="cpu",
                              detectors=detectors, num_gen=num_gen)
-        ((found["metric"], found[name]),) = result["results"].items()
-        found["protocol"] = dict(result["protocol"])
-    return found
+        ((figures["metric"], figures[name]),) = result["results"].items()
+        figures["protocol"] = dict(result["protocol"])
+    return figures
 
 
 def agreement(G: Any, file: FileGenerator, teacher: Any) -> dict[str, float]:
@@ -77,10 +77,10 @@ def agreement(G: Any, file: FileGenerator, teacher: Any) -> dict[str, float]:
                         f"found {sizes[1]}", field="verify_teacher")
     z = torch.from_numpy(seed_latents(list(range(AGREEMENT_SEEDS)), G.z_dim))
     c = torch.eye(G.c_dim)[torch.arange(len(z)) % G.c_dim] if G.c_dim else torch.zeros([len(z), 0])
-    found = {}
+    errors_db = {}
     with torch.no_grad():
         reference = truncated(teacher(z, c, noise_mode="const")).astype(np.float64)
         for name, network in (("network", G), ("file", file)):
             errors = np.square(truncated(network(z, c, noise_mode="const")) - reference).mean(axis=(1, 2, 3))
-            found[name] = float(np.mean(10 * np.log10(255**2 / np.maximum(errors, 1e-3))))
-    return found
+            errors_db[name] = float(np.mean(10 * np.log10(255**2 / np.maximum(errors, 1e-3))))
+    return errors_db

@@ -29,12 +29,12 @@ def runtime_files(folder: str | os.PathLike | None = None) -> dict[str, bytes]:
     if folder is not None:
         return {name: _in_folder(Path(folder), file) for name, file in FILES.items()}
     with tarfile.open(fetch()) as archive:
-        found = {}
+        contents = {}
         for name, file in FILES.items():
             member = archive.extractfile(f"package/dist/{file}")
             assert member is not None  # the hash was right
-            found[name] = member.read()
-    return found
+            contents[name] = member.read()
+    return contents
 
 
 def _in_folder(folder: Path, file: str) -> bytes:

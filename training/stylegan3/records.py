@@ -146,9 +146,9 @@ def _layer_arguments(layers: list[ModuleRecord]) -> dict[str, Any]:
     }
 
 
-def _uniform(what: str, values: Iterable[Any]) -> Any:
+def _uniform(name: str, values: Iterable[Any]) -> Any:
     """The one value that all layers share."""
     unique = list(dict.fromkeys(values))
     if len(unique) != 1:
-        raise CheckpointError(f"{what}: expected one value throughout the network, found {', '.join(map(str, unique))}")
+        raise CheckpointError(f"{name}: expected one value throughout the network, found {', '.join(map(str, unique))}")
     return unique[0]

@@ -155,12 +155,12 @@ def lock(path: Path, timeout_sec: float | None = None) -> Iterator[None]:
     """
     timeout_sec = LOCK_TIMEOUT_SEC if timeout_sec is None else timeout_sec
     begin = time.monotonic()
-    deadline, is_told = begin + timeout_sec, False
+    deadline, is_reported = begin + timeout_sec, False
     with open(path, "a+b") as file:
         while not try_lock(file.fileno()):
-            if not is_told and time.monotonic() - begin >= _PATIENCE_SEC:
+            if not is_reported and time.monotonic() - begin >= _PATIENCE_SEC:
                 _log.warning("waiting for another process that builds kernels (it holds %s)", path)
-                is_told = True
+                is_reported = True
             if time.monotonic() >= deadline:
                 raise BackendError(f"{path}: another process has been building for over {timeout_sec:.0f} s; end it")
             time.sleep(_POLL_SEC)

@@ -80,11 +80,11 @@ class Compiler:
         finally:
             self._lib.nvrtcDestroyProgram(ctypes.byref(program))
 
-    def _result(self, program: ctypes.c_void_p, what: str) -> bytes:
+    def _result(self, program: ctypes.c_void_p, kind: str) -> bytes:
         size = ctypes.c_size_t()
-        self._call(f"nvrtcGet{what}Size", program, ctypes.byref(size))
+        self._call(f"nvrtcGet{kind}Size", program, ctypes.byref(size))
         buffer = ctypes.create_string_buffer(size.value)
-        self._call(f"nvrtcGet{what}", program, buffer)
+        self._call(f"nvrtcGet{kind}", program, buffer)
         return buffer.raw
 
 

@@ -107,8 +107,8 @@ def _tensors(state: Any) -> dict[str, torch.Tensor]:
 
 def _shape(tensors: Mapping[str, torch.Tensor], name: str, rank: int) -> tuple[int, ...]:
     if name not in tensors or tensors[name].ndim != rank:
-        found = list(tensors[name].shape) if name in tensors else "nothing"
-        raise CheckpointError(f"{name}: expected a tensor of {rank} axes, found {found}")
+        shape = list(tensors[name].shape) if name in tensors else "nothing"
+        raise CheckpointError(f"{name}: expected a tensor of {rank} axes, found {shape}")
     return tuple(tensors[name].shape)
 
 
@@ -152,9 +152,9 @@ def _discriminator(tensors: dict[str, torch.Tensor]) -> Any:
     return _filled(Discriminator, arguments, tensors, discriminator_table(resolution), kernel=KERNEL)
 
 
-def _width_arguments(resolution: int, found: list[int], discriminator: bool) -> dict[str, Any]:
-    stock = widths.stock_arguments(resolution, found, discriminator)
-    return {**stock} if stock is not None else {"layer_channels": found}
+def _width_arguments(resolution: int, channels: list[int], discriminator: bool) -> dict[str, Any]:
+    stock = widths.stock_arguments(resolution, channels, discriminator)
+    return {**stock} if stock is not None else {"layer_channels": channels}
 
 
 def _drawn_noises(tensors: Mapping[str, torch.Tensor], resolution: int) -> dict[str, torch.Tensor]:

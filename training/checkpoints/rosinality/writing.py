@@ -68,11 +68,11 @@ def state_dict(role: str, network: Any) -> dict[str, torch.Tensor]:
         table, kernel = discriminator_table(network.img_resolution), KERNEL
     else:
         table, kernel = generator_table(network.img_resolution, network.mapping.num_layers), KERNEL * 4
-    found = {}
+    state = {}
     for name, (here, front) in table.items():
         value = kernel if not here else tensors[here].detach().cpu().reshape(shape_there(tensors[here], front))
-        found[name] = value.clone(memory_format=torch.contiguous_format)
-    return found
+        state[name] = value.clone(memory_format=torch.contiguous_format)
+    return state
 
 
 def save(networks: Mapping[str, Any], path: str | os.PathLike) -> list[str]:

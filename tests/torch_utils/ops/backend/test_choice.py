@@ -4,7 +4,7 @@ import logging
 import pytest
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from torch_utils import distributed, training_stats
 from torch_utils.ops import settings
 from torch_utils.ops.backend import build_ahead, cache, choice, loading, nvcc, nvrtc, selftest
