@@ -24,7 +24,7 @@ from benchmarks.compress import distil_report, execution
 from benchmarks.compress.distil_table import GROUPS, Job, jobs
 from benchmarks.compress_fmnist import DEBIAN, DETECTOR, GAMMA, TEACHER, TEST_DATA
 from dnnlib.cli import CommaList, Command
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 
 SECOND_NUM_GEN = 5000  # generated images for every detector but the first, which are slow
 
