@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 from dnnlib.files import open_atomic
 
 from .distil_table import DISTIL_KIMG, GROUPS, jobs
-from .report import summary, text_of
+from .report import smallest_effect, summary, text_of
 
 Row = dict[str, Any]
 COLUMNS = {  # key of a row's results → heading, digits
@@ -31,25 +29,11 @@ HEADINGS = {
     "start": f"Distillation of {DISTIL_KIMG} kimg from other slices",
     "game": f"A game after {DISTIL_KIMG} kimg of distillation",
 }
-ALPHA, POWER = 0.05, 0.8  # of the smallest detectable effect
 
 
 def by_seed(rows: Sequence[Row], name: str, metric: str) -> dict[int, float]:
     """Seed → value of a metric; of a row that was made more than once, the last."""
     return {row["seed"]: row["results"][metric] for row in rows if row["name"] == name and metric in row["results"]}
-
-
-def smallest_effect(differences: Sequence[float]) -> float | None:
-    """The smallest mean difference that a two-sided paired t-test of as many pairs, equally scattered, would find.
-
-    At a level of 5 %, in 80 % of the cases; by the normal approximation of the power with Student's quantiles. None of
-    fewer than two pairs.
-    """
-    count = len(differences)
-    if count < 2:
-        return None
-    error = statistics.stdev(differences) / count**0.5
-    return float((stats.t.ppf(1 - ALPHA / 2, count - 1) + stats.t.ppf(POWER, count - 1)) * error)
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

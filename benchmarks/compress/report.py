@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from scipy import stats
+
 from dnnlib.files import open_atomic
 
 from . import plot
@@ -23,6 +25,7 @@ PAIRS = (("half-l1-lambda0", "half-l1-lambda0.1", HEADLINE_KIMG),
          *(("half-diversity-lambda0", f"half-diversity-{other}", EXPLORATORY_KIMG)
            for other in ("lambda0.1", "kd-feature-lambda0", "kd-feature-lambda0.1")),
          ("quarter-diversity-lambda0", "quarter-diversity-lambda0.1", EXPLORATORY_KIMG))
+ALPHA, POWER = 0.05, 0.8  # of the smallest effect that could have been found
 GRID_STARTS = ("scratch", "first", "l1", "content", "diversity")
 GRID_COLUMNS = tuple((f"width {share}, {label}", f"{width}-{{}}-{end}")
                      for width, share in (("half", "1/2"), ("quarter", "1/4"))
@@ -72,6 +75,19 @@ def summary(values: Sequence[float]) -> Value:
     return statistics.mean(values), error, len(values)
 
 
+def smallest_effect(differences: Sequence[float]) -> float | None:
+    """The smallest mean difference that a two-sided paired t-test of as many pairs, equally scattered, would find.
+
+    At a level of 5 %, in 80 % of the cases; by the normal approximation of the power with Student's quantiles. None of
+    fewer than two pairs.
+    """
+    count = len(differences)
+    if count < 2:
+        return None
+    error = statistics.stdev(differences) / count**0.5
+    return float((stats.t.ppf(1 - ALPHA / 2, count - 1) + stats.t.ppf(POWER, count - 1)) * error)
+
+
 def text_of(value: Value | None, digits: int) -> str:
     """mean ± standard error."""
     if value is None:
@@ -119,8 +135,11 @@ def _differences(rows: Sequence[Row]) -> str:
             left, right = (by_seed(rows, name, kimg, metric) for name in (a, b))
             both = sorted(left.keys() & right.keys())
             shared = max(shared, len(both))
-            cells.append(text_of(summary([right[s] - left[s] for s in both]) if both else None,
-                                 2 if metric.startswith("fd") else 3))
+            digits = 2 if metric.startswith("fd") else 3
+            found = [right[seed] - left[seed] for seed in both]
+            effect = smallest_effect(found)
+            cells.append(text_of(summary(found) if found else None, digits)
+                         + ("" if effect is None else f" ({effect:.{digits}f})"))
         if shared:
             lines.append([f"{titles[b]} against {titles[a]}", str(kimg), str(shared), *cells])
     return _markdown(["difference", "kimg", "seeds", *metrics_of(rows)], lines) if lines else "None yet.\n"
@@ -185,7 +204,8 @@ numbers of images; λ is the weight of the teacher's term.
 ## Headline
 
 {_results(rows, lambda r: r["group"] in ("headline", "boost") and r["kimg"] not in {EXPLORATORY_KIMG})}
-Differences, paired by seed (negative distances are better):
+Differences, paired by seed (negative distances are better). In brackets the smallest effect that a paired t-test of
+as many equally scattered pairs would find (5 %, power 80 %); what is smaller could not have been seen:
 
 {_differences(rows)}
 ## Without training

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import train
 from benchmarks import distil_fmnist
-from benchmarks.compress import distil_report, distil_table, execution
+from benchmarks.compress import distil_report, distil_table, execution, report
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs/results"
@@ -109,9 +109,9 @@ def test_smallest_effect_is_found_in_four_of_five_cases() -> None:
 
     random = np.random.RandomState(0)
     differences = random.randn(5)
-    effect = distil_report.smallest_effect(list(differences))
+    effect = report.smallest_effect(list(differences))
     assert effect is not None
-    assert distil_report.smallest_effect([1.0]) is None
+    assert report.smallest_effect([1.0]) is None
     effect /= differences.std(ddof=1)  # in standard deviations, of which the power is known by simulation
     samples = random.randn(20000, 5) + effect
     found = stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05
