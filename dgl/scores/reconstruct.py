@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 from dnnlib.errors import UserError
+from dnnlib.progress import Progress
+from torch_utils import distributed
 from training.architectures import class_path
 
 from ..plan import Plan
@@ -26,6 +28,7 @@ from .sampling import REACH_SAMPLES, latents
 NUM_SAMPLES = 64
 RIDGE = 3e-5  # times the mean square of each style; small, so that what little else can give counts for much
 STEP = 32  # at once goes 1 / 32 of what is left, at least one channel
+DROP = 0.8  # what is gone is dropped from the matrices when they hold fewer than that part
 _PASS_PIXELS = 32 * 64**2  # of the images of one pass
 
 
@@ -47,8 +50,17 @@ def score(network: torch.nn.Module, plan: Plan, options: ScoreOptions) -> dict[s
         G.train(training)
     z, c = latents(G, REACH_SAMPLES, torch.Generator().manual_seed(0))
     reaches = reachable(G, plan, plan.applied(z, c, REACH_SAMPLES))
-    return {name: _eliminate([c.system() for c in consumers[name]], size).cpu() * reaches[name]
-            for name, size in plan.sets.items()}
+    scores = {}
+    with Progress(len(plan.sets), "channels to keep", unit="set", enabled=_is_shown()) as bar:
+        for name, size in plan.sets.items():
+            scores[name] = _eliminate([c.system() for c in consumers[name]], size).cpu() * reaches[name]
+            bar.update(1)
+    return scores
+
+
+def _is_shown() -> bool | None:
+    """Whether progress may be shown: by one process."""
+    return None if distributed.is_main() else False
 
 
 @dataclasses.dataclass
@@ -133,13 +145,15 @@ def _measure(G: Any, consumers: list[_Consumer], options: ScoreOptions) -> None:
 
     hooks = [hook for consumer in consumers for hook in consumer.watch(places)]
     try:
-        for z, c in zip(zs.split(size), cs.split(size)):
-            with torch.no_grad():
-                ws = G.mapping(z, c, skip_w_avg_update=True)
-            with torch.enable_grad():
-                img = G.synthesis(ws.requires_grad_(True), noise_mode="const", force_fp32=True)
-                projection = torch.randn(img.shape, generator=generator).to(img)
-                torch.autograd.grad((img * projection).sum(), ws)
+        with Progress(count, "features", unit="img", enabled=_is_shown()) as bar:
+            for z, c in zip(zs.split(size), cs.split(size)):
+                with torch.no_grad():
+                    ws = G.mapping(z, c, skip_w_avg_update=True)
+                with torch.enable_grad():
+                    img = G.synthesis(ws.requires_grad_(True), noise_mode="const", force_fp32=True)
+                    projection = torch.randn(img.shape, generator=generator).to(img)
+                    torch.autograd.grad((img * projection).sum(), ws)
+                bar.update(len(z))
     finally:
         for hook in hooks:
             hook.remove()
@@ -148,35 +162,39 @@ def _measure(G: Any, consumers: list[_Consumer], options: ScoreOptions) -> None:
 def _eliminate(systems: list[_System], size: int) -> torch.Tensor:
     """Errors at which the channels go, [C] float64, not falling in the order in which they go."""
     device = systems[0].weight.device
-    left = torch.arange(size, device=device)
+    held = torch.arange(size, device=device)  # channel of each that the systems hold
+    left = held  # positions in `held` of those that are not gone; the others are dropped once they are many
     errors = torch.zeros([size], dtype=torch.float64, device=device)
     worst = 0.0
     while len(left) > 0:
         costs = torch.zeros([len(left)], dtype=torch.float64, device=device)
         for system in systems:
-            channels = torch.arange(len(left), device=device)
-            own = system.inverse[channels, :, channels]  # [C, T, T]
-            weight = system.weight.transpose(0, 1)  # [C, O, T]
+            own = system.inverse[left, :, left]  # [C, T, T]
+            weight = system.weight[:, left].transpose(0, 1)  # [C, O, T]
             costs += (weight @ torch.linalg.inv(own) * weight).sum(dim=[1, 2])
         order = costs.argsort(stable=True)
-        goes = order[: max(1, len(left) // STEP)]
-        for index in goes.tolist():  # costs within a step may fall short of what went before; they count as that
+        num_gone = max(1, len(left) // STEP)
+        goes = left[order[:num_gone]]
+        for index in order[:num_gone].tolist():  # costs within a step may fall short of what went before
             worst = max(worst, float(costs[index]))
-            errors[left[index]] = worst
-        stays = order[len(goes):].sort().values
+            errors[held[left[index]]] = worst
         for system in systems:
-            _remove(system, goes, stays)
-        left = left[stays]
+            _remove(system, goes)
+        left = left[order[num_gone:].sort().values]
+        if len(left) < DROP * len(held):
+            for system in systems:
+                system.weight = system.weight[:, left]
+                system.inverse = system.inverse[left][:, :, left]
+            held, left = held[left], torch.arange(len(left), device=device)
     return errors
 
 
-def _remove(system: _System, goes: torch.Tensor, stays: torch.Tensor) -> None:
-    """Takes channels out of a system and refits the weights of the others, in place."""
-    weight, inverse = system.weight, system.inverse
-    taps = weight.shape[2]
-    block = inverse[goes][:, :, goes].flatten(2).flatten(0, 1)  # [G·T, G·T]
-    across = inverse[goes][:, :, stays].flatten(2).flatten(0, 1)  # [G·T, S·T]
-    solved = torch.linalg.solve(block, across)
-    system.weight = weight[:, stays] - (weight[:, goes].flatten(1) @ solved).unflatten(1, [len(stays), taps])
-    rest = inverse[stays][:, :, stays].flatten(2).flatten(0, 1) - across.t() @ solved
-    system.inverse = rest.reshape(len(stays), taps, len(stays), taps)
+def _remove(system: _System, goes: torch.Tensor) -> None:
+    """Takes channels out of a system and refits the weights of the others, in place; theirs become 0."""
+    taps = system.weight.shape[2]
+    unknowns = (goes[:, None] * taps + torch.arange(taps, device=goes.device)).flatten()
+    weight, inverse = system.weight.flatten(1), system.inverse.flatten(2).flatten(0, 1)
+    across = inverse[unknowns]  # [G·T, C·T]
+    solved = torch.linalg.solve(across[:, unknowns], across)
+    weight.addmm_(weight[:, unknowns], solved, alpha=-1)
+    inverse.addmm_(across.t(), solved, alpha=-1)

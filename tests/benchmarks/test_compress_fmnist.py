@@ -266,7 +266,8 @@ def test_the_report(tmp_path: Path) -> None:
     assert execution.read_rows(paths[0]) == [rows[i] for i in (8, 6, 0, 1, 2, 3, 4, 5, 7)]  # as in the table of runs
     headline, rest = paths[1].read_text().split("## Without training")
     assert "| half l1 lambda0 | 100 | 3 | 11.00 ± 0.58 | 0.500 ± 0.000 | 0.250 ± 0.000 |" in headline
-    assert "| half l1 lambda0.1 against half l1 lambda0 | 100 | 3 | -1.00 ± 0.58 (3.10) | 0.000 ± 0.000 (0.000) |" in headline
+    assert ("| half l1 lambda0.1 against half l1 lambda0 | 100 | 3 | -1.00 ± 0.58 (3.10) | 0.000 ± 0.000 (0.000) |"
+            in headline)
     reference, explored = rest.split("## Exploratory")
     assert "| teacher | 0 | 1 | 5.00 | 0.500 | 0.250 |" in reference
     assert "| half l1 lambda0 | 50 | 1 | 14.00 |" in explored
