@@ -183,8 +183,8 @@ def _eliminate(systems: list[_System], size: int) -> torch.Tensor:
         left = left[order[num_gone:].sort().values]
         if len(left) < DROP * len(held):
             for system in systems:
-                system.weight = system.weight[:, left]
-                system.inverse = system.inverse[left][:, :, left]
+                system.weight = system.weight[:, left].contiguous()
+                system.inverse = system.inverse[left][:, :, left].contiguous()
             held, left = held[left], torch.arange(len(left), device=device)
     return errors
 
@@ -193,7 +193,8 @@ def _remove(system: _System, goes: torch.Tensor) -> None:
     """Takes channels out of a system and refits the weights of the others, in place; theirs become 0."""
     taps = system.weight.shape[2]
     unknowns = (goes[:, None] * taps + torch.arange(taps, device=goes.device)).flatten()
-    weight, inverse = system.weight.flatten(1), system.inverse.flatten(2).flatten(0, 1)
+    size = system.weight[0].numel()
+    weight, inverse = system.weight.view(-1, size), system.inverse.view(size, size)
     across = inverse[unknowns]  # [G·T, C·T]
     solved = torch.linalg.solve(across[:, unknowns], across)
     weight.addmm_(weight[:, unknowns], solved, alpha=-1)
