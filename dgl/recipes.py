@@ -15,7 +15,7 @@ from training.options import DataInfo, OptionError
 from training.run_config import DATASETS, Component, RunConfig
 
 DATA = "teacher"  # value of --data: the teacher's own images
-KIMG = 25  # length of distillation
+KIMG = 50  # length of distillation
 BATCH = 16
 LEARNING_RATE = 0.008
 WARMUP_STEPS = 50

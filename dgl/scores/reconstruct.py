@@ -119,6 +119,7 @@ class _Consumer:
     def _derivative(self, gradient: torch.Tensor) -> None:
         self.sensitivity += gradient.double().square().sum(dim=[0, 2, 3])
 
+    @torch.no_grad()
     def system(self) -> _System:
         """The system, in float64."""
         weight = rows.weight_matrix(self.layer).double()
