@@ -116,3 +116,9 @@ def test_smallest_effect_is_found_in_four_of_five_cases() -> None:
     samples = random.randn(20000, 5) + effect
     found = stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05
     assert math.isclose(found.mean(), 0.8, abs_tol=0.06)
+
+
+def test_the_committed_report_is_that_of_its_rows(tmp_path: Path) -> None:
+    rows = execution.read_rows(RESULTS / "distil_fmnist.jsonl")
+    for path in distil_report.write(rows, tmp_path):
+        assert path.read_text() == (RESULTS / path.name).read_text(), path.name
