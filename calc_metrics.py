@@ -19,6 +19,8 @@ from dnnlib.util import is_url, open_url
 if TYPE_CHECKING:
     import torch
 
+    from torch_utils.network_types import Generator
+
 _DATASET_CLASS = "training.dataset.ImageFolderDataset"
 
 
@@ -42,7 +44,7 @@ class Job:
 class MetricList(CommaList):
     """Option type: a list of metrics with commas between them."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
         """Reads the option's text."""
         from metrics.metric_main import is_valid_metric, list_valid_metrics
 
@@ -99,7 +101,7 @@ def load_reference(path: str, trust_pickle: bool) -> Any:
     return Reference(os.path.basename(path), digest, nets["G_ema"], nets["D"])
 
 
-def dataset_options(job: Job, G: Any, trained_on: dict[str, Any]) -> dict[str, Any]:
+def dataset_options(job: Job, G: "Generator", trained_on: dict[str, Any]) -> dict[str, Any]:
     """Arguments of the data set with the real images; empty if nothing says where they are.
 
     A pickle may name any class for its data set. Only ours is made from it, and only with the options known here:

@@ -50,7 +50,7 @@ class _Range(click.ParamType):
 class _Colour(click.ParamType):
     name = "colour"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int, int]:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int, int]:
         from PIL import ImageColor
 
         if isinstance(value, tuple):

@@ -1,7 +1,7 @@
 """Make a video that walks through a network's latents."""
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -21,13 +21,15 @@ from dnnlib.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from torch_utils.network_types import Generator
+
 
 class GridSize(click.ParamType):
     """Option type: "4x2" becomes (4, 2), columns and rows."""
 
     name = "grid"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         """The size [columns, rows].
 
         Raises:
@@ -119,7 +121,7 @@ def main(
         write_video(output, _frames(G, paths, grid, label, psi), len(paths), fps)
 
 
-def _projected(G: Any, path: str) -> np.ndarray:
+def _projected(G: "Generator", path: str) -> np.ndarray:
     """The array w [n, num_ws, w_dim] of a file."""
     from generate import load_ws
 
@@ -127,7 +129,7 @@ def _projected(G: Any, path: str) -> np.ndarray:
 
 
 def _keyframes(
-    G: Any,
+    G: "Generator",
     seeds: list[int],
     grid: tuple[int, int],
     count: int | None,
@@ -149,7 +151,7 @@ def _keyframes(
 
 
 def _frames(
-    G: Any, paths: np.ndarray, grid: tuple[int, int], label: "torch.Tensor | None", psi: float
+    G: "Generator", paths: np.ndarray, grid: tuple[int, int], label: "torch.Tensor | None", psi: float
 ) -> Iterator[np.ndarray]:
     """Frames, uint8 [H, W, C], of latents [frames, cells, ...]."""
     import torch

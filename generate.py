@@ -1,7 +1,7 @@
 """Generate images with a trained network."""
 import itertools
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -20,6 +20,9 @@ from dnnlib.cli import (
 from dnnlib.errors import FileError, UserError
 from dnnlib.files import check_writable_dir
 from dnnlib.progress import Progress
+
+if TYPE_CHECKING:
+    from torch_utils.network_types import Generator
 
 
 @click.command(cls=Command)
@@ -115,7 +118,7 @@ def _labels(c_dim: int, class_idx: int | range | tuple[float, ...] | None) -> di
     return {"": class_label(c_dim, class_idx[0] if isinstance(class_idx, range) else class_idx)}
 
 
-def load_ws(path: str, G: Any, field: str = "projected_w") -> np.ndarray:
+def load_ws(path: str, G: "Generator", field: str = "projected_w") -> np.ndarray:
     """The array w of an npz or npy file, checked against the network: float32 [n, num_ws, w_dim].
 
     Raises:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from metrics.perceptual import Features
+    from torch_utils.network_types import Discriminator, Generator
 
 OWN_DISCRIMINATOR = "D"
 VIDEO = {"fps": 10, "codec": "libx264", "bitrate": "16M", "macro_block_size": 1}  # any size of image
@@ -110,7 +111,7 @@ def main(
         np.savez(f, w=ws[-1:].numpy())
 
 
-def _load_target(path: str, G: Any) -> np.ndarray:
+def _load_target(path: str, G: "Generator") -> np.ndarray:
     """The target as uint8 [H, W, C] of the network's size and channels."""
     from training.data.files import MAX_FILE, BadFile
     from training.data.pixels import read_picture
@@ -130,7 +131,7 @@ def _load_target(path: str, G: Any) -> np.ndarray:
     return pixels
 
 
-def _features(source: str | None, D: Any, device: "torch.device", trust: bool) -> "Features":
+def _features(source: str | None, D: "Discriminator", device: "torch.device", trust: bool) -> "Features":
     """What --detector stands for."""
     from metrics import detector
     from metrics.perceptual import DetectorFeatures, DiscriminatorFeatures

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from dgl import scores
 from dnnlib.cli import Command, Fraction01, device_option, trust_pickle_option
 from dnnlib.errors import UserError
 from dnnlib.files import check_writable_dir, write_json_atomic
+
+if TYPE_CHECKING:
+    from torch_utils.network_types import Generator, Network
 
 _TARGETS = ("target_macs", "target_params", "target_ms")
 
@@ -22,7 +25,7 @@ class Quantity(click.ParamType):
 
     name = "number"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number."""
         match = re.fullmatch(r"([0-9]*\.?[0-9]+)([KMG]?)", str(value).strip())
         number = float(match[1]) * {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}[match[2]] if match else 0
@@ -148,10 +151,10 @@ def _limit(device: str, **options: Any) -> tuple[str, Callable[[Any], float], fl
     from dgl import cost
     from dgl.student import macs_in
 
-    def count(network: Any) -> int:
+    def count(network: "Network") -> int:
         return sum(p.numel() for p in network.parameters())
 
-    def milliseconds(network: Any) -> float:
+    def milliseconds(network: "Network") -> float:
         return cost.milliseconds_per_image(network, device, 1)
 
     for name, measure in zip(_TARGETS, (macs_in, count, milliseconds)):
@@ -160,7 +163,7 @@ def _limit(device: str, **options: Any) -> tuple[str, Callable[[Any], float], fl
     return None
 
 
-def _width(G: Any, name: str, measure: Callable[[Any], float], limit: float, **_: Any) -> Fraction:
+def _width(G: "Generator", name: str, measure: Callable[[Any], float], limit: float, **_: Any) -> Fraction:
     """The largest uniform width within a limit."""
     from dgl import budget
     from dgl.architectures import plan_of

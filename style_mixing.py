@@ -1,7 +1,7 @@
 """Mix the styles of generated images: a table of images with the layout of one seed and the details of another."""
 import itertools
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -22,6 +22,8 @@ from dnnlib.progress import Progress
 
 if TYPE_CHECKING:
     import torch
+
+    from torch_utils.network_types import Generator
 
 DEFAULT_STYLES = range(7)
 
@@ -88,7 +90,7 @@ def main(
     write_png(os.path.join(outdir, "grid.png"), _grid(images, rows, cols))
 
 
-def _layers(G: Any, layers: list[int] | None) -> list[int]:
+def _layers(G: "Generator", layers: list[int] | None) -> list[int]:
     """The layers to replace, checked against the network."""
     if not hasattr(G, "mapping") or not hasattr(G, "synthesis"):
         raise UserError(f"--network: only style-based generators have styles to mix, this is a {type(G).__name__}")

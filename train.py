@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -55,7 +56,7 @@ class Preset(click.ParamType):
         """All presets, for the help text."""
         return f"[{'|'.join(architectures.preset_names())}]"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The name."""
         if value not in architectures.preset_names():
             known = ", ".join(map(repr, architectures.preset_names()))
@@ -63,7 +64,7 @@ class Preset(click.ParamType):
         return value
 
 
-def family_options(command: Any) -> Any:
+def family_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: adds the options of every family and plugin."""
     modules = [row.module("options") for row in architectures.rows()]
     for module in reversed([*modules, *PLUGINS]):

@@ -1,12 +1,12 @@
 """What distillation terms share: the teacher's images of a batch's latents, and means over the pixels that count."""
 import dataclasses
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from dnnlib.errors import UserError
+from torch_utils.network_types import Generator
 from training.loss import GenBatch
 
 from .teacher import Teacher
@@ -39,7 +39,7 @@ class Comparison:
         UserError: the mask cannot be read or is for images of another size.
     """
 
-    def __init__(self, teacher: Teacher, G: Any, options: ComparisonOptions = ComparisonOptions()) -> None:
+    def __init__(self, teacher: Teacher, G: Generator, options: ComparisonOptions = ComparisonOptions()) -> None:
         self.teacher, self.G, self.options = teacher, G, options
         self._masks: dict[tuple[int, ...], torch.Tensor] = {}  # size → weights of mean 1
         self._mask = None if options.mask is None else read_mask(options.mask, teacher.G_ema.img_resolution)
@@ -80,7 +80,7 @@ class Comparison:
         return torch.lerp(target, img, self._mask.to(img.device))
 
 
-def draw(G: Any, z: torch.Tensor, c: torch.Tensor, ws: torch.Tensor) -> torch.Tensor:
+def draw(G: Generator, z: torch.Tensor, c: torch.Tensor, ws: torch.Tensor) -> torch.Tensor:
     """Images [N, C, H, W] of latents z [N, z_dim], labels c [N, c_dim] and ws [N, num_ws, w_dim], without noise of its
     own: constant noise of a generator with styles, which is given the ws; another one is given latents and labels.
     """

@@ -8,11 +8,16 @@ import pickle
 import statistics
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dnnlib.cli import Command, device_option, trust_pickle_option
+
+if TYPE_CHECKING:
+    import torch
+
+    from torch_utils.network_types import Network
 
 MEASURING_SEC = 3.0  # per network and batch size, about
 MAX_BATCH_BYTES = 2**29  # of the largest layer's activations; a larger batch of eight is not measured
@@ -32,7 +37,7 @@ class Cost:
     ms_batch8: float | None  # the same in batches of eight, where memory and minibatch statistics allow them
 
 
-def measure(name: str, network: Any, device: str = "cpu", latency: bool = True) -> Cost:
+def measure(name: str, network: "Network", device: str = "cpu", latency: bool = True) -> Cost:
     """Counts and measures one network.
 
     Args:
@@ -62,14 +67,14 @@ def measure(name: str, network: Any, device: str = "cpu", latency: bool = True) 
     )
 
 
-def _takes(network: Any, batch: int) -> bool:
+def _takes(network: "Network", batch: int) -> bool:
     """Whether a batch is a multiple of the groups over which a discriminator takes statistics."""
     mbstd = getattr(getattr(network, "b4", None), "mbstd", None)
     group = None if mbstd is None else mbstd.group_size
     return group is None or batch % min(group, batch) == 0
 
 
-def _inputs(network: Any, batch: int, device: Any) -> list[Any]:
+def _inputs(network: Any, batch: int, device: str) -> list[Any]:
     import torch
 
     c = torch.zeros([batch, network.c_dim], device=device)
@@ -79,7 +84,7 @@ def _inputs(network: Any, batch: int, device: Any) -> list[Any]:
     return [torch.zeros([batch, network.img_channels, size, size], device=device), c]
 
 
-def milliseconds_per_image(network: Any, device: str, batch: int) -> float:
+def milliseconds_per_image(network: "Network", device: str, batch: int) -> float:
     """Median over repeated runs, after one that is not counted."""
     import torch
 
@@ -99,7 +104,7 @@ def milliseconds_per_image(network: Any, device: str, batch: int) -> float:
         return statistics.median(run() for _ in range(count)) * 1e3 / batch
 
 
-def _copy_on(network: Any, device: str) -> Any:
+def _copy_on(network: "Network", device: str) -> Any:
     """A copy in eval mode, without gradients, that shares the memory of tensors which are on that device already."""
     import torch
 
@@ -123,7 +128,7 @@ class _Counter(pickle.Pickler):
         self.num_bytes += size
         return size
 
-    def reducer_override(self, obj: Any) -> Any:
+    def reducer_override(self, obj: object) -> Any:
         """A large storage is written as a short one; what is left out is counted."""
         import torch
 
@@ -137,20 +142,20 @@ class _Counter(pickle.Pickler):
 _SHORT_BYTES = 1 << 17  # bytes of this size are stored in the same way as all larger ones, outside of frames
 
 
-def _pickle_bytes(network: Any) -> int:
+def _pickle_bytes(network: "Network") -> int:
     counter = _Counter()
     counter.dump(network)
     return counter.num_bytes
 
 
-def _activation_bytes(network: Any) -> int:
+def _activation_bytes(network: "Network") -> int:
     """From a pass on the meta device, which computes nothing."""
     import torch
 
     net = _copy_on(network, "meta")
     largest = 0
 
-    def note(module: Any, inputs: Any, output: Any) -> None:
+    def note(module: "torch.nn.Module", inputs: Any, output: Any) -> None:
         nonlocal largest
         tensors = [t for t in (*inputs, *(output if isinstance(output, tuple) else [output])) if torch.is_tensor(t)]
         largest = max(largest, sum(t.numel() * 4 for t in tensors))

@@ -4,11 +4,11 @@ No image of a data set takes part, and no discriminator is trained. With the ter
 (arXiv:2112.06502) with the teacher's discriminator as a measure instead of a judge.
 """
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from torch_utils import training_stats
+from torch_utils.network_types import Generator
 from training.loss import GenBatch, LossTerm, Part, Phase, Step, accumulate
 
 from .comparison import draw
@@ -33,7 +33,7 @@ class Distillation:
     """
 
     def __init__(
-        self, G: Any, terms: Sequence[LossTerm], lr: float, num_images: int, warmup_images: int = 0
+        self, G: Generator, terms: Sequence[LossTerm], lr: float, num_images: int, warmup_images: int = 0
     ) -> None:
         self.G, self.terms, self.lr = G, terms, lr
         self.num_images, self.warmup_images = num_images, warmup_images

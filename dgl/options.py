@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,11 @@ from training.run_config import Component, NetworksConfig, RunConfig
 
 from . import kd, recipes, scores
 from .bases import BASES
+
+if TYPE_CHECKING:
+    from torch_utils.network_types import Network
+
+    from .teacher import Teacher
 
 CFGS = tuple(BASES)
 
@@ -112,7 +117,7 @@ _NAMES = ("teacher", "width", "guidance", "dgl_weight", "init", "score", "d_init
           *recipes.OPTION_NAMES)
 
 
-def add(command: Any) -> Any:
+def add(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: adds the options of this plugin to a command."""
     for option in reversed(_OPTIONS):
         command = option(command)
@@ -304,14 +309,14 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> RunConfi
     return recipes.configured(config, opts, first.D, data.resolution)
 
 
-def _component(network: Any) -> Component:
+def _component(network: "Network") -> Component:
     """What builds a network of the same shape; the training loop adds the sizes of the data set."""
     sizes = ("c_dim", "img_resolution", "img_channels")
     arguments = {key: value for key, value in network.init_kwargs.items() if key not in sizes}
     return Component(architectures.class_path(network), arguments)
 
 
-def _check_kind(teacher: Any, cfg: str) -> None:
+def _check_kind(teacher: "Teacher", cfg: str) -> None:
     """The teacher must be of the kind that the preset trains."""
     family = architectures.find(teacher.G_ema)
     expected = architectures.of_preset(cfg)
@@ -322,7 +327,7 @@ def _check_kind(teacher: Any, cfg: str) -> None:
                                        f"{'use ' + fitting[0] if fitting else 'it cannot be compressed'}")
 
 
-def _student_of(start: _Start, opts: EasyDict, teacher: Any) -> tuple[Any, Any]:
+def _student_of(start: _Start, opts: EasyDict, teacher: "Teacher") -> tuple[Any, Any]:
     """Generator and discriminator of --init=PKL, checked against the teacher and --width."""
     from training.checkpoints.pickles import open_networks
 

@@ -14,16 +14,19 @@ from dnnlib.cli import Command, device_option, trust_pickle_option
 from dnnlib.errors import UserError
 
 if TYPE_CHECKING:
+    from torch_utils.network_types import Discriminator, Generator, Network
+
     from .probe_measures import Images
+    from .teacher import Teacher
 
 NUM_GRADIENTS = 64  # images whose gradients are compared
 SLICE_WIDTH = Fraction(1, 2)  # of the student that stands in where none is given
 
 
 def probe(
-    teacher: Any,
+    teacher: "Teacher",
     student: tuple[Any, Any] | None = None,
-    data: Any = None,
+    data: object = None,
     num: int = 512,
     seed: int = 0,
     device: str = "cpu",
@@ -50,7 +53,7 @@ def probe(
 
     start = time.monotonic()
 
-    def own(network: Any) -> Any:
+    def own(network: "Network") -> Any:
         return copy.deepcopy(network).eval().requires_grad_(False).to(device)
 
     G_T, D_T = own(teacher.G_ema), own(teacher.D)
@@ -86,7 +89,7 @@ def probe(
     return result
 
 
-def _slice(teacher: Any) -> tuple[Any, None]:
+def _slice(teacher: "Teacher") -> tuple[Any, None]:
     """A refitted slice of half the width, or a plain one of networks that cannot be refitted."""
     from . import prune, refit, student
     from .scores.registry import default_for
@@ -117,7 +120,7 @@ def _generate(networks: Sequence[Any], num: int, seed: int) -> "list[Images]":
     return images
 
 
-def _real(data: Any, G: Any, num: int, seed: int, device: str) -> "Images":
+def _real(data: Any, G: "Generator", num: int, seed: int, device: str) -> "Images":
     """Random images of a data set."""
     import numpy as np
     import torch
@@ -137,7 +140,7 @@ def _real(data: Any, G: Any, num: int, seed: int, device: str) -> "Images":
     return Images(img, c.to(device, torch.float32))
 
 
-def _rejection(D: Any, fake: "Images", real: "Images", logits: Any) -> dict[str, float]:
+def _rejection(D: "Discriminator", fake: "Images", real: "Images", logits: Any) -> dict[str, float]:
     """Distances to the real images, in D's pooled features, of the half of the teacher's images that D likes best, and
     of any half. If liking were a measure of quality, the former were nearer.
     """

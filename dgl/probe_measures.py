@@ -1,10 +1,10 @@
 """What a teacher's discriminator can do for a student: measures of its verdict, its gradient, and its features."""
 import dataclasses
-from typing import Any
 
 import torch
 
 from metrics.perceptual import block_distance, block_features
+from torch_utils.network_types import Discriminator
 
 _BATCH = 16
 
@@ -17,7 +17,7 @@ class Images:
 
 
 @torch.no_grad()
-def logits(D: Any, images: Images) -> torch.Tensor:
+def logits(D: Discriminator, images: Images) -> torch.Tensor:
     """A discriminator's logits, float64 [N]. Images go in groups of 16, which the minibatch statistics see."""
     parts = zip(images.img.split(_BATCH), images.c.split(_BATCH))
     return torch.cat([D(*part, force_fp32=True)[:, 0] for part in parts]).double()
@@ -51,7 +51,7 @@ def calibration(real: torch.Tensor, fake: torch.Tensor, steps: int = 50) -> tupl
     return float(parameters[0]), float(parameters[1])
 
 
-def verdict_gradient(D: Any, images: Images) -> torch.Tensor:
+def verdict_gradient(D: Discriminator, images: Images) -> torch.Tensor:
     """∂ D / ∂ image [N, C, H, W]: the direction in which each image must move to please a discriminator."""
     directions = []
     for img, c in zip(images.img.split(_BATCH), images.c.split(_BATCH)):
@@ -60,7 +60,7 @@ def verdict_gradient(D: Any, images: Images) -> torch.Tensor:
     return torch.cat(directions)
 
 
-def feature_gradient(D: Any, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def feature_gradient(D: Discriminator, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The direction [N, C, H, W] that brings images [N, C, H, W] nearer to others of that shape in D's features."""
     directions = []
     for img, target in zip(images.split(_BATCH), targets.split(_BATCH)):
@@ -92,7 +92,7 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def pooled_features(D: Any, img: torch.Tensor) -> torch.Tensor:
+def pooled_features(D: Discriminator, img: torch.Tensor) -> torch.Tensor:
     """Features [N, F] of images [N, C, H, W]: D's block features, averaged over pixels."""
     parts = [torch.cat([f.mean(dim=[2, 3]) for f in block_features(D, part, force_fp32=True)], dim=1)
              for part in img.split(_BATCH)]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from torch_utils import distributed, training_stats
+from torch_utils.network_types import Generator
 from training.loss import GenBatch, Step, report_logits
 
 from .comparison import draw
@@ -34,7 +35,7 @@ class Ratio:
     def __init__(
         self,
         discriminators: Sequence[torch.nn.Module],
-        G: Any,
+        G: Generator,
         weight: Callable[[int], float],
         calibrate: bool = True,
     ) -> None:

@@ -6,13 +6,16 @@ configured.
 import math
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dnnlib import EasyDict
 from training.options import DataInfo, OptionError
 from training.run_config import DATASETS, Component, RunConfig
+
+if TYPE_CHECKING:
+    from torch_utils.network_types import Discriminator
 
 DATA = "teacher"  # value of --data: the teacher's own images
 KIMG = 50  # length of distillation
@@ -180,7 +183,7 @@ def base_options(opts: EasyDict, resolution: int) -> EasyDict:
     return EasyDict({**opts, "batch": batch, "batch_gpu": batch_gpu, "kimg": kimg})
 
 
-def configured(config: RunConfig, opts: EasyDict, D: Any, resolution: int) -> RunConfig:
+def configured(config: RunConfig, opts: EasyDict, D: "Discriminator", resolution: int) -> RunConfig:
     """The configuration of a run with the terms of distillation, and its schedule if the recipe has one.
 
     Args:

@@ -4,12 +4,15 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from dnnlib.errors import UserError
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 Roi = Callable[[torch.Tensor], torch.Tensor]
 
@@ -78,7 +81,7 @@ def _reason(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _as_mask(result: Any, text: str, img: torch.Tensor) -> torch.Tensor:
+def _as_mask(result: object, text: str, img: torch.Tensor) -> torch.Tensor:
     size = tuple(img.shape[2:])
     wanted = f"{text}: expected a mask of shape {list(size)}"
     try:
@@ -110,7 +113,7 @@ def _mask(path: str, resolution: int) -> torch.Tensor:
     return mask
 
 
-def _bright(picture: Any) -> np.ndarray:
+def _bright(picture: "PIL.Image.Image") -> np.ndarray:
     """Pixels above half of the mode's largest value that are not transparent, [H, W]."""
     if picture.mode.startswith("I"):  # 16 bits; `convert` would cut off all above 255
         pixels = np.asarray(picture).astype(np.int64)

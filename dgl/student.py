@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from torch_utils import misc
+from torch_utils.network_types import Network
 from training.checkpoints.pickles import open_networks
 
 from . import budget, prune, refine
@@ -139,7 +140,7 @@ def refit(
     return reports
 
 
-def resized(network: Any, width: Fraction) -> Any:
+def resized(network: Network, width: Fraction) -> Any:
     """A network of the same kind at another width, with random weights."""
     plan = plan_of(network)
     return plan.build(list(plan.scaled(width).values()))

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from torch_utils import distributed
+from torch_utils.network_types import Generator
 from training.data.dataset import Dataset
 from training.data.generated import images, latents
 
@@ -71,7 +72,7 @@ class TeacherFeed:
 
     def __init__(
         self,
-        G: Any,
+        G: Generator,
         batch_size: int,
         seed: int,
         start_nimg: int,

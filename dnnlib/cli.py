@@ -177,7 +177,7 @@ class Fraction01(click.ParamType):
 
     name = "fraction"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
         """Reads the option's text."""
         try:
             text = re.fullmatch(r"[0-9]*\.?[0-9]*|[0-9]+/[0-9]+", str(value).strip())
@@ -253,7 +253,7 @@ class ClassRange(ClassOrLabel):
     """Option type: as ClassOrLabel, and a range of classes such as 0-9 becomes a `range`."""
 
     def convert(  # type: ignore[override]
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | range | tuple[float, ...]:
         """Reads the option's text."""
         if isinstance(value, range):

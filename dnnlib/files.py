@@ -116,7 +116,7 @@ def atomic_dir(path: PathLike) -> Iterator[Path]:
         raise
 
 
-def write_json_atomic(path: PathLike, obj: Any) -> None:
+def write_json_atomic(path: PathLike, obj: object) -> None:
     """Writes an object as indented JSON with a newline at the end, numbers that are not finite as null.
 
     See `open_atomic`.

@@ -39,7 +39,7 @@ def _import_or_none(name: str) -> ModuleType | None:
         raise
 
 
-def _has_path(obj: Any, path: list[str]) -> bool:
+def _has_path(obj: object, path: list[str]) -> bool:
     for name in path:
         if not hasattr(obj, name):
             return False
@@ -91,7 +91,7 @@ def get_module_dir_by_obj_name(obj_name: str) -> str:
     return os.path.dirname(os.path.abspath(path))
 
 
-def is_top_level_function(obj: Any) -> bool:
+def is_top_level_function(obj: object) -> bool:
     """Whether the object is a function that its module holds under the function's own name."""
     module = sys.modules.get(getattr(obj, "__module__", None) or "")
     return callable(obj) and vars(module).get(getattr(obj, "__name__", "")) is obj if module else False

@@ -3,7 +3,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 
 @contextmanager
@@ -17,7 +16,7 @@ def catch_signals() -> Iterator[list[int]]:
         yield caught
         return
 
-    def handle(number: int, frame: Any) -> None:
+    def handle(number: int, frame: object) -> None:
         if number == signal.SIGINT and caught:
             raise KeyboardInterrupt
         caught.append(number)

@@ -20,12 +20,12 @@ def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
 
 
-def dumps(obj: Any, indent: int | None = None) -> str:
+def dumps(obj: object, indent: int | None = None) -> str:
     """Writes JSON in which a number that is not finite is null."""
     return json.dumps(_finite(obj), indent=indent, allow_nan=False)
 
 
-def _finite(obj: Any) -> Any:
+def _finite(obj: object) -> Any:
     if isinstance(obj, float):
         return obj if math.isfinite(obj) else None
     if isinstance(obj, dict):

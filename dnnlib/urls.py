@@ -41,7 +41,7 @@ def make_cache_dir_path(*paths: str) -> str:
     return os.path.join(base, *paths)
 
 
-def is_url(obj: Any, allow_file_urls: bool = False) -> bool:
+def is_url(obj: object, allow_file_urls: bool = False) -> bool:
     """Whether an object is a URL with a dotted host name; file:// counts only if allowed."""
     if not isinstance(obj, str) or "://" not in obj:
         return False

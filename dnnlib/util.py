@@ -59,7 +59,7 @@ class EasyDict(dict):
             return self[key]
         raise AttributeError(f"{type(self).__name__} has no item {key!r}")
 
-    def __setattr__(self, key: str, item: Any) -> None:
+    def __setattr__(self, key: str, item: object) -> None:
         self[key] = item
 
     def __delattr__(self, key: str) -> None:
@@ -177,7 +177,7 @@ def get_dtype_and_ctype(type_obj: Any) -> tuple[Any, Any]:
     return dtype, ctype
 
 
-def is_pickleable(obj: Any) -> bool:
+def is_pickleable(obj: object) -> bool:
     """Whether pickle can write the object."""
     try:
         pickle.dump(obj, io.BytesIO())

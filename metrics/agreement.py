@@ -16,6 +16,7 @@ from metrics.options import MetricOptions, Reference
 from metrics.perceptual import DetectorFeatures, block_distance, block_features
 from metrics.samples import rank_blocks, sample_rng
 from torch_utils import distributed
+from torch_utils.network_types import Generator
 
 
 def compute_agreement(opts: MetricOptions, name: str, num_gen: int) -> dict[str, float]:
@@ -68,7 +69,7 @@ def compute_agreement(opts: MetricOptions, name: str, num_gen: int) -> dict[str,
     return results
 
 
-def _inputs(opts: MetricOptions, net: Any, indices: range) -> tuple[torch.Tensor, torch.Tensor]:
+def _inputs(opts: MetricOptions, net: Generator, indices: range) -> tuple[torch.Tensor, torch.Tensor]:
     """Latents [n, z_dim] and one-hot labels [n, c_dim] of uniformly drawn classes, for numbered samples."""
     z, c = [], np.zeros([len(indices), net.c_dim], dtype=np.float32)
     for row, index in enumerate(indices):
@@ -112,7 +113,7 @@ def _knows_lpips(detector: Detector) -> bool:
     return any(argument.name == "return_lpips" for argument in forward.schema.arguments)
 
 
-def _check_alike(net: Any, teacher: Reference) -> None:
+def _check_alike(net: Generator, teacher: Reference) -> None:
     for attribute in ("img_resolution", "img_channels", "z_dim", "c_dim"):
         own, expected = getattr(net, attribute), getattr(teacher.G, attribute)
         if own != expected:

@@ -1,12 +1,13 @@
 """Features in which the squared Euclidean distance of two images says how different they look."""
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 
 from dnnlib.errors import UserError
 from metrics.detector import Detector
+from torch_utils.network_types import Discriminator
 
 _MAX_DETECTOR_PX = 256  # larger images are averaged down to it
 
@@ -39,7 +40,7 @@ class DetectorFeatures:
         return self._detector(images, resize_images=False, return_lpips=True)
 
 
-def block_features(D: Any, img: torch.Tensor, force_fp32: bool = False) -> list[torch.Tensor]:
+def block_features(D: Discriminator, img: torch.Tensor, force_fp32: bool = False) -> list[torch.Tensor]:
     """The activations of a discriminator after each of its blocks, from high to low resolution.
 
     The channel vector of every pixel is scaled to unit length, as perceptual distances do (LPIPS, Zhang et al. 2018,
@@ -61,12 +62,12 @@ def block_features(D: Any, img: torch.Tensor, force_fp32: bool = False) -> list[
     return features
 
 
-def num_blocks(D: Any) -> int:
+def num_blocks(D: Discriminator) -> int:
     """How many `block_features` a discriminator has."""
     return len(D.block_resolutions) if hasattr(D, "block_resolutions") else len(D.blocks)
 
 
-def _activations(D: Any, img: torch.Tensor, force_fp32: bool) -> Iterator[torch.Tensor]:
+def _activations(D: Discriminator, img: torch.Tensor, force_fp32: bool) -> Iterator[torch.Tensor]:
     """What the blocks return, [N, C, h, w] each."""
     if hasattr(D, "block_resolutions"):
         x = None
@@ -106,7 +107,7 @@ class DiscriminatorFeatures:
         PerceptualError: D is built otherwise.
     """
 
-    def __init__(self, D: Any) -> None:
+    def __init__(self, D: Discriminator) -> None:
         resolutions = getattr(D, "block_resolutions", [])
         if not resolutions or not all(hasattr(D, f"b{res}") for res in resolutions):
             raise PerceptualError(f"the pickle's own discriminator, a {type(D).__name__}, has no blocks like "

@@ -14,6 +14,7 @@ from metrics.detector import VGG16, Detector
 from metrics.feature_stats import FeatureStats
 from metrics.options import MetricOptions
 from metrics.samples import LabelSource, rank_blocks, sample_rng, torch_seeded
+from torch_utils.network_types import Generator
 
 EPSILON = 1e-4
 _MAX_RESOLUTION = 256  # px; larger images are averaged down to it before the detector sees them
@@ -84,7 +85,7 @@ def _draw_steps(opts: MetricOptions, labels: LabelSource, z_dim: int, indices: r
     return _Steps(ends.transpose(0, 1), torch.cat([begins, begins + EPSILON]), chosen)
 
 
-def _images_along(steps: _Steps, net: Any, G_kwargs: dict[str, Any], kind: PathKind) -> torch.Tensor:
+def _images_along(steps: _Steps, net: Generator, G_kwargs: dict[str, Any], kind: PathKind) -> torch.Tensor:
     """The images where the steps begin, then those where they end, [2 * n, C, H, W]."""
     of_mapping = {key: value for key, value in G_kwargs.items() if key.startswith("truncation")}
     of_synthesis = {key: value for key, value in G_kwargs.items() if key not in of_mapping}

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from dnnlib.errors import UserError
+from torch_utils.function_context import Context
 from torch_utils.interfaces import interface_towards
 from torch_utils.launch import TIMEOUT_ENV, RankError, launch
 
@@ -175,7 +176,7 @@ def broadcast_(tensor: torch.Tensor, src: int = 0) -> torch.Tensor:
     return tensor
 
 
-def _pack(obj: Any) -> torch.Tensor:
+def _pack(obj: object) -> torch.Tensor:
     """An object as uint8 [num_bytes]."""
     return torch.frombuffer(bytearray(pickle.dumps(obj)), dtype=torch.uint8).to(_comm_device())
 
@@ -184,7 +185,7 @@ def _unpack(data: torch.Tensor) -> Any:
     return pickle.loads(data.cpu().numpy().tobytes())
 
 
-def broadcast_object(obj: Any) -> Any:
+def broadcast_object(obj: object) -> Any:
     """What process 0 passed; it must be possible to pickle it."""
     if not _is_many():
         return obj
@@ -193,7 +194,7 @@ def broadcast_object(obj: Any) -> Any:
     return _unpack(broadcast_(data if is_main() else data.new_empty(int(size))))
 
 
-def gather_objects(obj: Any) -> list[Any]:
+def gather_objects(obj: object) -> list[Any]:
     """What every process passed, by rank; it must be possible to pickle it."""
     if not _is_many():
         return [obj]
@@ -236,11 +237,11 @@ def mean_(tensors: list[torch.Tensor]) -> None:
 
 class _Mean(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Context, x: torch.Tensor) -> torch.Tensor:
         return _all_reduce(x.clone(memory_format=torch.contiguous_format)) / world_size()
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
+    def backward(ctx: Context, *grads: torch.Tensor) -> torch.Tensor:
         return mean(grads[0])
 
 

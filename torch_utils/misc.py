@@ -62,7 +62,7 @@ _constants: defaultdict[tuple, dict[tuple, torch.Tensor]] = defaultdict(dict)  #
 
 
 def constant(
-    value: Any,
+    value: object,
     shape: Sequence[int] | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -95,7 +95,7 @@ def constant(
 
 
 def _new_constant(
-    value: Any,
+    value: object,
     shape: tuple[int, ...] | None,
     dtype: torch.dtype,
     device: torch.device,

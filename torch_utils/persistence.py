@@ -90,7 +90,7 @@ def _remembering(cls: Any) -> Callable[..., None]:
     return __init__
 
 
-def is_persistent(obj: Any) -> bool:
+def is_persistent(obj: object) -> bool:
     """Whether a class is decorated, or an instance's class is."""
     cls = obj if isinstance(obj, type) else type(obj)
     return "_orig_class_name" in vars(cls)
@@ -142,14 +142,14 @@ def _reconstruct_persistent_obj(meta: Any) -> Any:
     return _revived(cls.__new__(cls), dict(meta.state))
 
 
-def _apply_hook(meta: Any, hook: Callable[[Any], Any]) -> Any:
+def _apply_hook(meta: object, hook: Callable[[Any], Any]) -> Any:
     changed = hook(meta)
     if changed is None:
         raise TypeError(f"import hook {hook!r}: expected the meta dictionary, found None")
     return changed
 
 
-def _revived(obj: Any, state: dict[str, Any]) -> Any:
+def _revived(obj: object, state: dict[str, Any]) -> Any:
     """An empty object with its state, by the class's own method if it has one."""
     getattr(obj, "__setstate__", vars(obj).update)(state)
     return obj

@@ -13,7 +13,7 @@ class _Call(NamedTuple):
     outputs: list[torch.Tensor]
 
 
-def _tensors(value: Any) -> list[torch.Tensor]:
+def _tensors(value: object) -> list[torch.Tensor]:
     values = value if isinstance(value, (tuple, list)) else [value]
     return [item for item in values if isinstance(item, torch.Tensor)]
 
@@ -28,7 +28,7 @@ def _record_calls(module: torch.nn.Module, inputs: Sequence[Any], max_nesting: i
         nonlocal depth
         depth += 1
 
-    def leave(child: torch.nn.Module, args: Any, output: Any) -> None:
+    def leave(child: torch.nn.Module, args: Any, output: object) -> None:
         nonlocal depth
         depth -= 1
         if depth <= max_nesting:

@@ -82,7 +82,7 @@ def init_multiprocessing(rank: int, sync_device: torch.device | None) -> None:
 
 
 @torch.no_grad()
-def report(name: str, value: Any) -> Any:
+def report(name: str, value: object) -> Any:
     """Adds all elements of a number, array or tensor to the statistics of a name; does not wait for the device.
 
     All ranks must report the same names in the same order. An empty value only makes the name known.
@@ -94,7 +94,7 @@ def report(name: str, value: Any) -> Any:
     return value
 
 
-def report0(name: str, value: Any) -> Any:
+def report0(name: str, value: object) -> Any:
     """As `report`, but only rank 0's value counts; the other ranks only learn the name."""
     if _counters.rank == 0:
         return report(name, value)

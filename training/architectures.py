@@ -7,7 +7,6 @@ import dataclasses
 import importlib
 import os
 from types import ModuleType
-from typing import Any
 
 from dnnlib.errors import UserError
 from dnnlib.installed import actual_name, plain_name
@@ -102,12 +101,12 @@ def of_preset(preset: str) -> Architecture:
     return _ROWS[_PRESETS[preset]]
 
 
-def class_path(network: Any) -> str:
+def class_path(network: object) -> str:
     """The dotted name of a network's class."""
     return f"{plain_name(type(network).__module__)}.{type(network).__name__}"
 
 
-def find(network: Any) -> Architecture | None:
+def find(network: object) -> Architecture | None:
     """The family of a network (generator or discriminator); None for a class that no family has."""
     for cls in type(network).__mro__:
         dotted = f"{plain_name(cls.__module__)}.{cls.__name__}"
@@ -117,7 +116,7 @@ def find(network: Any) -> Architecture | None:
     return None
 
 
-def of_network(network: Any) -> Architecture:
+def of_network(network: object) -> Architecture:
     """The family of a network (generator or discriminator).
 
     Raises:

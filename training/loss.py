@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from torch_utils import distributed, training_stats
+from torch_utils.network_types import Generator
 from torch_utils.ops import conv2d_gradfix
 
 from .run_config import LOSS_TERMS
@@ -217,7 +218,7 @@ class StyleGAN2Loss(AdversarialLoss):
     def __init__(
         self,
         device: torch.device,
-        G: Any,
+        G: Generator,
         D: torch.nn.Module,
         augment_pipe: torch.nn.Module | None = None,
         r1_gamma: float = 10,

@@ -9,6 +9,7 @@ from dnnlib.errors import UserError
 from metrics import metric_main
 from metrics.detector import DetectorUnavailable
 from torch_utils import distributed, misc, training_stats
+from torch_utils.network_types import Generator
 
 from . import reporting, run_state
 from .checkpoints import pickles
@@ -196,7 +197,7 @@ class Maintenance:
     def _snapshot_path(self) -> Path:
         return Path(self.run_dir, f"network-snapshot-{self.run.cur_nimg // 1000:06d}.pkl")
 
-    def _evaluate(self, G_ema: Any) -> None:
+    def _evaluate(self, G_ema: Generator) -> None:
         """The metrics of a generator; one whose detector is unavailable is left out from then on."""
         training_set = self.config.data.training_set.to_dict()
         for metric in list(self.metrics):

@@ -2,7 +2,8 @@
 import dataclasses
 import logging
 import os
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dnnlib
 from dnnlib import EasyDict
@@ -23,6 +24,9 @@ from .run_config import (
     RunConfig,
     ScheduleConfig,
 )
+
+if TYPE_CHECKING:
+    from .data.dataset import Dataset
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +52,7 @@ class OptionError(UserError):
 OPTION_NAMES = ("gamma", "cbase", "cmax", "w_dim", "map_depth", "mbstd_group", "freezed", "fp32", "nhwc")
 
 
-def add(command: Any) -> Any:
+def add(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator that adds the options of this family to a command: train.py has StyleGAN2's already."""
     return command
 
@@ -115,7 +119,7 @@ def probe_data(opts: EasyDict) -> DataInfo:
     return DataInfo(training_set, dataset.name, dataset.resolution, dataset.num_channels, label_dim)
 
 
-def _check_labels(opts: EasyDict, dataset: Any) -> None:
+def _check_labels(opts: EasyDict, dataset: "Dataset") -> None:
     """Refuses --cond without labels, and warns of labels that --cond says nothing about."""
     if opts.cond and not dataset.has_labels:
         raise OptionError("--cond", f"{opts.data} has no labels; write them into dataset.json "
@@ -125,7 +129,7 @@ def _check_labels(opts: EasyDict, dataset: Any) -> None:
                      "meant", opts.data)
 
 
-def _has_usable_labels(dataset: Any) -> bool:
+def _has_usable_labels(dataset: "Dataset") -> bool:
     try:
         return dataset.has_labels
     except DatasetError:
@@ -212,7 +216,7 @@ def initial_weights(opts: EasyDict) -> Component | None:
     return Component("training.transfer.from_pickle", {"url": transfer_url(opts.resume), **trust})
 
 
-def _chosen(value: Any, default: Any) -> Any:
+def _chosen(value: object, default: object) -> Any:
     """The value of an option, or its default if it was not given."""
     return default if value is None else value
 

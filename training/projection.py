@@ -3,7 +3,6 @@ import copy
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from dnnlib.errors import UserError
 from dnnlib.progress import Progress
 from metrics.perceptual import Features
+from torch_utils.network_types import Generator
 
 _STATISTICS_SEED = 123
 _STATISTICS_BATCH = 1000
@@ -55,7 +55,7 @@ class Schedule:
 
 
 @torch.no_grad()
-def w_statistics(G: Any, c: torch.Tensor, num_samples: int) -> tuple[torch.Tensor, float]:
+def w_statistics(G: Generator, c: torch.Tensor, num_samples: int) -> tuple[torch.Tensor, float]:
     """The mean of w over random latents, and the distance of w from it.
 
     Args:
@@ -72,7 +72,7 @@ def w_statistics(G: Any, c: torch.Tensor, num_samples: int) -> tuple[torch.Tenso
     return mean[None, None], mean_square.sqrt().item()
 
 
-def _random_w(G: Any, c: torch.Tensor, num_samples: int) -> Iterator[torch.Tensor]:
+def _random_w(G: Generator, c: torch.Tensor, num_samples: int) -> Iterator[torch.Tensor]:
     """w [N, w_dim] of that many latents altogether, in batches."""
     rng = np.random.RandomState(_STATISTICS_SEED)
     for done in range(0, num_samples, _STATISTICS_BATCH):
@@ -110,7 +110,7 @@ def whiten_(noise: torch.Tensor) -> None:
 
 
 def project(
-    G: Any,
+    G: Generator,
     target: torch.Tensor,
     *,
     features: Features,
@@ -190,7 +190,7 @@ def _noise_images(synthesis: torch.nn.Module) -> list[torch.Tensor]:
     return [noise.normal_().requires_grad_(True) for noise in constants]
 
 
-def _check(G: Any, target: torch.Tensor) -> None:
+def _check(G: Generator, target: torch.Tensor) -> None:
     if not hasattr(G, "mapping") or not hasattr(G, "synthesis"):
         raise ProjectionError(f"only style-based generators have a w to optimise, this is a "
                               f"{type(G).__name__}", field="network")

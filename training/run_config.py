@@ -180,11 +180,11 @@ def _leaves(config: Any) -> list[tuple[dataclasses.Field, Any]]:
     return leaves
 
 
-def _differs_from_default(field: dataclasses.Field, value: Any) -> bool:
+def _differs_from_default(field: dataclasses.Field, value: object) -> bool:
     return field.default is dataclasses.MISSING or value != field.default
 
 
-def _plain(value: Any, field: dataclasses.Field) -> Any:
+def _plain(value: object, field: dataclasses.Field) -> Any:
     if isinstance(value, Component):
         return value.to_dict(field.metadata["name_key"])
     if isinstance(value, tuple):
@@ -221,7 +221,7 @@ def _section(cls: Any, remaining: dict[str, Any]) -> Any:
     return cls(**arguments)
 
 
-def _checked(key: str, value: Any, hint: Any, field: dataclasses.Field) -> Any:
+def _checked(key: str, value: object, hint: object, field: dataclasses.Field) -> Any:
     """A value of the file as the field's type, which is checked."""
     options = get_args(hint) if get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     if Component in options and not (value is None and type(None) in options):
@@ -241,7 +241,7 @@ def _checked(key: str, value: Any, hint: Any, field: dataclasses.Field) -> Any:
     raise UserError(f"{key}: expected {expected}, found {value!r:.80}")
 
 
-def _component(key: str, value: Any, field: dataclasses.Field) -> Component:
+def _component(key: str, value: object, field: dataclasses.Field) -> Component:
     name_key = field.metadata["name_key"]
     if not isinstance(value, dict) or not isinstance(value.get(name_key), str):
         raise UserError(f"{key}: expected a dictionary with {name_key!r}, found {value!r:.80}")
@@ -280,7 +280,7 @@ def read(run_dir: str | os.PathLike) -> RunConfig:
         raise UserError(f"{path}: {error}; it is not the configuration of a run") from None
 
 
-def _depth(value: Any) -> int:
+def _depth(value: object) -> int:
     """How deep dictionaries and lists are nested."""
     deepest, level = 0, [value]
     while level:

@@ -16,6 +16,7 @@ from torch_utils.ops.backend import choice as cuda_kernels
 from . import architectures, optimization, run_config, run_state
 from .ada import AdaController
 from .data import image_grid
+from .data.dataset import Dataset
 from .data.feed import Feed, make_feed
 from .ema import ema_beta, update_ema
 from .loss import Loss, Phase, Step
@@ -152,7 +153,7 @@ def _seed(random_seed: int, step: int) -> None:
     torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
-def _build_networks(config: NetworksConfig, dataset: Any, device: torch.device) -> dict[str, torch.nn.Module]:
+def _build_networks(config: NetworksConfig, dataset: Dataset, device: torch.device) -> dict[str, torch.nn.Module]:
     """G, D and G_ema for the images and labels of a data set; gradients are only taken in `_trainable`."""
     sizes = {"img_resolution": dataset.resolution, "img_channels": dataset.num_channels, "c_dim": dataset.label_dim}
 

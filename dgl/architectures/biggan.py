@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from dnnlib.errors import UserError
+from torch_utils.network_types import Discriminator, Network
 from training.biggan.estimates import refine_singular_vectors, standing_statistics
 from training.biggan.layout import width_options
 from training.networks_biggan import (
@@ -40,7 +41,7 @@ _TABLES = {"G": GENERATOR_STREAMS, "D": DISCRIMINATOR_STREAMS}
 class _Draft:
     """A plan in the making."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Network) -> None:
         if network.options["model"] != "BigGAN":
             raise UserError(f"a {network.options['model']} cannot be made narrower: its shortcuts tie the channels "
                             "of all blocks")
@@ -162,7 +163,7 @@ def generator_plan(G: Any) -> Plan:
     return draft.plan("G", trunks, reestimate)
 
 
-def discriminator_plan(D: Any) -> Plan:
+def discriminator_plan(D: Discriminator) -> Plan:
     """The plan of a BigGAN discriminator of any size.
 
     Raises:
@@ -195,7 +196,9 @@ def discriminator_plan(D: Any) -> Plan:
     return draft.plan("D", trunks, lambda network: refine_singular_vectors(network, POWER_ITERATIONS))
 
 
-def _applied(network: Any, z: Any, c: Any, batch: int) -> Callable[[str, torch.Tensor], torch.Tensor]:
+def _applied(
+    network: Any, z: torch.Tensor | None, c: Any, batch: int
+) -> Callable[[str, torch.Tensor], torch.Tensor]:
     """Magnitudes as layers apply them (`dgl.plan.Applied`): spectrally normalised, times the mean gain of the norm in
     front of a layer over its deviation, and within attention times its weight gamma.
     """
@@ -240,7 +243,7 @@ def layer_costs(network: Any) -> list[LayerCost]:
     names = {module: name for name, module in net.named_modules()}
     costs: dict[str, int] = {}
 
-    def note(module: Any, inputs: Any, output: torch.Tensor) -> None:
+    def note(module: Any, inputs: object, output: torch.Tensor) -> None:
         if isinstance(module, Conv2d):
             macs = module.weight.numel() * output.shape[2] * output.shape[3]
         elif isinstance(module, Linear):

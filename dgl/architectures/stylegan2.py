@@ -12,6 +12,7 @@ import torch
 
 from dnnlib import EasyDict
 from dnnlib.errors import UserError
+from torch_utils.network_types import Network
 from training.checkpoints import widths as stock
 from training.networks import (
     Conv2dLayer,
@@ -141,7 +142,9 @@ def discriminator_plan(D: Any) -> Plan:
     return Plan(_named(names, sizes), rules, consumers, build, lambda z, c, batch: _applied(D, z, c, batch))
 
 
-def _applied(network: Any, z: Any, c: Any, batch: int) -> Callable[[str, torch.Tensor], torch.Tensor]:
+def _applied(
+    network: Any, z: torch.Tensor | None, c: torch.Tensor | None, batch: int
+) -> Callable[[str, torch.Tensor], torch.Tensor]:
     """Magnitudes as layers apply them (`dgl.plan.Applied`): modulated by the styles of latents, and demodulated."""
     ws = None if z is None else network.mapping(z, c, skip_w_avg_update=True)[:, 0]
 
@@ -164,7 +167,7 @@ def _applied(network: Any, z: Any, c: Any, batch: int) -> Callable[[str, torch.T
     return applied
 
 
-def layer_costs(network: Any) -> list[LayerCost]:
+def layer_costs(network: Network) -> list[LayerCost]:
     """Multiply-accumulates of every layer with weights, for one image.
 
     Convolutions, torgb, affine layers, the mapping network and dense layers count; resampling filters, demodulation,
@@ -181,7 +184,7 @@ def layer_costs(network: Any) -> list[LayerCost]:
     return costs
 
 
-def _output_resolution(network: torch.nn.Module, name: str, layer: Any) -> int:
+def _output_resolution(network: torch.nn.Module, name: str, layer: torch.nn.Module) -> int:
     """The side of a convolution's output; the block that holds it knows its own."""
     block: Any = network.get_submodule(name.rpartition(".")[0])
     return block.resolution // getattr(layer, "down", 1)

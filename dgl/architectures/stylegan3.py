@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from torch_utils.network_types import Network
 from training.networks_stylegan3 import FullyConnectedLayer, Generator, SynthesisInput, SynthesisLayer
 from training.stylegan3.widths import width_arguments
 
@@ -64,7 +65,9 @@ def _fit(wished: Mapping[str, int]) -> dict[str, int]:
     return {**wished, _FEATURES: wished[_INPUT]}
 
 
-def _applied(G: Any, z: Any, c: Any, batch: int) -> Callable[[str, torch.Tensor], torch.Tensor]:
+def _applied(
+    G: Any, z: torch.Tensor | None, c: torch.Tensor | None, batch: int
+) -> Callable[[str, torch.Tensor], torch.Tensor]:
     """Magnitudes as layers apply them (`dgl.plan.Applied`): modulated by the styles of latents, and demodulated."""
     ws = G.mapping(z, c)[:, 0]
 
@@ -86,7 +89,7 @@ def _applied(G: Any, z: Any, c: Any, batch: int) -> Callable[[str, torch.Tensor]
     return applied
 
 
-def layer_costs(network: Any) -> list[LayerCost]:
+def layer_costs(network: Network) -> list[LayerCost]:
     """Multiply-accumulates of every layer with weights, for one image.
 
     Convolutions, which run at the rate of their input before any resampling, so that both conventions are the same; the

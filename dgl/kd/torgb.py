@@ -45,7 +45,7 @@ class ToRGBTerm:
         return torch.stack(errors).mean(dim=0) * self.weight
 
 
-def images_by_resolution(synthesis: Any, ws: torch.Tensor) -> list[torch.Tensor]:
+def images_by_resolution(synthesis: torch.nn.Module, ws: torch.Tensor) -> list[torch.Tensor]:
     """The image [N, C, r, r] after every block of a synthesis network with ws [N, num_ws, w_dim]."""
     with _outputs(_blocks(synthesis)) as images:
         synthesis(ws, noise_mode="const")

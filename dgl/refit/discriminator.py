@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from torch_utils.network_types import Discriminator
 from torch_utils.ops import upfirdn2d
 
 from . import rows, solve
@@ -32,8 +33,8 @@ class _Batch:
 
 @torch.no_grad()
 def refit_discriminator(
-    teacher: Any,
-    student: Any,
+    teacher: Discriminator,
+    student: Discriminator,
     keep: Mapping[str, torch.Tensor],
     options: RefitOptions,
     images: Images,
@@ -55,7 +56,7 @@ def refit_discriminator(
     return Report(layers, before, check(student))
 
 
-def num_layers(D: Any) -> int:
+def num_layers(D: Discriminator) -> int:
     """How many layers a refit of a discriminator fits."""
     return sum(2 + hasattr(getattr(D, f"b{res}"), "skip") for res in D.block_resolutions) + 3
 
@@ -63,13 +64,13 @@ def num_layers(D: Any) -> int:
 class _Check:
     """PSNR of a student's logits to the teacher's; the peak is twice the deviation of the teacher's."""
 
-    def __init__(self, teacher: Any, images: Images) -> None:
+    def __init__(self, teacher: Discriminator, images: Images) -> None:
         mbstd = teacher.b4.mbstd
         self.group = _DEFAULT_GROUP if mbstd is None or mbstd.group_size is None else mbstd.group_size
         self.images = images(-(-_NUM_CHECKED // self.group) * self.group)
         self.expected = self._run(teacher)
 
-    def _run(self, D: Any) -> torch.Tensor:
+    def _run(self, D: Discriminator) -> torch.Tensor:
         """What `out` gives, before the labels are projected on it, [n, cmap_dim or 1]."""
         logits: list[torch.Tensor] = []
         handle = D.b4.out.register_forward_hook(lambda module, inputs, output: logits.append(output))
@@ -80,7 +81,7 @@ class _Check:
             handle.remove()
         return torch.cat(logits)
 
-    def __call__(self, student: Any) -> float:
+    def __call__(self, student: Discriminator) -> float:
         return psnr(self._run(student), self.expected, 2 * float(self.expected.std()))
 
 
@@ -89,8 +90,8 @@ class _Walk:
 
     def __init__(
         self,
-        teacher: Any,
-        student: Any,
+        teacher: Discriminator,
+        student: Discriminator,
         keep: Mapping[str, torch.Tensor],
         options: RefitOptions,
         images: Images,
@@ -162,7 +163,7 @@ class _Walk:
         for batch, entry in zip(self.batches, entries):
             batch.x[1] = batch.x[1] + narrow(entry[1], gain=half)
 
-    def _places(self, size: int, layer: Any) -> rows.Places:
+    def _places(self, size: int, layer: torch.nn.Module) -> rows.Places:
         """Positions for a layer whose outputs have `size` pixels."""
         num = sum(len(batch.img) for batch in self.batches)
         return rows.Places(num, size, layer, self.options.max_rows, self.generator)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from torch_utils.network_types import Generator
 from torch_utils.ops import upfirdn2d
 
 from ..scores.sampling import latents
@@ -43,8 +44,8 @@ class _Batch:
 
 @torch.no_grad()
 def refit_generator(
-    teacher: Any,
-    student: Any,
+    teacher: Generator,
+    student: Generator,
     keep: Mapping[str, torch.Tensor],
     options: RefitOptions,
     advance: Callable[[], None] = lambda: None,
@@ -64,7 +65,7 @@ def refit_generator(
     return Report(layers, before, check(student))
 
 
-def num_layers(G: Any) -> int:
+def num_layers(G: Generator) -> int:
     """How many layers a refit of a generator fits."""
     blocks = [getattr(G.synthesis, f"b{res}") for res in G.synthesis.block_resolutions]
     return sum(hasattr(block, name) for block in blocks for name in ("conv0", "conv1", "skip", "torgb"))
@@ -73,17 +74,17 @@ def num_layers(G: Any) -> int:
 class _Check:
     """PSNR of a student's images to the teacher's, on latents of its own."""
 
-    def __init__(self, teacher: Any, options: RefitOptions) -> None:
+    def __init__(self, teacher: Generator, options: RefitOptions) -> None:
         num = max(_MIN_LATENTS, min(_NUM_CHECKED, _NUM_CHECKED * 256**2 // teacher.img_resolution**2))
         generator = torch.Generator().manual_seed(options.seed + 1)
         self.z, self.c = latents(teacher, num, generator)
         self.images = self._run(teacher)
 
-    def _run(self, G: Any) -> torch.Tensor:
+    def _run(self, G: Generator) -> torch.Tensor:
         parts = zip(self.z.split(_MIN_LATENTS), self.c.split(_MIN_LATENTS))
         return torch.cat([G(z, c, noise_mode="const", force_fp32=True) for z, c in parts])
 
-    def __call__(self, student: Any) -> float:
+    def __call__(self, student: Generator) -> float:
         return psnr(self._run(student), self.images)
 
 
@@ -92,8 +93,8 @@ class _Walk:
 
     def __init__(
         self,
-        teacher: Any,
-        student: Any,
+        teacher: Generator,
+        student: Generator,
         keep: Mapping[str, torch.Tensor],
         options: RefitOptions,
         advance: Callable[[], None],
@@ -157,7 +158,7 @@ class _Walk:
         if has_skip:
             self._shortcut(f"b{res}", [block.skip for block in blocks], entries, half, scale)
 
-    def _places(self, size: int, layer: Any) -> rows.Places:
+    def _places(self, size: int, layer: torch.nn.Module) -> rows.Places:
         """Positions for a layer whose outputs have `size` pixels."""
         num = sum(len(batch.w) for batch in self.batches)
         return rows.Places(num, size, layer, self.options.max_rows, self.generator)

@@ -7,6 +7,7 @@ import torch
 from dnnlib.errors import UserError
 from dnnlib.progress import Progress
 from torch_utils import distributed
+from torch_utils.network_types import Generator
 from training import architectures
 
 from ..scores.sampling import latents
@@ -24,7 +25,7 @@ def applies(network: torch.nn.Module) -> bool:
     return architectures.class_path(network) in {**_GENERATORS, **_DISCRIMINATORS}
 
 
-def images_of(G: Any, seed: int, batch: int = 8) -> Images:
+def images_of(G: Generator, seed: int, batch: int = 8) -> Images:
     """A generator's images, other ones in every call, in full precision.
 
     Args:

@@ -10,6 +10,7 @@ import torch
 
 from dnnlib.cli import seed_latents
 from dnnlib.errors import UserError
+from torch_utils.network_types import Generator
 from training.data.images import table as tiled
 from training.data.images import truncated
 
@@ -21,13 +22,13 @@ CURVES = ("Loss/", "Progress/augment", "Teacher/", "KD/")  # of the statistics o
 CLUSTERS = 10
 
 
-def labels(G: Any, count: int) -> torch.Tensor:
+def labels(G: Generator, count: int) -> torch.Tensor:
     """Labels [count, c_dim], the classes taking turns."""
     return torch.eye(G.c_dim)[torch.arange(count) % G.c_dim] if G.c_dim else torch.zeros([count, 0])
 
 
 @torch.no_grad()
-def generated(G: Any, count: int, psi: float = 1, batch: int = 16) -> np.ndarray:
+def generated(G: Generator, count: int, psi: float = 1, batch: int = 16) -> np.ndarray:
     """Images of the seeds 0, 1, ...: uint8 [count, H, W, C]."""
     z = torch.from_numpy(seed_latents(list(range(count)), G.z_dim))
     pairs = zip(z.split(batch), labels(G, count).split(batch))
@@ -50,7 +51,7 @@ def images(generators: Mapping[str, Any], count: int) -> str:
     return "".join(parts)
 
 
-def differences(teacher: Any, others: Mapping[str, Any], count: int) -> str:
+def differences(teacher: Generator, others: Mapping[str, Any], count: int) -> str:
     """Heat maps of the difference from the teacher on the same latents, and its mean."""
     reference = generated(teacher, count).astype(np.float64)
     parts = []
@@ -72,7 +73,7 @@ def costs(generators: Mapping[str, Any]) -> str:
     return drawing.table(["network", "parameters", "MACs", "file", "ms per image, batch 1", "batch 8"], rows)
 
 
-def channels(teacher: Any, student: Any) -> str:
+def channels(teacher: Generator, student: Generator) -> str:
     """Output channels of every convolution, student's and teacher's."""
     widths = [{name.removesuffix(".weight"): p.shape[0] for name, p in G.named_parameters()
                if name.endswith(".weight") and p.ndim == 4} for G in (teacher, student)]
@@ -80,7 +81,7 @@ def channels(teacher: Any, student: Any) -> str:
     return drawing.bars(rows, ("teacher", "student"))
 
 
-def modes(teacher: Any, student: Any, count: int) -> str:
+def modes(teacher: Generator, student: Generator, count: int) -> str:
     """Clusters of the teacher's images, and which share of the student's images falls into each.
 
     The clusters are those of 8x8 pixels (k-means); a mode counts as lost where the student has less than a fifth of
@@ -102,7 +103,7 @@ def _small(pictures: np.ndarray) -> np.ndarray:
     return torch.nn.functional.adaptive_avg_pool2d(tensor, 8).flatten(1).numpy().astype(np.float64)
 
 
-def nearest(student: Any, data: str, count: int, most: int = 5000) -> str:
+def nearest(student: Generator, data: str, count: int, most: int = 5000) -> str:
     """The student's images above the training images that are nearest to them in 8x8 pixels.
 
     Raises:

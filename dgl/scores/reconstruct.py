@@ -17,6 +17,7 @@ import torch
 from dnnlib.errors import UserError
 from dnnlib.progress import Progress
 from torch_utils import distributed
+from torch_utils.network_types import Generator
 from training.architectures import class_path
 
 from ..plan import Plan
@@ -134,14 +135,14 @@ class _Consumer:
                        inverse.unflatten(1, shape).unflatten(0, shape))
 
 
-def _measure(G: Any, consumers: list[_Consumer], options: ScoreOptions) -> None:
+def _measure(G: Generator, consumers: list[_Consumer], options: ScoreOptions) -> None:
     """Runs the generator on random latents and takes derivatives of a random projection of each image."""
     generator = torch.Generator().manual_seed(options.seed)
     count = options.num_samples or NUM_SAMPLES
     size = max(1, min(options.batch, _PASS_PIXELS // G.img_resolution**2))
     zs, cs = latents(G, count, generator)
 
-    def places(layer: Any, pixels: int, images: int) -> torch.Tensor:
+    def places(layer: torch.nn.Module, pixels: int, images: int) -> torch.Tensor:
         return rows.Places(count, pixels, layer, 1 << 15, generator)(images)
 
     hooks = [hook for consumer in consumers for hook in consumer.watch(places)]

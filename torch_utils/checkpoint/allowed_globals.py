@@ -23,7 +23,7 @@ _NUMBER_TYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 class _NumpyType(Unfinished):
     """A NumPy dtype: kind and size, then the byte order."""
 
-    def __init__(self, code: Any, *_: Any) -> None:
+    def __init__(self, code: object, *_: Any) -> None:
         if not isinstance(code, str) or _NUMBER_TYPE.fullmatch(code) is None:
             raise CheckpointError(f"NumPy type {reprlib.repr(code)} is not a plain number type")
         self.code = code
@@ -48,14 +48,14 @@ class _NumpyArray(Unfinished):
         return flat.reshape(shape, order="F" if is_fortran else "C").copy()
 
 
-def _array_of_buffer(raw: Any, dtype: Any, shape: Any, order: Any = "C", *_: Any) -> np.ndarray:
+def _array_of_buffer(raw: object, dtype: object, shape: Any, order: object = "C", *_: Any) -> np.ndarray:
     """How protocol 5 spells NumPy arrays."""
     if not isinstance(raw, bytes | bytearray | memoryview) or order not in ("C", "F"):
         raise CheckpointError("NumPy array: malformed")
     return np.frombuffer(raw, dtype=_checked(dtype, np.dtype, "NumPy array")).reshape(shape, order=order).copy()
 
 
-def _checked(value: Any, kind: type, name: str) -> Any:
+def _checked(value: object, kind: type, name: str) -> Any:
     if not isinstance(value, kind):
         raise CheckpointError(f"{name}: expected a {kind.__name__}, found a {type(value).__name__}")
     return value
@@ -65,7 +65,7 @@ def _numpy_scalar(dtype: Any, raw: Any) -> Any:
     return np.frombuffer(raw, dtype=_checked(dtype, np.dtype, "NumPy scalar"), count=1)[0].item()
 
 
-def _encode(text: Any, encoding: Any) -> bytes:
+def _encode(text: object, encoding: object) -> bytes:
     """How protocol 2 spells bytes."""
     if encoding not in ("latin1", "latin-1"):
         raise CheckpointError(f"unexpected text encoding {reprlib.repr(encoding)}")
@@ -89,7 +89,7 @@ def _set(items: Any = ()) -> set:
 class Storage:
     """A tensor's elements; `unclaimed` of them may still become part of a tensor."""
 
-    def __init__(self, blob: Any) -> None:
+    def __init__(self, blob: object) -> None:
         self.elements = parse_storage(blob)
         self.unclaimed = self.elements.numel()
         self.nbytes = self.elements.nbytes
@@ -123,7 +123,7 @@ def _tensor(storage: Any, *layout: Any) -> torch.Tensor:
     return tensor
 
 
-def _parameter(data: Any, *_: Any) -> torch.Tensor:
+def _parameter(data: object, *_: Any) -> torch.Tensor:
     return _checked(data, torch.Tensor, "parameter")
 
 

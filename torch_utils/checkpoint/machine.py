@@ -44,7 +44,7 @@ class Function:
 class Unfinished:
     """An object that a stream completes with one BUILD."""
 
-    def build(self, state: Any) -> Any:
+    def build(self, state: object) -> Any:
         """Returns the object that takes this one's place, everywhere.
 
         Raises:
@@ -80,7 +80,7 @@ class Budget:
                                   f"{_EXPANSION * self.num_bytes + _ALLOWANCE:,} bytes of memory")
 
 
-def _size(value: Any) -> int:
+def _size(value: object) -> int:
     """About the bytes of memory that a new value takes, without what it refers to."""
     if isinstance(value, (str, bytes)):
         return _OBJECT + len(value)
@@ -93,7 +93,7 @@ def _size(value: Any) -> int:
     return _OBJECT + int(getattr(value, "nbytes", 0))
 
 
-def checked_key(key: Any) -> Any:
+def checked_key(key: object) -> Any:
     """The key of a dictionary or element of a set, if it is flat: Python hashes nested tuples without limit.
 
     Raises:
@@ -183,7 +183,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
         self.places: dict[int, list[int]] = {}  # id of an Unfinished → its keys in the memo
 
-    def execute(self, name: str, argument: Any) -> None:
+    def execute(self, name: str, argument: object) -> None:
         if name in _PUSH_ARGUMENT:
             self.budget.charge(_size(argument))
             self.stack.append(argument)
@@ -239,7 +239,7 @@ class _Machine:
         if size.bit_length() != len(target).bit_length():  # each time that it doubles
             check_collisions(target)
 
-    def resolve(self, module: Any, name: Any) -> None:
+    def resolve(self, module: object, name: object) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise TypeError("a global is named by something else than text")
         self.stack.append(self.find_global(module, name))

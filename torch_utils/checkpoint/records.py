@@ -17,7 +17,7 @@ class Foreign(Sink):
         self.name = name  # dotted
 
 
-def foreign_name(value: Any) -> str | None:
+def foreign_name(value: object) -> str | None:
     """The dotted name of the first foreign class or function within what a file holds; None without one."""
     waiting, visited = [value], set()
     while waiting:
@@ -152,7 +152,7 @@ class TFNetworkRecord(Unfinished):
     def __init__(self, *_: Any) -> None:
         self.state: dict[str, Any] = {}
 
-    def build(self, state: Any) -> "TFNetworkRecord":
+    def build(self, state: object) -> "TFNetworkRecord":
         """Takes the state dictionary.
 
         Raises:
@@ -163,7 +163,7 @@ class TFNetworkRecord(Unfinished):
         self.state = state
         return self
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         """For Python's own unpickler, where the file is trusted."""
         self.build(state)
 

@@ -47,7 +47,7 @@ def storage_entry(pid: Any) -> tuple[torch.dtype, str, int]:
     return DTYPES[storage_type], key, count
 
 
-def is_header(magic: Any, protocol: Any, machine: Any) -> bool:
+def is_header(magic: object, protocol: object, machine: object) -> bool:
     """Whether three pickles begin a little-endian file of the pre-zip format."""
     numbers = type(magic) is int and type(protocol) is int and (magic, protocol) == (MAGIC, PROTOCOL)
     return numbers and isinstance(machine, dict) and machine.get("little_endian") is True
@@ -68,7 +68,7 @@ def elements(raw: bytes | memoryview, dtype: torch.dtype, count: int) -> torch.T
     return torch.frombuffer(raw if shared else bytearray(raw), dtype=dtype)
 
 
-def parse_storage(blob: Any) -> torch.Tensor:
+def parse_storage(blob: object) -> torch.Tensor:
     """The elements of one serialised storage as a tensor [num_elements].
 
     Args:

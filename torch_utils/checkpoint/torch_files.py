@@ -26,11 +26,11 @@ class Inert(Sink):
 class _StateDict(dict, Unfinished):
     """The dictionary of a network's tensors, which torch gives an attribute with version numbers."""
 
-    def build(self, state: Any) -> Any:
+    def build(self, state: object) -> Any:
         return self
 
 
-def _tensor(storage: Any, *layout: Any) -> torch.Tensor:
+def _tensor(storage: object, *layout: Any) -> torch.Tensor:
     if not isinstance(storage, torch.Tensor):
         raise CheckpointError(f"tensor: expected a storage, found a {type(storage).__name__}")
     return strided_view(storage, *layout)

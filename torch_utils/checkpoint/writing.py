@@ -25,7 +25,7 @@ def _plain_names() -> AbstractContextManager[None]:
     return plain_names(persistence._reconstruct_persistent_obj, EasyDict)
 
 
-def torch_save(obj: Any, file: IO[bytes]) -> None:
+def torch_save(obj: object, file: IO[bytes]) -> None:
     """torch.save, but a full disk is an OSError, not a RuntimeError about positions in an archive.
 
     Raises:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from torch_utils.function_context import Context
+
 from . import cpu_kernels, registry
 from .activations import activation_funcs, bias_act_ref, broadcast_bias, d2_act, d_act, slope_of, sum_to_bias
 from .backend import kernels as cuda_kernels
@@ -143,7 +145,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: _Tensor) -> None:
         ctx.save_for_backward(output, None)
 
 
-def _backward(ctx: Any, dy: _Tensor) -> tuple[_Optional, ...]:
+def _backward(ctx: Context, dy: _Tensor) -> tuple[_Optional, ...]:
     dim, _, _, gain, _ = ctx.scalars
     if ctx.saved_tensors:
         dx = torch.ops.sg2.bias_act_grad(dy, *ctx.saved_tensors, *ctx.scalars)
@@ -152,12 +154,12 @@ def _backward(ctx: Any, dy: _Tensor) -> tuple[_Optional, ...]:
     return dx, sum_to_bias(dx, dim) if ctx.needs_input_grad[1] else None, *[None] * 5
 
 
-def _grad_remember(ctx: Any, inputs: tuple[Any, ...], output: _Tensor) -> None:
+def _grad_remember(ctx: Context, inputs: tuple[Any, ...], output: _Tensor) -> None:
     dy, ref, b, *ctx.scalars = inputs
     ctx.save_for_backward(dy, ref, b)
 
 
-def _grad_backward(ctx: Any, ddx: _Tensor) -> tuple[_Optional, ...]:
+def _grad_backward(ctx: Context, ddx: _Tensor) -> tuple[_Optional, ...]:
     dy, ref, b = ctx.saved_tensors
     dim, act = ctx.scalars[:2]
     d_ref = None
@@ -168,7 +170,7 @@ def _grad_backward(ctx: Any, ddx: _Tensor) -> tuple[_Optional, ...]:
     return d_dy, d_ref, d_b, *[None] * 5
 
 
-def _grad2_backward(ctx: Any, grad: _Tensor) -> tuple[_Optional, ...]:
+def _grad2_backward(ctx: Context, grad: _Tensor) -> tuple[_Optional, ...]:
     raise NotImplementedError("bias_act: the kernels have no third derivative; pass impl='ref'")
 
 

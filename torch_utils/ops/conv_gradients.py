@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from torch_utils.function_context import Context
+
 from . import conv2d_gradfix
 
 
@@ -47,7 +49,7 @@ def _gradients(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor, g: Geometry, 
 
 class _Output(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, w: torch.Tensor, g: Geometry) -> torch.Tensor:
+    def forward(ctx: Context, x: torch.Tensor, w: torch.Tensor, g: Geometry) -> torch.Tensor:
         ctx.save_for_backward(x, w)
         ctx.geometry = g
         return _output(x, w, g)
@@ -68,13 +70,13 @@ class _InputGradient(torch.autograd.Function):
     """The gradient of the input; of `x` only shape and layout matter."""
 
     @staticmethod
-    def forward(ctx: Any, dy: torch.Tensor, w: torch.Tensor, x: torch.Tensor, g: Geometry) -> torch.Tensor:
+    def forward(ctx: Context, dy: torch.Tensor, w: torch.Tensor, x: torch.Tensor, g: Geometry) -> torch.Tensor:
         ctx.save_for_backward(dy, w)
         ctx.geometry = g
         return _gradients(dy, x, w, g, (True, False))[0]
 
     @staticmethod
-    def backward(ctx: Any, ddx: torch.Tensor) -> Any:
+    def backward(ctx: Context, ddx: torch.Tensor) -> Any:
         dy, w = ctx.saved_tensors
         d_dy = convolution(ddx, w, ctx.geometry) if ctx.needs_input_grad[0] else None
         d_w = _WeightGradient.apply(dy, ddx, w.detach(), ctx.geometry) if ctx.needs_input_grad[1] else None
@@ -85,13 +87,13 @@ class _WeightGradient(torch.autograd.Function):
     """The gradient of the weights; of `w` only shape and layout matter."""
 
     @staticmethod
-    def forward(ctx: Any, dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor, g: Geometry) -> torch.Tensor:
+    def forward(ctx: Context, dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor, g: Geometry) -> torch.Tensor:
         ctx.save_for_backward(dy, x)
         ctx.geometry = g
         return _gradients(dy, x, w, g, (False, True))[1]
 
     @staticmethod
-    def backward(ctx: Any, ddw: torch.Tensor) -> Any:
+    def backward(ctx: Context, ddw: torch.Tensor) -> Any:
         dy, x = ctx.saved_tensors
         d_dy = convolution(x, ddw, ctx.geometry) if ctx.needs_input_grad[0] else None
         d_x = _InputGradient.apply(dy, ddw, x.detach(), ctx.geometry) if ctx.needs_input_grad[1] else None

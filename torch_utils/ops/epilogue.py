@@ -4,6 +4,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from torch_utils.function_context import Context
+
 from . import cpu_kernels, registry
 from .activations import broadcast_bias, sum_to_bias
 
@@ -137,7 +139,7 @@ class _Epilogue(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: _Tensor) -> tuple[_Optional, ...]:
+    def backward(ctx: Context, dy: _Tensor) -> tuple[_Optional, ...]:
         y, x, scale = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:4]
         make: Any = _gradients_with_graph if torch.is_grad_enabled() else _gradients
@@ -198,7 +200,7 @@ class _DActivation(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, dy: _Tensor, y: _Tensor, dim: int, slope: float, gain: float, clamp: float | None
+        ctx: Context, dy: _Tensor, y: _Tensor, dim: int, slope: float, gain: float, clamp: float | None
     ) -> _Optional:
         ctx.save_for_backward(y)
         ctx.args = dim, slope, gain, clamp
@@ -206,7 +208,7 @@ class _DActivation(torch.autograd.Function):
         return cpu_kernels.gradients(_like(dy, y), y, None, None, dim, slope, gain, clamp, only_x)[0]
 
     @staticmethod
-    def backward(ctx: Any, ddx: _Tensor) -> tuple[_Optional, ...]:
+    def backward(ctx: Context, ddx: _Tensor) -> tuple[_Optional, ...]:
         (y,) = ctx.saved_tensors
         return _DActivation.apply(ddx, y, *ctx.args), None, None, None, None, None
 
@@ -215,13 +217,13 @@ class _Dot(torch.autograd.Function):
     """The sum over all pixels of a * b, [N, C]."""
 
     @staticmethod
-    def forward(ctx: Any, a: _Tensor, b: _Tensor) -> _Optional:
+    def forward(ctx: Context, a: _Tensor, b: _Tensor) -> _Optional:
         ctx.save_for_backward(a, b)
         b = _like(b, b)
         return cpu_kernels.gradients(_like(a, b), None, b, None, 1, 1.0, 1.0, None, (False, True, False, False))[1]
 
     @staticmethod
-    def backward(ctx: Any, d: _Tensor) -> tuple[_Optional, ...]:
+    def backward(ctx: Context, d: _Tensor) -> tuple[_Optional, ...]:
         a, b = ctx.saved_tensors
         return tuple(
             epilogue(other, d, None, None, 1.0, 1.0, None) if needed else None

@@ -8,9 +8,10 @@ per upsampled position. Channels are processed in groups, so that the upsampled 
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
+
+from torch_utils.function_context import Context
 
 from . import bias_act, upfirdn2d
 
@@ -228,7 +229,7 @@ class _FilteredLeakyReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Context,
         x: torch.Tensor,
         b: torch.Tensor | None,
         before: _Resampling,
@@ -242,7 +243,7 @@ class _FilteredLeakyReLU(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Context, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         before, act, after = ctx.args
         dx = _Linear.apply(dy, after.adjoint(), act, before.adjoint(), *ctx.saved_tensors)
         db = dx.sum([0, 2, 3]) if ctx.needs_input_grad[1] else None
@@ -254,7 +255,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, before: _Resampling, act: _LeakyReLU, after: _Resampling, *codes: torch.Tensor
+        ctx: Context, x: torch.Tensor, before: _Resampling, act: _LeakyReLU, after: _Resampling, *codes: torch.Tensor
     ) -> torch.Tensor:
         ctx.save_for_backward(*codes)
         ctx.args = before, act, after
@@ -274,7 +275,7 @@ class _Linear(torch.autograd.Function):
         return _joined(parts, x, after)
 
     @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Context, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         before, act, after = ctx.args
         dx = _Linear.apply(dy, after.adjoint(), act, before.adjoint(), *ctx.saved_tensors)
         return (dx, None, None, None, *[None] * len(ctx.saved_tensors))

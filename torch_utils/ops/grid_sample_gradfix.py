@@ -5,10 +5,12 @@ R1 through geometric augmentation needs the second derivative of `grid_sample`. 
 used is decided by trying once per kind of device, never from a version number.
 """
 import functools
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+
+from torch_utils.function_context import Context
 
 enabled = True  # False: torch's function as it is, with whatever derivatives it has
 implementation: Literal["auto", "torch", "own"] = "auto"  # "auto" probes; the other two are for tests
@@ -61,13 +63,13 @@ class _Sample(torch.autograd.Function):
     """Sampling, a linear map of the image; its derivative is the adjoint below."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Context, x: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(grid)
         ctx.shape = x.shape
         return _sample(x, grid)
 
     @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Context, dy: torch.Tensor) -> tuple[torch.Tensor, None]:
         (grid,) = ctx.saved_tensors
         return _Splat.apply(dy, grid, ctx.shape), None
 
@@ -76,7 +78,7 @@ class _Splat(torch.autograd.Function):
     """The adjoint: spreads values over the four pixels they were sampled from. Its own derivative is sampling."""
 
     @staticmethod
-    def forward(ctx: Any, dy: torch.Tensor, grid: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    def forward(ctx: Context, dy: torch.Tensor, grid: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         ctx.save_for_backward(grid)
         # A linear map has the same adjoint everywhere, so torch's first derivative at a blank image gives it.
         with torch.enable_grad():
@@ -84,6 +86,6 @@ class _Splat(torch.autograd.Function):
             return torch.autograd.grad(_sample(blank, grid.detach()), blank, dy)[0]
 
     @staticmethod
-    def backward(ctx: Any, ddx: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Context, ddx: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (grid,) = ctx.saved_tensors
         return _Sample.apply(ddx, grid), None, None

@@ -4,6 +4,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from torch_utils.function_context import Context
+
 from . import cpu_kernels, registry
 from .backend import kernels as cuda_kernels
 from .backend import launch_config
@@ -173,31 +175,31 @@ UPFIRDN2D = registry.register(
 class _Resample(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, f: torch.Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float
+        ctx: Context, x: torch.Tensor, f: torch.Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float
     ) -> torch.Tensor:
         y = UPFIRDN2D(_dense(x), f, up, down, padding, flip, gain)
         _remember(ctx, (x, f, up, down, padding, flip, gain), y)
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Context, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (f,) = ctx.saved_tensors
         return resample(dy, f, *_adjoint_arguments(ctx, f)), *[None] * 6
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+def _remember(ctx: Context, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     x, f, *arguments = inputs
     ctx.save_for_backward(f)
     ctx.shapes, ctx.arguments = (x.shape, output.shape), arguments
 
 
-def _adjoint_arguments(ctx: Any, f: torch.Tensor) -> tuple[Pair, Pair, Sides, bool, float]:
+def _adjoint_arguments(ctx: Context, f: torch.Tensor) -> tuple[Pair, Pair, Sides, bool, float]:
     up, down, padding, flip, gain = ctx.arguments
     x_shape, y_shape = ctx.shapes
     return down, up, _adjoint(x_shape, y_shape, f.shape, up, down, padding), not flip, gain
 
 
-def _registered_backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+def _registered_backward(ctx: Context, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     (f,) = ctx.saved_tensors
     return torch.ops.sg2.upfirdn2d(dy, f, *_adjoint_arguments(ctx, f)), *[None] * 6
 

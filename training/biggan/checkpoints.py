@@ -19,6 +19,7 @@ from dnnlib.errors import FileError
 from dnnlib.files import open_atomic
 from torch_utils.checkpoint import MALFORMED, CheckpointError, read_torch_file
 from torch_utils.checkpoint.writing import torch_save
+from torch_utils.network_types import Network
 
 from ..checkpoints.rebuilding import rebuild
 from ..networks_biggan import BigGANDiscriminator, BigGANGenerator
@@ -302,7 +303,7 @@ def save_checkpoint(
     return files
 
 
-def unknown_to_public_code(network: Any) -> list[str]:
+def unknown_to_public_code(network: Network) -> list[str]:
     """What keeps the public code from loading a network; nothing if it does."""
     options, kind = network.options, "G" if isinstance(network, BigGANGenerator) else "D"
     reasons = []

@@ -4,12 +4,14 @@ from typing import Any
 
 import torch
 
+from torch_utils.network_types import Generator, Network
+
 from ..networks_biggan import BatchNorm, ConditionalBatchNorm
 
 
 @torch.no_grad()
 def standing_statistics(
-    G: Any,
+    G: Generator,
     batch_size: int,
     num_passes: int = 16,
     generator: torch.Generator | None = None,
@@ -64,7 +66,7 @@ def refine_singular_vectors(network: Any, num_steps: int = 15) -> None:
 
 
 @torch.no_grad()
-def fold_spectral_norm(network: Any) -> Any:
+def fold_spectral_norm(network: Network) -> Any:
     """A copy without spectral normalisation whose weights are what the network computes with in eval mode."""
     source = copy.deepcopy(network).eval()
     state = source.state_dict()

@@ -39,7 +39,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
 OPTION_NAMES = ("ch", "attn", "d_steps", "ema_kimg", "ema_start")
 
 
-def add(command: Any) -> Any:
+def add(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: adds the options of BigGAN to a command."""
     for option in reversed(_OPTIONS):
         command = option(command)

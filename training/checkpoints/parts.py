@@ -67,7 +67,7 @@ class Networks(dict):
     def __iter__(self) -> Iterator[str]:  # with a method of its own, copies of the dictionary are made item by item
         return super().__iter__()
 
-    def get(self, role: str, default: Any = None) -> Any:
+    def get(self, role: str, default: object = None) -> Any:
         """The part of a role; `default` if the file has none.
 
         Raises:
@@ -93,7 +93,7 @@ class Networks(dict):
         super().pop(role, None)
         return part
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
+    def __reduce_ex__(self, protocol: object) -> Any:
         return collections.OrderedDict, (list(self.items()),)  # copies and pickles know no file
 
     def raw(self, role: str) -> Any:

@@ -13,6 +13,7 @@ import dnnlib
 from dnnlib.errors import UserError
 from torch_utils import checkpoint
 from torch_utils.checkpoint import CheckpointError, Foreign, ModuleRecord, TFNetworkRecord, describe
+from torch_utils.network_types import Network
 
 from .. import architectures
 from . import rosinality, safetensors_files
@@ -155,7 +156,7 @@ def _opened(f: BinaryIO, where: str, force_fp16: bool, trust_pickle: bool) -> Ne
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.file_name(f)}: {error}") from error.__cause__
 
-    def build_part(role: str, value: Any) -> Any:
+    def build_part(role: str, value: object) -> Any:
         network = construct(role, value)
         return _with_fp16(role, network) if force_fp16 and role in NETWORKS else network
 
@@ -163,7 +164,7 @@ def _opened(f: BinaryIO, where: str, force_fp16: bool, trust_pickle: bool) -> Ne
     return Networks(where, known, build_part, tuple(str(name) for name in parts if name not in known))
 
 
-def _parts_in(data: Any) -> tuple[dict[str, Any], Callable[[str, Any], Any]]:
+def _parts_in(data: object) -> tuple[dict[str, Any], Callable[[str, Any], Any]]:
     """What a file holds by role, and the function that makes a network of it."""
     match data:
         case ModuleRecord() | torch.nn.Module():
@@ -213,7 +214,7 @@ def _all_with_fp16(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def _as_module(name: str, value: Any) -> Any:
+def _as_module(name: str, value: object) -> Any:
     stranger = checkpoint.foreign_name(value)
     if stranger is not None:
         raise CheckpointError(f"{name}: {checkpoint.refusal(stranger)}")
@@ -231,7 +232,7 @@ def _as_module(name: str, value: Any) -> Any:
     raise CheckpointError(f"{name}: expected a network, found a {type(value).__name__}")
 
 
-def _with_fp16(name: str, network: Any) -> Any:
+def _with_fp16(name: str, network: Network) -> Any:
     """The same weights in a network with half precision, for families that have it."""
     family = architectures.find(network)
     convert = None if family is None else getattr(family.module("reader"), "half_precision", None)

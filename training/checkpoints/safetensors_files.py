@@ -19,6 +19,7 @@ from dnnlib.files import open_atomic
 from dnnlib.util import get_obj_by_name
 from torch_utils import misc
 from torch_utils.checkpoint import MALFORMED, CheckpointError, describe
+from torch_utils.network_types import Network
 
 from .. import architectures
 from ..augment import AugmentPipe
@@ -90,7 +91,7 @@ def configuration(parts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _class_name(role: str, network: Any) -> str:
+def _class_name(role: str, network: Network) -> str:
     for name, cls in _classes().items():
         if type(network) is cls:
             return name
@@ -214,7 +215,7 @@ def read(f: BinaryIO) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     return metadata, {name: _tensor(name, entry, content, 8 + length) for name, entry in header.items()}
 
 
-def _tensor(name: str, entry: Any, content: bytearray, start: int) -> torch.Tensor:
+def _tensor(name: str, entry: object, content: bytearray, start: int) -> torch.Tensor:
     if not isinstance(entry, dict):
         raise CheckpointError(f"{reprlib.repr(name)}: expected an object, found a {type(entry).__name__}")
     kind, shape, span = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
@@ -235,7 +236,7 @@ def _tensor(name: str, entry: Any, content: bytearray, start: int) -> torch.Tens
     return data.clone().view(dtype).reshape(shape)
 
 
-def _are_sizes(value: Any) -> TypeGuard[list[int]]:
+def _are_sizes(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 62 for item in value)
 
 
@@ -253,7 +254,7 @@ def _rebuild_all(metadata: Mapping[str, str], tensors: Mapping[str, torch.Tensor
     return {role: _rebuild(role, entry, tensors) for role, entry in config["networks"].items()}
 
 
-def _rebuild(role: str, entry: Any, tensors: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+def _rebuild(role: str, entry: object, tensors: Mapping[str, torch.Tensor]) -> torch.nn.Module:
     if role not in ROLES or not isinstance(entry, dict) or not isinstance(entry.get("arguments"), dict):
         raise CheckpointError(f"{reprlib.repr(role)}: expected one of {', '.join(ROLES)} with a class and arguments")
     cls = _classes().get(str(entry.get("class")))
@@ -273,7 +274,7 @@ def _rebuild(role: str, entry: Any, tensors: Mapping[str, torch.Tensor]) -> torc
         raise CheckpointError(f"{role}: the file's values make no network ({describe(error)})") from error
 
 
-def _easy(value: Any) -> Any:
+def _easy(value: object) -> Any:
     """Dictionaries as the networks' own constructors received them: with attributes."""
     if isinstance(value, dict):
         return EasyDict({key: _easy(item) for key, item in value.items()})

@@ -7,6 +7,7 @@ import torch
 from dnnlib import EasyDict
 from torch_utils import misc
 from torch_utils.checkpoint import CheckpointError, ModuleRecord
+from torch_utils.network_types import Network
 from torch_utils.ops import upfirdn2d
 
 from .. import networks
@@ -25,7 +26,7 @@ def _uniform(name: str, values: Iterable[Any]) -> Any:
     return listed[0]
 
 
-def _num_fp16_res(blocks: dict[int, ModuleRecord], img_resolution: int, recorded: Any) -> int:
+def _num_fp16_res(blocks: dict[int, ModuleRecord], img_resolution: int, recorded: object) -> int:
     """The constructor argument that puts exactly the recorded blocks into half precision."""
     flags = {res: block.value("use_fp16", bool) for res, block in blocks.items()}
     is_count = type(recorded) is int and 0 <= recorded < 64
@@ -36,7 +37,7 @@ def _num_fp16_res(blocks: dict[int, ModuleRecord], img_resolution: int, recorded
     raise CheckpointError(f"use_fp16: no num_fp16_res gives these blocks: {flags}")
 
 
-def _resample_filter(block: ModuleRecord, recorded: Any) -> Any:
+def _resample_filter(block: ModuleRecord, recorded: object) -> Any:
     """The taps as recorded, or worked out from the prepared filter; failing that the filter itself."""
     if isinstance(recorded, list | tuple) and all(type(tap) in (int, float) for tap in recorded):
         return list(recorded)
@@ -193,7 +194,7 @@ def discriminator_arguments(record: ModuleRecord) -> dict[str, Any]:
     )
 
 
-def half_precision(role: str, network: Any) -> Any:
+def half_precision(role: str, network: Network) -> Any:
     """The same weights in a network that computes its four highest resolutions in half precision, clamped to 256.
 
     Args:

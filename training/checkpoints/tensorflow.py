@@ -140,13 +140,13 @@ def _arguments(
     return kwargs
 
 
-def _put(kwargs: EasyDict, place: str, value: Any) -> None:
+def _put(kwargs: EasyDict, place: str, value: object) -> None:
     """Sets an argument, or with a dot an argument of a part."""
     part, _, name = place.rpartition(".")
     (kwargs.setdefault(part, EasyDict()) if part else kwargs)[name] = value
 
 
-def _checked(kind: str, name: str, value: Any, num_variables: int) -> Any:
+def _checked(kind: str, name: str, value: object, num_variables: int) -> Any:
     """The option's value if it is of the sort that our constructors can judge; arrays as lists."""
     if name == "resample_kernel":
         value = value.tolist() if isinstance(value, np.ndarray) else value
@@ -164,7 +164,7 @@ def _checked(kind: str, name: str, value: Any, num_variables: int) -> Any:
     return value
 
 
-def _are_taps(value: Any) -> bool:
+def _are_taps(value: object) -> bool:
     return value is None or (isinstance(value, list | tuple) and all(type(tap) in (int, float) for tap in value))
 
 
@@ -243,7 +243,7 @@ def _filled(cls: type, kwargs: EasyDict, names: _Names, variables: Mapping[str, 
     return module
 
 
-def _converted(source: str, value: Any, kind: str, shape: list[int]) -> torch.Tensor:
+def _converted(source: str, value: object, kind: str, shape: list[int]) -> torch.Tensor:
     if not isinstance(value, np.ndarray | int | float):
         raise CheckpointError(f"TensorFlow pickle: {source} should be an array, found {reprlib.repr(value)}")
     array = np.asarray(value)

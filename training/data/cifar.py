@@ -77,7 +77,7 @@ class _BatchUnpickler(pickle.Unpickler):
         except KeyError:
             raise _Refused(f"it names {module}.{name}, which no CIFAR-10 file needs") from None
 
-    def persistent_load(self, pid: Any) -> Any:
+    def persistent_load(self, pid: object) -> Any:
         raise _Refused("it holds a persistent id, which no CIFAR-10 file needs")
 
 
@@ -87,7 +87,7 @@ class _DtypeRecord:
     def __init__(self, code: str, *_: Any):
         self.code = code
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         """Takes byte order and the like, which bytes do not have."""
 
 

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from torch_utils.network_types import Generator
+
 CHUNK = 16  # images per pass
 
 
@@ -23,7 +25,7 @@ def latents(G: Any, seed: int, indices: Sequence[int]) -> tuple[torch.Tensor, to
 
 
 @torch.no_grad()
-def images(G: Any, seed: int, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+def images(G: Generator, seed: int, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """The images of these numbers, uint8 [N, C, H, W], and their labels [N, c_dim], on G's device.
 
     Noise is constant, and there is no truncation.
@@ -37,7 +39,7 @@ def images(G: Any, seed: int, indices: Sequence[int]) -> tuple[torch.Tensor, tor
     return torch.cat([img for img, _ in parts]), torch.cat([c for _, c in parts])
 
 
-def stream(G: Any, count: int, seed: int = 0) -> Iterator[np.ndarray]:
+def stream(G: Generator, count: int, seed: int = 0) -> Iterator[np.ndarray]:
     """The first images of a generator, uint8 [H, W, C] each, made on demand."""
     for start in range(0, count, CHUNK):
         img, _ = images(G, seed, range(start, min(start + CHUNK, count)))

@@ -121,7 +121,7 @@ def empty_classes(labels: np.ndarray) -> list[int]:
     return np.flatnonzero(np.bincount(labels) == 0).tolist()
 
 
-def _kind(label: Any) -> tuple[int, ...] | None:
+def _kind(label: object) -> tuple[int, ...] | None:
     """() for a class number (3.0 is one), the shape of a (nested) vector, None for anything else."""
     if isinstance(label, (int, float)) and not isinstance(label, bool):
         return () if label == label // 1 else None

@@ -4,7 +4,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from .files import MAX_FILE, DatasetError, FileTree, open_tree
 from .formats import describe_unsupported
 from .labels import match_labels
 from .pixels import MODE_OF_CHANNELS, Colour, Picture, read_picture, to_pil
+
+if TYPE_CHECKING:
+    from torch_utils.network_types import Generator
 
 IDX_IMAGES = "-images-idx3-ubyte.gz"
 IDX_LABELS = "-labels-idx1-ubyte.gz"
@@ -170,7 +173,7 @@ def _folder_labels(names: list[str], classes: list[str], top: str) -> dict[str, 
 # Arrays in memory: CIFAR-10 and MNIST.
 
 
-def _network_source(G: Any, path: str, channels: int | None, count: int | None) -> Source:
+def _network_source(G: "Generator", path: str, channels: int | None, count: int | None) -> Source:
     if count is None:
         raise DatasetError(f"pass how many images {path} is to make", "max_images")
     from .generated import stream

@@ -11,6 +11,7 @@ import torch
 from dnnlib.cli import seed_latents
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_dir, open_atomic, write_json_atomic
+from torch_utils.network_types import Generator
 from training import architectures
 from training.checkpoints import safetensors_files
 from training.data import image_grid
@@ -79,7 +80,8 @@ def read_scores(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def card(
-    G: Any, title: str, usage: str, teacher: tuple[str, str] | None = None, scores: Sequence[Mapping[str, Any]] = (),
+    G: Generator, title: str, usage: str,
+    teacher: tuple[str, str] | None = None, scores: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The model card.
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from dnnlib.errors import UserError
+from torch_utils.network_types import Generator
 from training.data.images import GENERATED
 
 INPUTS = ("z", "w")
@@ -75,7 +76,7 @@ class MappingProgram(Program):
 
     output = "w"
 
-    def __init__(self, G: Any) -> None:
+    def __init__(self, G: Generator) -> None:
         super().__init__()
         self.mapping = G.mapping
         self.inputs = latent_inputs(G)
@@ -99,7 +100,7 @@ class SynthesisProgram(Program):
 
     output = "image"
 
-    def __init__(self, G: Any, noise: str = "const", pixels: str = "float") -> None:
+    def __init__(self, G: Generator, noise: str = "const", pixels: str = "float") -> None:
         super().__init__()
         self.synthesis = G.synthesis
         self.noise_mode = "none" if noise == "none" else "const"
@@ -126,7 +127,7 @@ class StyleProgram(Program):
 
     output = "image"
 
-    def __init__(self, G: Any, noise: str = "const", pixels: str = "float") -> None:
+    def __init__(self, G: Generator, noise: str = "const", pixels: str = "float") -> None:
         super().__init__()
         self.mapping = MappingProgram(G)
         self.synthesis = SynthesisProgram(G, noise, pixels)
@@ -144,7 +145,7 @@ class LatentProgram(Program):
 
     output = "image"
 
-    def __init__(self, G: Any, pixels: str = "float") -> None:
+    def __init__(self, G: Generator, pixels: str = "float") -> None:
         super().__init__()
         self.G = G
         self.pixels = pixels
@@ -156,18 +157,18 @@ class LatentProgram(Program):
         return as_pixels(self.G(z * truncation, label[0] if label else None), self.pixels)
 
 
-def has_styles(G: Any) -> bool:
+def has_styles(G: Generator) -> bool:
     """Whether a generator has an intermediate latent w: a mapping and a synthesis network."""
     return hasattr(G, "mapping") and hasattr(G, "synthesis")
 
 
-def latent_inputs(G: Any) -> list[ProgramInput]:
+def latent_inputs(G: Generator) -> list[ProgramInput]:
     """z, the label if the generator knows classes, and the truncation."""
     label = [ProgramInput("label", (1, G.c_dim), batched=True)] if G.c_dim else []
     return [ProgramInput("z", (1, G.z_dim), batched=True), *label, ProgramInput("truncation", (), batched=False)]
 
 
-def noise_buffers(G: Any) -> list[str]:
+def noise_buffers(G: Generator) -> list[str]:
     """Names of the buffers of the synthesis network that hold its constant noise."""
     return [name for name, _ in G.synthesis.named_buffers() if name.endswith("noise_const")]
 
@@ -179,7 +180,7 @@ def as_pixels(images: torch.Tensor, pixels: str) -> torch.Tensor:
     return (images * 127.5 + GENERATED).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def generator_program(G: Any, source: str = "z", noise: str = "const", pixels: str = "float") -> Program:
+def generator_program(G: Generator, source: str = "z", noise: str = "const", pixels: str = "float") -> Program:
     """The program that a file holds, for any generator.
 
     Args:

@@ -8,6 +8,7 @@ import torch
 from dnnlib.cli import seed_latents
 from dnnlib.errors import UserError
 from metrics.metric_main import calc_metric
+from torch_utils.network_types import Generator
 from training.data.images import truncated
 
 from . import onnx_file
@@ -24,7 +25,7 @@ class FileGenerator(torch.nn.Module):
         G: the generator that it was made from.
     """
 
-    def __init__(self, content: bytes, G: Any) -> None:
+    def __init__(self, content: bytes, G: Generator) -> None:
         super().__init__()
         self.session = onnx_file.open_session(content)
         self.names = {item.name for item in self.session.get_inputs()}
@@ -41,7 +42,7 @@ class FileGenerator(torch.nn.Module):
         return torch.from_numpy(self.session.run(["image"], feed)[0])
 
 
-def fd(G: Any, file: FileGenerator, data: str, detectors: Sequence[str], num_gen: int) -> dict[str, Any]:
+def fd(G: Generator, file: FileGenerator, data: str, detectors: Sequence[str], num_gen: int) -> dict[str, Any]:
     """Fréchet distances of network and file, by the same protocol, with the constant noise that the file holds.
 
     Args:
@@ -65,7 +66,7 @@ def fd(G: Any, file: FileGenerator, data: str, detectors: Sequence[str], num_gen
     return figures
 
 
-def agreement(G: Any, file: FileGenerator, teacher: Any) -> dict[str, float]:
+def agreement(G: Generator, file: FileGenerator, teacher: Generator) -> dict[str, float]:
     """Agreement with a teacher on the same latents: mean PSNR in dB of the images, of network and file.
 
     Raises:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dnnlib.files import atomic_dir, open_atomic
 
@@ -14,10 +14,13 @@ from . import onnx_file
 from .programs import LatentProgram, MappingProgram, SynthesisProgram, generator_program, has_styles
 from .web_runtime import runtime_files
 
+if TYPE_CHECKING:
+    from torch_utils.network_types import Generator
+
 _PAGE = Path(__file__).parent / "page"
 
 
-def network_files(G: Any, name: str, weights: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+def network_files(G: "Generator", name: str, weights: str) -> tuple[dict[str, Any], dict[str, bytes]]:
     """A generator as the page needs it.
 
     Args:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from torch_utils.network_types import Generator
 from torch_utils.ops import upfirdn2d
 
 from ..loss import ImageTransform, LossTerm, Part, Step, StyleGAN2Loss
@@ -32,7 +33,7 @@ class StyleGAN3Loss(StyleGAN2Loss):
     def __init__(
         self,
         device: torch.device,
-        G: Any,
+        G: Generator,
         D: torch.nn.Module,
         augment_pipe: torch.nn.Module | None = None,
         r1_gamma: float = 10,

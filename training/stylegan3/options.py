@@ -1,4 +1,5 @@
 """From the options of train.py to the configuration of a StyleGAN3 run. No torch until a run is configured."""
+from collections.abc import Callable
 from typing import Any
 
 from dnnlib import EasyDict
@@ -23,7 +24,7 @@ from .presets import StyleGAN3Preset
 OPTION_NAMES = ("gamma", "cbase", "cmax", "w_dim", "map_depth", "mbstd_group", "freezed", "fp32")
 
 
-def add(command: Any) -> Any:
+def add(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator that adds the options of this family to a command: train.py has them already."""
     return command
 
@@ -32,7 +33,7 @@ def check(opts: EasyDict, given: set[str]) -> None:
     """Checks options that mean nothing to StyleGAN3: there are none."""
 
 
-def _chosen(value: Any, default: Any) -> Any:
+def _chosen(value: object, default: object) -> Any:
     """The value of an option, or its default if it was not given."""
     return default if value is None else value
 

@@ -8,6 +8,7 @@ import torch
 from dnnlib import EasyDict
 from torch_utils import misc
 from torch_utils.checkpoint import CheckpointError, ModuleRecord
+from torch_utils.network_types import Network
 
 from .widths import stock_widths, width_arguments
 
@@ -65,7 +66,7 @@ def discriminator_arguments(record: ModuleRecord) -> dict[str, Any]:
     raise CheckpointError("StyleGAN3 has no discriminator of its own")
 
 
-def half_precision(role: str, network: Any) -> Any:
+def half_precision(role: str, network: Network) -> Any:
     """The same weights in a generator that computes its highest sampling rates in half precision, clamped to 256.
 
     Args:

@@ -8,7 +8,7 @@ import functools
 import importlib.util
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class Compiler:
         return buffer.raw
 
 
-def _strings(items: Any) -> ctypes.Array[ctypes.c_char_p]:
+def _strings(items: Iterable[str]) -> ctypes.Array[ctypes.c_char_p]:
     encoded = [item.encode() for item in items]
     return (ctypes.c_char_p * len(encoded))(*encoded)
 

@@ -21,7 +21,7 @@ MEAN_SAMPLES = 1 << 14  # latents whose mean stands in for a `latent_avg` that a
 _log = logging.getLogger(__name__)
 
 
-def reads(data: Any) -> bool:
+def reads(data: object) -> bool:
     """Whether a file's content is of this layout, or a pSp or e4e bundle with such a generator."""
     if not isinstance(data, dict):
         return False
@@ -84,7 +84,7 @@ def _states(data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: data[key] for key in ROLES.values() if data.get(key) is not None}
 
 
-def _tensors(state: Any) -> dict[str, torch.Tensor]:
+def _tensors(state: object) -> dict[str, torch.Tensor]:
     """A state dict without the prefix of a parallel wrapper.
 
     Raises:

@@ -9,12 +9,13 @@ from dnnlib.files import open_atomic
 from torch_utils import misc
 from torch_utils.checkpoint import CheckpointError
 from torch_utils.checkpoint.writing import torch_save
+from torch_utils.network_types import Network
 
 from ...networks import Discriminator, Generator
 from .layout import KERNEL, ROLES, discriminator_table, generator_table, shape_there
 
 
-def obstacles(role: str, network: Any) -> list[str]:
+def obstacles(role: str, network: Network) -> list[str]:
     """What of a network ('G', 'D' or 'G_ema') cannot be expressed in this layout, one line each."""
     expected: Any = Discriminator if role == "D" else Generator
     if not isinstance(network, expected):
@@ -43,7 +44,7 @@ def _generator_obstacles(G: Any) -> Iterator[str]:
         yield "its layers have no noise inputs, or another activation than lrelu"
 
 
-def _discriminator_obstacles(D: Any) -> Iterator[str]:
+def _discriminator_obstacles(D: Discriminator) -> Iterator[str]:
     if D.b4.architecture != "resnet":
         yield f"its architecture is {D.b4.architecture!r}, and this layout is 'resnet'"
     if D.b4.mbstd is None or (D.b4.mbstd.group_size, D.b4.mbstd.num_channels) != (4, 1):
