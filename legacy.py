@@ -42,8 +42,12 @@ def load_network_pkl(f: BinaryIO, force_fp16: bool = False, trust_pickle: bool =
               show_default=True)
 @click.option("--force-fp16", help="Half precision in the four highest resolutions.", type=bool, default=False,
               show_default=True, metavar="BOOL")
+@click.option("--resolution", help="Make the networks ones for images of another resolution, to be trained further: "
+              "blocks that fit are copied, others are new.", type=click.IntRange(min=4), metavar="INT")
 @trust_pickle_option
-def main(source: str, dest: str, layout: str, force_fp16: bool, trust_pickle: bool) -> None:
+def main(
+    source: str, dest: str, layout: str, force_fp16: bool, resolution: int | None, trust_pickle: bool
+) -> None:
     """Rewrite a network file, for example one of the TensorFlow era, in the format of this code base.
 
     A BigGAN is read from pickles and from the public files, and written as either. Networks of the file that cannot be
@@ -57,23 +61,31 @@ def main(source: str, dest: str, layout: str, force_fp16: bool, trust_pickle: bo
       # A StyleGAN2, for programs that read rosinality's checkpoints.
       python legacy.py --source=horse.pkl --dest=horse.pt --format=rosinality
     \b
+      # A network for 512x512 images that starts from one for 256x256.
+      python legacy.py --source=horse256.pkl --dest=horse512.pkl --resolution=512
+    \b
       # A BigGAN, for programs that read the public files.
       python legacy.py --source=biggan-student.pkl --dest=student-folder
     """
     from training import architectures
+    from training.checkpoints import resizing
     from training.checkpoints.pickles import open_networks, save_networks, snapshot_data
 
     if os.path.exists(dest) and os.path.exists(source) and os.path.samefile(source, dest):
         raise UserError(f"--dest: {dest} is what --source names; name another")
     data = open_networks(source, force_fp16=force_fp16, trust_pickle=trust_pickle)
-    networks = _readable(data)
+    networks, data_kwargs = _readable(data), data["training_set_kwargs"]
+    if resolution is not None:
+        networks, lines = resizing.resized(networks, resolution)
+        click.echo("\n".join(lines))
+        data_kwargs = dict(data_kwargs, resolution=resolution) if data_kwargs else None
     family = architectures.find(next(iter(networks.values())))
     if layout == "rosinality":
         _save_rosinality(networks, dest)
     elif family is not None and family.files is not None and not dest.endswith(".pkl"):
         _save_folder(family.module("files"), {name: data[name] for name in ("G", "D", "G_ema")}, dest)
     else:
-        save_networks(snapshot_data(networks, data["training_set_kwargs"]), dest)
+        save_networks(snapshot_data(networks, data_kwargs), dest)
     click.echo(f"{dest}: the networks of {source}")
 
 

@@ -275,9 +275,10 @@ def _configured(opts: EasyDict, given: set[str]) -> tuple[RunConfig, str]:
     return config, options.run_description(opts, data.name)
 
 
-# Options that may differ when a run is resumed: they do not change what it computes.
-FREE_WHEN_RESUMING = {"gpus", "kimg", "snap", "metrics", "detector", "num_gen", "num_real", "workers", "device",
-                      "resume", "outdir", "dry_run", "nobench", "trust_pickle", "trust_detector"}
+# Options that may differ when a run is resumed: they do not change what it is trained for.
+FREE_WHEN_RESUMING = {"gpus", "batch", "batch_gpu", "kimg", "snap", "metrics", "detector", "num_gen", "num_real",
+                      "workers", "device", "resume", "outdir", "dry_run", "nobench", "trust_pickle",
+                      "trust_detector"}
 
 
 def _run_to_resume(opts: EasyDict) -> str | None:
@@ -319,8 +320,7 @@ def _resumed(run_dir: str, opts: EasyDict, given: set[str]) -> RunConfig:
                         f"its pickles with {start}={os.path.join(run_dir, 'network-snapshot-….pkl')}")
     for plugin in PLUGINS:
         plugin.check_resumed(config, opts, given)
-    if "gpus" in given:
-        config = _shared_by(config, opts.gpus)
+    config = _shared_out(config, *(opts[name] if name in given else None for name in ("gpus", "batch", "batch_gpu")))
     return _with_changes(config, opts, given)
 
 
@@ -352,17 +352,39 @@ def _with_changes(config: RunConfig, opts: EasyDict, given: set[str]) -> RunConf
     )
 
 
-def _shared_by(config: RunConfig, gpus: int) -> RunConfig:
-    """The configuration of a run that is resumed with another number of processes."""
+def _shared_out(config: RunConfig, gpus: int | None, batch: int | None, batch_gpu: int | None) -> RunConfig:
+    """The configuration of a run that is resumed with other processes, batches or passes; None is as they were."""
     schedule, started_with = config.schedule, config.machine.num_gpus
-    if gpus == started_with:
+    gpus, batch = gpus or started_with, batch or schedule.batch_size
+    if (gpus, batch, batch_gpu or schedule.batch_gpu) == (started_with, schedule.batch_size, schedule.batch_gpu):
         return config
-    if schedule.batch_size % (gpus * schedule.batch_gpu) != 0:
-        raise UserError(f"--gpus: {gpus} processes cannot share this run's batch of {schedule.batch_size} in passes of "
-                        f"{schedule.batch_gpu} images; it was started with {started_with}")
-    logging.warning("the run is resumed with %d instead of %d processes: no image is left out, but random numbers are "
-                    "not those of an unbroken run", gpus, started_with)
-    return config.changed(machine={"num_gpus": gpus})
+    if batch % gpus != 0:
+        raise UserError(f"--gpus: {gpus} processes cannot share a batch of {batch} images; this run was started with "
+                        f"{started_with} and {schedule.batch_size}")
+    share = batch // gpus
+    if batch_gpu is not None and share % batch_gpu != 0:
+        raise UserError(f"--batch-gpu: the {share} images of a process are not a multiple of {batch_gpu}")
+    sizes = [size for size in range(min(share, schedule.batch_gpu), 0, -1) if share % size == 0]
+    for size in sizes if batch_gpu is None else [batch_gpu]:
+        changed = config.changed(schedule={"batch_size": batch, "batch_gpu": size}, machine={"num_gpus": gpus})
+        try:
+            options.check_minibatch_std(changed)
+            break
+        except options.OptionError:
+            if size in (1, batch_gpu):
+                raise
+    if gpus != started_with:
+        logging.warning("the run is resumed with %d instead of %d processes: no image is left out, but random numbers "
+                        "are not those of an unbroken run", gpus, started_with)
+    if batch != schedule.batch_size:
+        logging.warning("the run is resumed with batches of %d instead of %d images: the image count, the moving "
+                        "average of G and the augmentation go by images and are kept; learning rates, intervals of "
+                        "regularisation and the averages inside G go by steps, so the run is neither that of the old "
+                        "nor of the new size", batch, schedule.batch_size)
+    if changed.schedule.batch_gpu != schedule.batch_gpu:
+        logging.warning("passes are of %d instead of %d images, over which the minibatch standard deviation is taken",
+                        changed.schedule.batch_gpu, schedule.batch_gpu)
+    return changed
 
 
 def _launch(config: RunConfig, run_dir: str, resume: bool, trust: str) -> None:

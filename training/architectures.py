@@ -31,6 +31,8 @@ class Architecture:
         files: module with `network_files(path)`, `opened(path)`, `load_networks(path, files=)` and
             `save_checkpoint(folder, networks)` for checkpoints that are no pickles; None if there are none.
         file_endings: endings of such files; a folder is always one.
+        alignment: module with `of_network(network)` and `at_resolution(network, resolution)`, for networks that can
+            start from ones for other images and labels (`training.checkpoints.alignment`); None if they cannot.
         running_buffers: endings of the names of G's buffers that every rank estimates from its own samples, and that
             are therefore averaged over the ranks.
     """
@@ -43,10 +45,11 @@ class Architecture:
     reader: str
     files: str | None = None
     file_endings: tuple[str, ...] = ()
+    alignment: str | None = None
     running_buffers: tuple[str, ...] = ()
 
     def module(self, role: str) -> ModuleType:
-        """The module that the row names as its `options`, `reader` or `files`."""
+        """The module that the row names as its `options`, `reader`, `files` or `alignment`."""
         return importlib.import_module(actual_name(getattr(self, role)))
 
 
@@ -146,6 +149,7 @@ register(Architecture(
     presets=("auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar"),
     options="training.options",
     reader="training.checkpoints.stylegan2",
+    alignment="training.checkpoints.stylegan2_alignment",
     running_buffers=("w_avg",),
 ))
 register(Architecture(
@@ -166,5 +170,6 @@ register(Architecture(
     presets=("stylegan3-t", "stylegan3-r"),
     options="training.stylegan3.options",
     reader="training.stylegan3.records",
+    alignment="training.stylegan3.alignment",
     running_buffers=("w_avg", "magnitude_ema"),
 ))

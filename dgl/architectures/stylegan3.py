@@ -6,7 +6,6 @@ sizes and sampling rates do not depend on widths, so equivariance survives. The 
 are kept: where channels that do nothing are removed, the images stay the same. Image channels, latents and mapping are
 never cut. The discriminator is that of StyleGAN2.
 """
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,13 +13,13 @@ import torch
 
 from torch_utils.network_types import Network
 from training.networks_stylegan3 import FullyConnectedLayer, Generator, SynthesisInput, SynthesisLayer
+from training.stylegan3.alignment import without_width
 from training.stylegan3.widths import width_arguments
 
 from ..macs import LayerCost
 from ..plan import Axis, Consumer, Plan, Rule
 
 _FEATURES, _INPUT = "features", "input"
-_LAYER = re.compile(r"(synthesis\.L\d+)_\d+_\d+")  # names of layers contain their size and width
 
 
 def generator_plan(G: Any) -> Plan:
@@ -57,7 +56,7 @@ def generator_plan(G: Any) -> Plan:
         return Generator(**{**arguments, **nested, **shape, **width_arguments(cutoffs, widths[1:])})
 
     return Plan(sets, rules, consumers, build, lambda z, c, batch: _applied(G, z, c, batch), _fit,
-                stable_name=lambda name: _LAYER.sub(r"\1", name))
+                stable_name=without_width)
 
 
 def _fit(wished: Mapping[str, int]) -> dict[str, int]:

@@ -164,7 +164,8 @@ def test_run_goes_on_with_another_number_of_processes(two_gpus, tmp_path):
 def test_number_of_processes_that_does_not_fit_the_batch(two_gpus):
     result = CliRunner().invoke(train.main, [f"--resume={two_gpus}", "--gpus=8", "--dry-run"])
     assert result.exit_code == 1
-    assert "Error: --gpus: 8 processes cannot share this run's batch of 250 in passes of 125 images" in result.output
+    assert ("Error: --gpus: 8 processes cannot share a batch of 250 images; this run was started with 2 and 250"
+            in result.output)
 
 
 def ranks_of(process):
