@@ -1,4 +1,4 @@
-"""Train a StyleGAN2-ADA or BigGAN network, or compress one (--cfg=dgl, --cfg=dgl-biggan)."""
+"""Train a StyleGAN2-ADA or BigGAN network, or compress one (--cfg=dgl, dgl-stylegan3, dgl-biggan)."""
 import json
 import logging
 import os
@@ -128,7 +128,7 @@ FIELDS = {"total_kimg": "kimg", "batch_size": "batch", "num_gpus": "gpus", "rand
 @trust_pickle_option
 @trust_detector_option
 # Augmentation of the discriminator's images.
-@click.option("--aug", help="Augmentation.", show_default="ada; noaug with --cfg=biggan, dgl and dgl-biggan",
+@click.option("--aug", help="Augmentation.", show_default="ada; noaug with --cfg=biggan and all that compress",
               type=click.Choice(["noaug", "ada", "fixed"]))
 @click.option("--augpipe", help="Set of augmentations.", show_default="bgc", type=click.Choice(AUGPIPE_NAMES))
 @click.option("--p", help="Probability of every augmentation with --aug=fixed.", type=UNIT, metavar="FLOAT")
@@ -186,8 +186,8 @@ def main(ctx: click.Context, **values: Any) -> None:
     The presets are those of StyleGAN2-ADA: auto adapts to the resolution and the number of GPUs, stylegan2 reproduces
     config-f of the StyleGAN2 paper, paper256, paper512 and paper1024 the results of the StyleGAN2-ADA paper, cifar
     those on CIFAR-10. stylegan3-t and stylegan3-r train the two configurations of StyleGAN3. biggan trains a
-    class-conditional BigGAN with the settings of its image size. dgl and dgl-biggan take their architecture from
-    --teacher.
+    class-conditional BigGAN with the settings of its image size. dgl, dgl-stylegan3 and dgl-biggan take their
+    architecture from --teacher.
     """
     opts = EasyDict(values)
     given = {name for name in opts if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}

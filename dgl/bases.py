@@ -12,6 +12,8 @@ from training.biggan import options as biggan_options
 from training.options import DataInfo, OptionError
 from training.presets import Preset, auto_gamma
 from training.run_config import RunConfig
+from training.stylegan3 import options as stylegan3_options
+from training.stylegan3 import presets as stylegan3_presets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +83,16 @@ def _biggan_config(opts: EasyDict, data: DataInfo) -> RunConfig:
     return config
 
 
+def _stylegan3_config(opts: EasyDict, data: DataInfo) -> RunConfig:
+    student_preset = dataclasses.replace(
+        stylegan3_presets.PRESETS["stylegan3-t"],  # R differs in the networks, which are the teacher's, and in a blur
+        ref_gpus=preset(data.resolution, opts.gpus, opts.batch).ref_gpus,
+        ema_rampup=None,
+        mbstd_group=None,
+    )
+    return stylegan3_options.training_config(opts, data, student_preset, default_aug="noaug")
+
+
 BASES: dict[str, Base] = {
     "dgl": Base(
         family="stylegan2",
@@ -92,6 +104,16 @@ BASES: dict[str, Base] = {
         meaningless=(),
         no_scores=(),
         config=_stylegan2_config,
+        check=_check_groups,
+    ),
+    "dgl-stylegan3": Base(
+        family="stylegan3",
+        loss="dgl.loss.DGLStyleGAN3Loss",
+        loss_is_signed=False,
+        from_teacher=("cbase", "cmax", "z_dim", "w_dim", "map_depth", "mbstd_group", "freezed", "resume", "fp32"),
+        meaningless=(),
+        no_scores=("reconstruct",),
+        config=_stylegan3_config,
         check=_check_groups,
     ),
     "dgl-biggan": Base(

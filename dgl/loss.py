@@ -24,6 +24,7 @@ from training.loss import (
     report_logits,
 )
 from training.optimization import make_phases
+from training.stylegan3.loss import StyleGAN3Loss
 
 from . import kd
 from .comparison import Comparison, ComparisonOptions
@@ -32,7 +33,7 @@ from .ratio import Ratio
 from .teacher import TeacherSet
 from .teacher_term import TeacherDiscriminatorTerm
 
-__all__ = ["DGLHingeLoss", "DGLLoss", "TeacherDiscriminatorTerm"]
+__all__ = ["DGLHingeLoss", "DGLLoss", "DGLStyleGAN3Loss", "TeacherDiscriminatorTerm"]
 
 REPORT_INTERVAL = 16  # passes of D between reports on real images by frozen teachers, where no phase is as rare
 
@@ -296,6 +297,21 @@ class DGLLoss(GuidedLoss):
         **options: Any,
     ) -> None:
         super().__init__(*_guided_parts(StyleGAN2Loss, device, G, D, augment_pipe, teachers, options))
+
+
+class DGLStyleGAN3Loss(GuidedLoss):
+    """The losses of StyleGAN3 with teachers; arguments as of DGLLoss, with those of StyleGAN3Loss."""
+
+    def __init__(
+        self,
+        device: torch.device,
+        G: torch.nn.Module,
+        D: torch.nn.Module,
+        teachers: Sequence[Mapping[str, Any]],
+        augment_pipe: torch.nn.Module | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(*_guided_parts(StyleGAN3Loss, device, G, D, augment_pipe, teachers, options))
 
 
 class DGLHingeLoss(GuidedLoss):

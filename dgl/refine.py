@@ -21,10 +21,17 @@ def svs(G: Any) -> None:
     """
     if not hasattr(G, "synthesis"):
         raise UserError(f"svs is for demodulated convolutions, a {type(G).__name__} has none", field="refine")
-    for block in (getattr(G.synthesis, f"b{res}") for res in G.synthesis.block_resolutions):
-        for layer in (getattr(block, name) for name in ("conv0", "conv1") if hasattr(block, name)):
-            weight = layer.weight.flatten(1).double()
-            u, s, vh = torch.linalg.svd(weight, full_matrices=False)
-            softened = (u * s.sqrt()) @ vh
-            softened *= weight.norm() / softened.norm().clamp_min(1e-30)
-            layer.weight.copy_(softened.reshape(layer.weight.shape))
+    for layer in _demodulated(G.synthesis):
+        weight = layer.weight.flatten(1).double()
+        u, s, vh = torch.linalg.svd(weight, full_matrices=False)
+        softened = (u * s.sqrt()) @ vh
+        softened *= weight.norm() / softened.norm().clamp_min(1e-30)
+        layer.weight.copy_(softened.reshape(layer.weight.shape))
+
+
+def _demodulated(synthesis: Any) -> list[Any]:
+    """The demodulated convolutions of a StyleGAN2 or StyleGAN3."""
+    if hasattr(synthesis, "layer_names"):
+        return [synthesis.get_submodule(name) for name in synthesis.layer_names[:-1]]  # the last one makes the image
+    blocks = [getattr(synthesis, f"b{res}") for res in synthesis.block_resolutions]
+    return [getattr(block, name) for block in blocks for name in ("conv0", "conv1") if hasattr(block, name)]

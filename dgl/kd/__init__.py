@@ -30,11 +30,12 @@ class TermInfo:
 
 
 TERMS: dict[str, TermInfo] = {
-    "rgb": TermInfo("rgb.RGBTerm", "L1 to the teacher's image", ("stylegan2", "biggan")),
-    "feature": TermInfo("feature.FeatureTerm", "distance in the features of the teacher's D", ("stylegan2", "biggan")),
+    "rgb": TermInfo("rgb.RGBTerm", "L1 to the teacher's image", ("stylegan2", "biggan", "stylegan3")),
+    "feature": TermInfo("feature.FeatureTerm", "distance in the features of the teacher's D",
+                        ("stylegan2", "biggan", "stylegan3")),
     "torgb": TermInfo("torgb.ToRGBTerm", "L1 to the teacher's images of every resolution", ("stylegan2",)),
-    "latent": TermInfo("latent.LatentDirectionTerm", "relations of latent directions", ("stylegan2",)),
-    "lpips": TermInfo("lpips.LPIPSTerm", "LPIPS by a TorchScript file", ("stylegan2", "biggan")),
+    "latent": TermInfo("latent.LatentDirectionTerm", "relations of latent directions", ("stylegan2", "stylegan3")),
+    "lpips": TermInfo("lpips.LPIPSTerm", "LPIPS by a TorchScript file", ("stylegan2", "biggan", "stylegan3")),
 }
 
 

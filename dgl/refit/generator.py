@@ -21,8 +21,8 @@ from ..scores.sampling import latents
 from . import rows, solve
 from .report import LayerFit, RefitOptions, Report, layer_fit, psnr
 
-_BATCH_BYTES = 64 << 20  # features of one pass
-_MIN_LATENTS = 4
+BATCH_BYTES = 64 << 20  # features of one pass
+MIN_LATENTS = 4
 _NUM_CHECKED = 64  # latents that images are compared on, fewer from 256 px on
 _HOMOGENEOUS = ("linear", "relu", "lrelu")  # activations that a channel's scale commutes with
 
@@ -59,7 +59,7 @@ def refit_generator(
         options: see `RefitOptions`.
         advance: called after each of the `num_layers(student)` layers.
     """
-    check = _Check(teacher, options)
+    check = ImageCheck(teacher, options)
     before = check(student)
     layers = _Walk(teacher, student, keep, options, advance).run()
     return Report(layers, before, check(student))
@@ -71,17 +71,17 @@ def num_layers(G: Generator) -> int:
     return sum(hasattr(block, name) for block in blocks for name in ("conv0", "conv1", "skip", "torgb"))
 
 
-class _Check:
+class ImageCheck:
     """PSNR of a student's images to the teacher's, on latents of its own."""
 
     def __init__(self, teacher: Generator, options: RefitOptions) -> None:
-        num = max(_MIN_LATENTS, min(_NUM_CHECKED, _NUM_CHECKED * 256**2 // teacher.img_resolution**2))
+        num = max(MIN_LATENTS, min(_NUM_CHECKED, _NUM_CHECKED * 256**2 // teacher.img_resolution**2))
         generator = torch.Generator().manual_seed(options.seed + 1)
         self.z, self.c = latents(teacher, num, generator)
         self.images = self._run(teacher)
 
     def _run(self, G: Generator) -> torch.Tensor:
-        parts = zip(self.z.split(_MIN_LATENTS), self.c.split(_MIN_LATENTS))
+        parts = zip(self.z.split(MIN_LATENTS), self.c.split(MIN_LATENTS))
         return torch.cat([G(z, c, noise_mode="const", force_fp32=True) for z, c in parts])
 
     def __call__(self, student: Generator) -> float:
@@ -138,8 +138,8 @@ class _Walk:
         res = blocks[0].resolution
         channels = max(sum(b.conv1.weight.shape[i] for b in blocks) for i in (0, 1))
         bytes_each = 4 * channels * res**2
-        num = max(_MIN_LATENTS, min(self._num_latents(res), self.options.memory // bytes_each))
-        size = max(1, _BATCH_BYTES // bytes_each)
+        num = max(MIN_LATENTS, min(self._num_latents(res), self.options.memory // bytes_each))
+        size = max(1, BATCH_BYTES // bytes_each)
         kept: list[_Batch] = []
         for batch in self.batches:
             if num > 0:

@@ -11,12 +11,15 @@ from torch_utils.network_types import Generator
 from training import architectures
 
 from ..scores.sampling import latents
-from . import discriminator, generator
+from . import discriminator, generator, stylegan3
 from .report import RefitOptions, Report, check_finite
 
 Images = Callable[[int], torch.Tensor]
 
-_GENERATORS = {"training.networks.Generator": generator}
+_GENERATORS: dict[str, Any] = {
+    "training.networks.Generator": generator,
+    "training.networks_stylegan3.Generator": stylegan3,
+}
 _DISCRIMINATORS = {"training.networks.Discriminator": discriminator}
 
 

@@ -329,7 +329,7 @@ def test_another_data_set_is_refused(two_states: tuple[Path, dict[str, Any]], da
 
 def test_another_batch_size_keeps_the_image_count(two_states: tuple[Path, dict[str, Any]]) -> None:
     folder, config = two_states
-    tiny_runs.run(folder, config, resume_state=True, batch_size=6, batch_gpu=3, total_kimg=0.04)
+    tiny_runs.run(folder, config, resume_state=True, batch_size=6, batch_gpu=2, total_kimg=0.04)
     state = tiny_runs.last_state(folder)
     assert (state["cur_nimg"], state["batch_idx"]) == (28 + 2 * 6, 7 + 2)
     assert state["data"]["position"] == 40

@@ -54,7 +54,7 @@ def with_image_channels(value: torch.Tensor, axis: int, num: int) -> torch.Tenso
 
 @torch.no_grad()
 def of_labels(source: Any, target: Any) -> dict[str, torch.Tensor]:
-    """Tensors that make up for labels that a network has gained or lost: name → value.
+    """Tensors [...] that make up for labels that a network has gained or lost, by their names.
 
     A generator that loses labels makes the images of the average label. A discriminator that loses them says what it
     says on average over the classes; one that gains them says the same of every class, as far as its projection

@@ -78,8 +78,16 @@ def loss_config(opts: EasyDict, preset: StyleGAN3Preset, resolution: int, batch:
     return loss
 
 
-def training_config(opts: EasyDict, data: DataInfo) -> RunConfig:
+def training_config(
+    opts: EasyDict, data: DataInfo, preset: StyleGAN3Preset | None = None, default_aug: str = "ada"
+) -> RunConfig:
     """The configuration of a run.
+
+    Args:
+        opts: options of train.py.
+        data: the training set.
+        preset: settings; those that --cfg names by default.
+        default_aug: what --aug is by default.
 
     Raises:
         OptionError: options that do not fit together, or the data set's images.
@@ -87,7 +95,7 @@ def training_config(opts: EasyDict, data: DataInfo) -> RunConfig:
     if data.resolution < 16:
         raise OptionError("--cfg", f"a StyleGAN3 makes images of at least 16x16, those of the data set are "
                                    f"{data.resolution}x{data.resolution}")
-    preset = presets.PRESETS[opts.cfg]
+    preset = preset or presets.PRESETS[opts.cfg]
     batch, batch_gpu = batch_sizes(opts, preset)
     networks = network_config(opts, preset, batch)
     config = RunConfig(
@@ -99,7 +107,7 @@ def training_config(opts: EasyDict, data: DataInfo) -> RunConfig:
             G_reg_interval=None,
         ),
         loss=loss_config(opts, preset, data.resolution, batch),
-        augmentation=augmentation_config(opts, "ada"),
+        augmentation=augmentation_config(opts, default_aug),
         ema=EMAConfig(kimg=presets.ema_kimg(batch), rampup=preset.ema_rampup if networks.init is None else None),
         schedule=schedule_config(opts, preset.kimg, batch, batch_gpu),
         metrics=metrics_config(opts),

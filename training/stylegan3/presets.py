@@ -17,13 +17,13 @@ class StyleGAN3Preset:
     ref_gpus: int = 8  # number of GPUs that batch_gpu is worked out for
     kimg: int = 25000  # training length
     batch: int = 32  # total batch size
-    mbstd_group: int = 4  # group size of the minibatch standard deviation
+    mbstd_group: int | None = 4  # group size of the minibatch standard deviation
     channel_base: int = 32768
     channel_max: int = 512
     g_lr: float = 0.0025
     d_lr: float = 0.002
     map_depth: int = 2  # mapping layers
-    ema_rampup: float = 0.05  # cap of the average's half-life, as a fraction of the images seen
+    ema_rampup: float | None = 0.05  # cap of the average's half-life, as a fraction of the images seen
 
 
 PRESETS: dict[str, StyleGAN3Preset] = {
