@@ -33,5 +33,6 @@ class Discriminator(Network):
 
     block_resolutions: list[int]  # of StyleGAN2, with a block b<resolution> for each
     b4: Any
+    mapping: Any  # of networks with labels
     blocks: Any  # of BigGAN, as is the following
     input_conv: torch.nn.Module | None

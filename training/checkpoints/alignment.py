@@ -7,9 +7,11 @@ network for images of another resolution.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import cast
 
 import torch
+
+from torch_utils.network_types import Discriminator, Generator, Network
 
 
 def _nothing(name: str) -> bool:
@@ -53,7 +55,7 @@ def with_image_channels(value: torch.Tensor, axis: int, num: int) -> torch.Tenso
 
 
 @torch.no_grad()
-def of_labels(source: Any, target: Any) -> dict[str, torch.Tensor]:
+def of_labels(source: Network, target: Network) -> dict[str, torch.Tensor]:
     """Tensors [...] that make up for labels that a network has gained or lost, by their names.
 
     A generator that loses labels makes the images of the average label. A discriminator that loses them says what it
@@ -64,18 +66,19 @@ def of_labels(source: Any, target: Any) -> dict[str, torch.Tensor]:
     if (old > 0) == (new > 0):
         return {}
     if hasattr(source, "z_dim"):
-        return _of_generator(source) if old > 0 else {}
+        return _of_generator(cast(Generator, source)) if old > 0 else {}
+    judge, other = cast(Discriminator, source), cast(Discriminator, target)
     labels = torch.eye(max(old, new), device=next(source.parameters()).device)
-    weight, bias = (tensor.double() for tensor in (source.b4.out.weight, source.b4.out.bias))
+    weight, bias = (tensor.double() for tensor in (judge.b4.out.weight, judge.b4.out.bias))
     if old > 0:
-        projection = source.mapping(None, labels).double().mean(dim=0, keepdim=True) / math.sqrt(source.b4.cmap_dim)
+        projection = judge.mapping(None, labels).double().mean(dim=0, keepdim=True) / math.sqrt(judge.b4.cmap_dim)
     else:
-        classes = target.mapping(None, labels).double() / math.sqrt(target.b4.cmap_dim)
+        classes = other.mapping(None, labels).double() / math.sqrt(other.b4.cmap_dim)
         projection = torch.linalg.pinv(classes).sum(dim=1, keepdim=True)
     return {"b4.out.weight": projection @ weight, "b4.out.bias": projection @ bias}
 
 
-def _of_generator(source: Any) -> dict[str, torch.Tensor]:
+def _of_generator(source: Generator) -> dict[str, torch.Tensor]:
     """The bias of the first mapping layer with what the labels add to it on average."""
     mapping = source.mapping
     if mapping.num_layers == 0 or mapping.z_dim == 0:

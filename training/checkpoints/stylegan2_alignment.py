@@ -1,26 +1,27 @@
 """StyleGAN2 networks of other resolutions, channels and labels: their blocks are named by resolution."""
-from typing import Any
+from typing import Any, cast
 
 from dnnlib import EasyDict
 from dnnlib.errors import UserError
 from torch_utils import misc
+from torch_utils.network_types import Generator, Network
 
 from .alignment import Alignment
 from .rebuilding import MAX_RESOLUTION
 
 
-def of_network(network: Any) -> Alignment:
+def of_network(network: Network) -> Alignment:
     """The alignment of a generator or discriminator."""
     axes = {name: 0 if ".torgb." in name else 1 for name, _ in misc.named_params_and_buffers(network)
             if name.endswith((".torgb.weight", ".torgb.bias", ".fromrgb.weight"))}
-    is_sum = hasattr(network, "synthesis") and network.synthesis.b4.architecture == "skip"
+    is_sum = hasattr(network, "synthesis") and cast(Generator, network).synthesis.b4.architecture == "skip"
     return Alignment(
         image_axes=axes,
         is_added=lambda name: is_sum and name.endswith((".torgb.weight", ".torgb.bias")),
     )
 
 
-def at_resolution(network: Any, resolution: int) -> dict[str, Any]:
+def at_resolution(network: Network, resolution: int) -> dict[str, Any]:
     """The constructor arguments of the same network for images of another resolution.
 
     Layer by layer widths, as students have them, are cut off, or continued with half the width of the last block.

@@ -8,6 +8,7 @@ from typing import Any
 
 from dnnlib import EasyDict
 from dnnlib.errors import UserError
+from torch_utils.network_types import Generator
 
 from ..checkpoints.alignment import Alignment
 from ..checkpoints.rebuilding import MAX_RESOLUTION
@@ -22,7 +23,7 @@ def without_width(name: str) -> str:
     return _LAYER.sub(r"\1", name)
 
 
-def of_network(network: Any) -> Alignment:
+def of_network(network: Generator) -> Alignment:
     """The alignment of a generator."""
     last = f"synthesis.{network.synthesis.layer_names[-1]}"
 
@@ -36,7 +37,7 @@ def of_network(network: Any) -> Alignment:
     )
 
 
-def at_resolution(network: Any, resolution: int) -> dict[str, Any]:
+def at_resolution(network: Generator, resolution: int) -> dict[str, Any]:
     """The constructor arguments of the same network for images of another resolution.
 
     Raises:
