@@ -24,7 +24,7 @@ TORCH := $(shell grep '^torch==' requirements.lock)
 .PHONY: help demo test fuzz check test-gpu gpu-report test-torch24 bench docs golden clean distclean
 
 help:
-	@echo "make demo          compress a trained network on real images, score it, draw it (4 minutes on two cores)"
+	@echo "make demo          compress the embedded network without data, score it, draw it"
 	@echo "make test          lint, types, and all tests with coverage"
 	@echo "make fuzz          damaged files of every kind for every reader, FUZZ_CASES=5000 of each (about an hour)"
 	@echo "make check         lint and types only"

@@ -159,7 +159,7 @@ FIELDS = {"total_kimg": "kimg", "batch_size": "batch", "num_gpus": "gpus", "rand
 @click.pass_context
 def main(ctx: click.Context, **values: Any) -> None:
     """Train a GAN: StyleGAN2 with adaptive discriminator augmentation, or, with --cfg=dgl, a compressed student of a
-    trained one under its teacher's discriminator (DGL-GAN).
+    trained network, distilled without data or trained under its teacher's discriminator (--recipe=paper).
 
     \b
     Examples:

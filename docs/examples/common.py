@@ -8,7 +8,7 @@ import PIL.Image
 import torch
 
 from dgl import teacher as teachers
-from dgl.loss import TeacherDiscriminatorTerm
+from dgl.teacher_term import TeacherDiscriminatorTerm
 from dnnlib.errors import UserError
 from dnnlib.files import check_writable_dir
 from training.loss import GenBatch
