@@ -140,14 +140,13 @@ def main(
         else:
             from metrics.detector import Trust, trust
 
-            teacher_G = None
-            if verify_teacher:
-                teacher_G = open_networks(verify_teacher, trust_pickle=trust_pickle)["G_ema"]
+            teacher_networks = open_networks(verify_teacher, trust_pickle=trust_pickle) if verify_teacher else None
             detectors = [detector] if detector else []
 
             def measure(content: bytes) -> dict[str, str]:
                 with trust(Trust.ALL if trust_detector else Trust.PINNED):
-                    return _verified(content, networks["G_ema"], verify_data, teacher_G, detectors, num_gen)
+                    return _verified(content, networks["G_ema"], verify_data, verify_teacher, teacher_networks,
+                                     detectors, num_gen)
 
             _write_onnx(program, dest, weights or "float32", measure)
     click.echo(f"{dest}: {_size(dest):,} bytes")
@@ -170,11 +169,14 @@ def _check_options(ctx: click.Context, kind: str) -> None:
 
 
 def _verified(
-    content: bytes, G: Any, data: str | None, teacher: Any, detectors: list[str], num_gen: int
+    content: bytes, G: Any, data: str | None, teacher: str | None, teacher_networks: Any, detectors: list[str],
+    num_gen: int,
 ) -> dict[str, str]:
     """What was measured of a file, for its metadata; printed, too."""
     if data is None and teacher is None:
         return {}
+    from metrics.options import Reference
+    from training.checkpoints.parts import optional
     from training.export import verification
 
     file = verification.FileGenerator(content, G)
@@ -184,9 +186,10 @@ def _verified(
         click.echo(f"{fd['metric']}: network {fd['network']:.4g}, file {fd['file']:.4g}")
         figures["fd"] = json.dumps(fd)
     if teacher is not None:
-        agreement = verification.agreement(G, file, teacher)
-        click.echo(f"PSNR to the teacher's images: network {agreement['network']:.2f} dB, "
-                   f"file {agreement['file']:.2f} dB")
+        reference = Reference(os.path.basename(teacher), "", teacher_networks["G_ema"], optional(teacher_networks, "D"))
+        agreement = verification.agreement(G, file, reference)
+        for name, value in agreement["network"].items():
+            click.echo(f"agreement with the teacher, {name}: network {value:.4g}, file {agreement['file'][name]:.4g}")
         figures["agreement"] = json.dumps(agreement)
     return figures
 

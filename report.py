@@ -1,51 +1,113 @@
 """Write a page about a student: images beside its teacher's, costs, channels, scores, curves, lost modes."""
 import os
+from typing import Any
 
 import click
 
-from dnnlib.cli import Command, trust_pickle_option
+from dnnlib.cli import Command, device_option, trust_pickle_option
 from dnnlib.errors import UserError
 
+FIELDS = {"teacher": "teacher", "slice": "sliced", "refit": "refitted", "student": "network"}
 
-@click.command(cls=Command)
-@click.option("--teacher", help="The network that the student was made from: path or URL.", required=True,
+
+@click.command(cls=Command, fields=FIELDS)
+@click.option("--teacher", help="The network that the student was made from: path or URL.  [default: the run's; "
+              "required without --run]", metavar="[PATH|URL]")
+@click.option("--network", help="The student: path or URL.  [default: the run's newest; required without --run]",
               metavar="[PATH|URL]")
-@click.option("--network", help="The student: path or URL.", required=True, metavar="[PATH|URL]")
-@click.option("--slice", "between", help="The student before its training, to be shown between the two.",
+@click.option("--slice", "sliced", help="The student as it was sliced, to be shown between the two.  [default: made "
+              "again as the run made it]", metavar="[PATH|URL]")
+@click.option("--refit", "refitted", help="The refitted slice, likewise.  [default: made again as the run made it]",
               metavar="[PATH|URL]")
-@click.option("--run", "run_dir", help="The student's run directory, for scores and curves.", metavar="DIR")
-@click.option("--data", help="Training images, for the nearest neighbours of the student's.", metavar="PATH")
-@click.option("--dest", help="The page: a name that ends in .html; must not exist.", required=True, metavar="FILE")
+@click.option("--run", "run_dir", help="The student's run directory, for scores and curves, and for what is not given.",
+              metavar="DIR")
+@click.option("--data", help="Training images, for the nearest neighbours of the student's.  [default: the run's]",
+              metavar="PATH")
+@click.option("--dest", help="The page: a name that ends in .html; must not exist.  [default: report.html in the run "
+              "directory; required without --run]", metavar="FILE")
+@device_option
 @trust_pickle_option
 def main(
-    teacher: str, network: str, between: str | None, run_dir: str | None, data: str | None, dest: str,
-    trust_pickle: bool,
+    teacher: str | None, network: str | None, sliced: str | None, refitted: str | None, run_dir: str | None,
+    data: str | None, dest: str | None, device: str, trust_pickle: bool,
 ) -> None:
     """Write a page about a student, in one file that needs no network.
 
     \b
-    Example:
-      python report.py --teacher=ffhq.pkl --network=runs/00000-ffhq-dgl/network-snapshot-010000.pkl \\
-          --run=runs/00000-ffhq-dgl --data=ffhq.zip --dest=student.html
+    Examples:
+      # The page of a run.
+      python report.py --run=runs/00000-ffhq-dgl
+    \b
+      # The page of any student.
+      python report.py --teacher=ffhq.pkl --network=student.pkl --data=ffhq.zip --dest=student.html
     """
+    if run_dir is not None and not os.path.isdir(run_dir):
+        raise UserError(f"{run_dir}: no such folder", field="run_dir")
+    for flag, value in (("--teacher", teacher), ("--network", network), ("--dest", dest)):
+        if value is None and run_dir is None:
+            raise click.UsageError(f"Missing option '{flag}'; it can only be left out together with --run.")
+    if dest is None:
+        assert run_dir is not None
+        dest = os.path.join(run_dir, "report.html")
     if not dest.endswith(".html"):
         raise UserError(f"expected a name that ends in .html, found {dest}", field="dest")
     if os.path.lexists(dest):
         raise UserError(f"{dest} exists already; remove it, or name another", field="dest")
-    if run_dir is not None and not os.path.isdir(run_dir):
-        raise UserError(f"{run_dir}: no such folder", field="run_dir")
     from dgl.report import page
+    from torch_utils.devices import resolve_device, tune_allocator
+
+    target = resolve_device(device)
+    tune_allocator()
+    given = {"slice": sliced, "refit": refitted}
+    generators, D, network = _networks(teacher, network, given, run_dir, target, trust_pickle)
+    if run_dir is not None and data is None:
+        data = _data_of(run_dir)
+    page.write(dest, generators, D, run_dir, data, f"{os.path.basename(network)} and its teacher")
+    click.echo(f"{dest}: {os.path.getsize(dest):,} bytes")
+
+
+def _networks(
+    teacher: str | None, network: str | None, given: dict[str, str | None], run_dir: str | None, device: Any,
+    trust_pickle: bool,
+) -> tuple[dict[str, Any], Any, str]:
+    """The generators by name, from the teacher's to the student's; the teacher's discriminator; the student's path."""
+    from dgl.report import of_run
+    from training import run_config
+    from training.checkpoints.parts import optional
     from training.checkpoints.pickles import open_networks
 
-    paths = {"teacher": teacher, "slice": between, "student": network}
-    generators = {name: open_networks(path, trust_pickle=trust_pickle)["G_ema"] for name, path in paths.items() if path}
-    sizes = {name: (G.z_dim, G.c_dim, G.img_resolution, G.img_channels) for name, G in generators.items()}
-    for name, size in sizes.items():
-        if size != sizes["teacher"]:
-            raise UserError(f"expected the teacher's z_dim, c_dim, img_resolution, img_channels {sizes['teacher']}, "
-                            f"found {size}", field="between" if name == "slice" else "network")
-    page.write(dest, generators, run_dir, data, f"{os.path.basename(network)} and its teacher")
-    click.echo(f"{dest}: {os.path.getsize(dest):,} bytes")
+    def generator(path: str) -> Any:
+        return open_networks(path, trust_pickle=trust_pickle)["G_ema"].to(device)
+
+    config = None if run_dir is None else run_config.read(run_dir)
+    if teacher is None:
+        assert config is not None
+        assert run_dir is not None
+        own = of_run.teacher_of(config, run_dir, trust_pickle)
+        G, D = own.G_ema.to(device), own.D
+    else:
+        networks = open_networks(teacher, trust_pickle=trust_pickle)
+        G, D = networks["G_ema"].to(device), optional(networks, "D")
+    if network is None:
+        assert run_dir is not None
+        network = of_run.newest_snapshot(run_dir)
+    student = generator(network)
+    made = of_run.between(G, config) if config is not None and None in given.values() else {}
+    stages = {name: generator(path) if path else made.get(name) for name, path in given.items()}
+    between = {name: stage for name, stage in stages.items() if stage is not None}
+    return {"teacher": G, **between, "student": student}, D, network
+
+
+def _data_of(run_dir: str) -> str | None:
+    """The training images of a run, if they are where they were."""
+    from dgl.report import of_run
+    from training import run_config
+
+    data = of_run.data_of(run_config.read(run_dir))
+    if data is None or os.path.exists(data):
+        return data
+    click.echo(f"The run's training images are not at {data} any more; --data says where they are now.")
+    return None
 
 
 if __name__ == "__main__":

@@ -211,7 +211,8 @@ def main(ctx: click.Context, **values: Any) -> None:
     if not opts.dry_run:
         # A run directory may be a stranger's: what it pins is trusted only if the user says so now.
         trust = "all" if opts.trust_detector else "none" if resume else "pinned"
-        _launch(config, run_dir, resume, trust)
+        at_end = [function for plugin in PLUGINS if (function := plugin.at_end(opts)) is not None]
+        _launch(config, run_dir, resume, trust, at_end)
     elif is_main:
         click.echo("Nothing was started (--dry-run).")
 
@@ -312,7 +313,7 @@ def _resumed(run_dir: str, opts: EasyDict, given: set[str]) -> RunConfig:
     if _trusts_pickles(config.to_dict()) and not opts.trust_pickle:
         raise UserError(f"--resume: {os.path.join(run_dir, run_config.FILE_NAME)} asks to run the code that network "
                         "files carry; if you trust them and it, pass --trust-pickle as well")
-    fixed = sorted(given - FREE_WHEN_RESUMING)
+    fixed = sorted(given.difference(FREE_WHEN_RESUMING, *(plugin.FREE_WHEN_RESUMING for plugin in PLUGINS)))
     if fixed:
         changed = ", ".join("--" + name.replace("_", "-") for name in fixed)
         start = next((plugin.START_FLAG for plugin in PLUGINS if plugin.guides(config)), "--resume")
@@ -387,7 +388,10 @@ def _shared_out(config: RunConfig, gpus: int | None, batch: int | None, batch_gp
     return changed
 
 
-def _launch(config: RunConfig, run_dir: str, resume: bool, trust: str) -> None:
+AtEnd = list[Callable[[RunConfig, str], str]]  # called with a complete run and its folder; say what they wrote
+
+
+def _launch(config: RunConfig, run_dir: str, resume: bool, trust: str, at_end: AtEnd) -> None:
     """Makes the run directory and starts the processes; under torchrun this process is one of them already."""
     from torch_utils import distributed
     from torch_utils.devices import resolve_device
@@ -407,10 +411,9 @@ def _launch(config: RunConfig, run_dir: str, resume: bool, trust: str) -> None:
     run_dir = distributed.broadcast_object(run_dir)
     try:
         if under_torchrun or config.machine.num_gpus == 1:
-            _worker(config, run_dir, resume, trust)
-            distributed.shutdown()
+            _run(config, run_dir, resume, trust, at_end)
         else:
-            arguments = (config, run_dir, resume, trust, device_type)
+            arguments = (config, run_dir, resume, trust, at_end, device_type)
             distributed.launch(_process, arguments, num_procs=config.machine.num_gpus)
     except distributed.RankError as error:
         click.echo(f"To resume this run: python train.py --resume={run_dir}", err=True)
@@ -421,20 +424,31 @@ def _launch(config: RunConfig, run_dir: str, resume: bool, trust: str) -> None:
         raise
 
 
-def _process(config: RunConfig, run_dir: str, resume: bool, trust: str, device_type: str) -> None:
+def _process(config: RunConfig, run_dir: str, resume: bool, trust: str, at_end: AtEnd, device_type: str) -> None:
     """One of several local processes."""
     from torch_utils import distributed
 
     distributed.init(device_type)
     _set_up_logging(distributed.is_main())
     try:
-        _worker(config, run_dir, resume, trust)
+        _run(config, run_dir, resume, trust, at_end)
     finally:
         distributed.shutdown()
 
 
-def _worker(config: RunConfig, run_dir: str, resume: bool, trust: str) -> None:
-    """One process of the training; `trust` is a value of `metrics.detector.Trust`."""
+def _run(config: RunConfig, run_dir: str, resume: bool, trust: str, at_end: AtEnd) -> None:
+    """The training and what comes after its end, for which the main process is alone."""
+    from torch_utils import distributed
+
+    done, is_main = _worker(config, run_dir, resume, trust), distributed.is_main()
+    distributed.shutdown()
+    if done and is_main:
+        for function in at_end:
+            click.echo(f"Written: {function(config, run_dir)}")
+
+
+def _worker(config: RunConfig, run_dir: str, resume: bool, trust: str) -> bool:
+    """One process of the training; whether that came to its end. `trust` is a value of `metrics.detector.Trust`."""
     from metrics import detector
     from torch_utils import devices, distributed
     from training.training_loop import training_loop
@@ -445,15 +459,16 @@ def _worker(config: RunConfig, run_dir: str, resume: bool, trust: str) -> None:
     level = detector.Trust(trust)
     if not distributed.is_main():
         with detector.trust(level):
-            training_loop(config, run_dir, resume)
-        return
+            return training_loop(config, run_dir, resume)
     log = os.path.join(run_dir, "log.txt")
     with detector.trust(level), sole_writer(run_dir), dnnlib.util.Logger(log, file_mode="a", should_flush=True):
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.StreamHandler):
                 handler.setStream(sys.stderr)
-        if not training_loop(config, run_dir, resume):
+        done = training_loop(config, run_dir, resume)
+        if not done:
             click.echo(f"To resume this run: python train.py --resume={run_dir}")
+        return done
 
 
 if __name__ == "__main__":

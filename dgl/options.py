@@ -110,10 +110,12 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  "the student's images.", default=None, show_default="no"),
     click.option("--teacher-aug/--no-teacher-aug", help="Show the teacher the augmented images.", default=None,
                  show_default="no"),
+    click.option("--report", help="At the end of the run, write a page about the student, report.html in the run "
+                 "directory.", is_flag=True),
     *recipes.OPTIONS,
 ]
 _NAMES = ("teacher", "width", "guidance", "dgl_weight", "init", "score", "d_init", "d_width", "stage1_kimg",
-          "teacher_update", "teacher_aug", "refine", "refit", "dgl_ramp", "teacher_weights", "kd",
+          "teacher_update", "teacher_aug", "refine", "refit", "dgl_ramp", "teacher_weights", "kd", "report",
           *recipes.OPTION_NAMES)
 
 
@@ -128,6 +130,7 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+FREE_WHEN_RESUMING = {"report"}
 START_FLAG = "--init"  # how a run with a teacher starts from another run's pickle
 
 
@@ -161,7 +164,18 @@ def check_resumed(config: RunConfig, opts: EasyDict, given: set[str]) -> None:
     Raises:
         OptionError: a change that the run's schedule does not allow.
     """
+    if opts.report and not guides(config):
+        raise OptionError("--report", "compares a student with its teacher, but this run has none")
     recipes.check_resumed(config, opts, given)
+
+
+def at_end(opts: EasyDict) -> Callable[[RunConfig, str], str] | None:
+    """What to do with the configuration and the folder of a run that is complete; returns the path of what it wrote."""
+    if not opts.report:
+        return None
+    from .report import of_run
+
+    return of_run.write
 
 
 def check(opts: EasyDict, given: set[str]) -> None:

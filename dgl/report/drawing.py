@@ -9,15 +9,29 @@ import PIL.Image
 
 _WIDTH, _HEIGHT = 320, 120  # of a curve, in px
 _COLOURS = ("#36c", "#c63")
+_LOSSLESS_PX = 64  # larger images are embedded as JPEG
 
 
-def picture(pixels: np.ndarray, text: str, **attributes: str) -> str:
-    """An <img> of uint8 [H, W, C] of 1 or 3 channels, as PNG inside the page."""
+def picture(pixels: np.ndarray, text: str, side: int = 0, **attributes: str) -> str:
+    """An <img> inside the page.
+
+    Args:
+        pixels: uint8 [H, W, C] of 1 or 3 channels.
+        text: its description.
+        side: of the images that it is made of, in px; PNG up to 64, JPEG above.
+        attributes: further ones of the element; an underscore stands for a dash.
+    """
     buffer = io.BytesIO()
-    PIL.Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, format="PNG")
+    kind, options = ("png", {}) if side <= _LOSSLESS_PX else ("jpeg", {"quality": 92})
+    PIL.Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, format=kind, **options)
     data = base64.b64encode(buffer.getvalue()).decode()
     more = "".join(f' {name.replace("_", "-")}="{html.escape(value)}"' for name, value in attributes.items())
-    return f'<img alt="{html.escape(text)}"{more} src="data:image/png;base64,{data}">'
+    return f'<img alt="{html.escape(text)}"{more} src="data:image/{kind};base64,{data}">'
+
+
+def figure(caption: str, content: str) -> str:
+    """A <figure> of HTML content under a caption."""
+    return f"<figure><figcaption>{html.escape(caption)}</figcaption>{content}</figure>"
 
 
 def heat_map(differences: np.ndarray) -> np.ndarray:
@@ -35,17 +49,26 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
 
 
-def bars(rows: Mapping[str, tuple[float, float]], labels: tuple[str, str]) -> str:
-    """Two bars per row, scaled to the largest first one: name → (whole, part)."""
-    largest = max(whole for whole, _ in rows.values())
+def bars(
+    rows: Mapping[str, tuple[float, float]], labels: tuple[str, str], pictures: Mapping[str, str] | None = None
+) -> str:
+    """Two bars per row, scaled to the largest number.
+
+    Args:
+        rows: name → the numbers of both bars.
+        labels: of both.
+        pictures: name → HTML at the end of its row.
+    """
+    largest = max((max(pair) for pair in rows.values()), default=1) or 1
     parts = [f"<p>{_key(labels)}</p>"]
-    for name, (whole, part) in rows.items():
+    for name, (first, second) in rows.items():
+        text = f"{labels[0]} {first:g}, {labels[1]} {second:g}"
         parts.append(
             f'<div class="bar"><span>{html.escape(name)}</span><svg width="220" height="16" role="img" '
-            f'aria-label="{html.escape(name)}: {part:g} of {whole:g}">'
-            f'<rect width="{200 * whole / largest:.1f}" height="7" fill="{_COLOURS[0]}"/>'
-            f'<rect y="8" width="{200 * part / largest:.1f}" height="7" fill="{_COLOURS[1]}"/></svg>'
-            f"<span>{part:g} of {whole:g}</span></div>"
+            f'aria-label="{html.escape(name)}: {html.escape(text)}">'
+            f'<rect width="{200 * first / largest:.1f}" height="7" fill="{_COLOURS[0]}"/>'
+            f'<rect y="8" width="{200 * second / largest:.1f}" height="7" fill="{_COLOURS[1]}"/></svg>'
+            f"<span>{first:g} / {second:g}</span>{(pictures or {}).get(name, '')}</div>"
         )
     return "".join(parts)
 
@@ -55,8 +78,14 @@ def _key(labels: Sequence[str]) -> str:
                      for colour, label in zip(_COLOURS, labels))
 
 
-def curve(name: str, points: Sequence[tuple[float, float]]) -> str:
-    """A curve of (x, y) as an SVG with the ranges of both; fewer than two points make none."""
+def curve(name: str, points: Sequence[tuple[float, float]], unit: str = "kimg") -> str:
+    """A curve of (x, y) as an SVG with the ranges of both; fewer than two points make none.
+
+    Args:
+        name: of the curve.
+        points: (x, y); those that are not finite are left out.
+        unit: of x.
+    """
     finite = [(x, y) for x, y in points if np.isfinite(x) and np.isfinite(y)]
     if len(finite) < 2:
         return ""
@@ -66,4 +95,4 @@ def curve(name: str, points: Sequence[tuple[float, float]]) -> str:
     return (f'<figure class="curve"><figcaption>{html.escape(name)}</figcaption>'
             f'<svg viewBox="-4 -4 {_WIDTH + 8} {_HEIGHT + 8}" role="img" aria-label="{html.escape(name)}">'
             f'<polyline points="{line}" fill="none" stroke="{_COLOURS[0]}" stroke-width="2"/></svg>'
-            f"<small>{y0:.3g} to {y1:.3g}; {x0:g} to {x1:g} kimg</small></figure>")
+            f"<small>{y0:.3g} to {y1:.3g}; {x0:g} to {x1:g} {html.escape(unit)}</small></figure>")

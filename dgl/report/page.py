@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dnnlib.errors import UserError
 from dnnlib.files import open_atomic
+from torch_utils.network_types import Generator
 
-from . import sections
-
-COUNT = 24  # images in a grid
-MODES_COUNT = 400
+from . import images, modes, numbers
 
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -23,7 +22,9 @@ figure {{ display: inline-block; vertical-align: top; margin: .5rem 1rem .5rem 0
 img {{ max-width: 100%; image-rendering: pixelated; min-width: min(18rem, 100%); display: block; }}
 table {{ border-collapse: collapse; }}
 th, td {{ padding: .2rem .6rem; text-align: left; border-bottom: 1px solid #8884; }}
-.scroll {{ overflow-x: auto; }} .bar {{ display: flex; gap: .75rem; align-items: center; }}
+.scroll {{ overflow-x: auto; }}
+.bar {{ display: flex; flex-wrap: wrap; gap: .75rem; align-items: center; margin: .25rem 0; }}
+.bar img {{ min-width: 0; height: 2rem; }} .bar svg {{ flex: none; }}
 .bar span:first-child {{ width: 14rem; overflow-wrap: anywhere; }}
 .curve {{ width: 20rem; }} svg {{ max-width: 100%; }}
 </style></head><body><h1>{title}</h1>
@@ -31,7 +32,7 @@ th, td {{ padding: .2rem .6rem; text-align: left; border-bottom: 1px solid #8884
 
 _SCRIPT = """<script>
 const slider = document.getElementById("psi");
-slider.addEventListener("input", () => {
+slider?.addEventListener("input", () => {
   for (const image of document.querySelectorAll("img[data-step]")) {
     image.hidden = image.dataset.step !== slider.value;
     if (!image.hidden) document.getElementById("psi-text").textContent = image.dataset.psi;
@@ -43,7 +44,8 @@ slider.addEventListener("input", () => {
 
 def write(
     dest: str | os.PathLike,
-    generators: Mapping[str, Any],
+    generators: Mapping[str, Generator],
+    D: Any = None,
     run_dir: str | os.PathLike | None = None,
     data: str | None = None,
     title: str = "Student and teacher",
@@ -52,28 +54,46 @@ def write(
 
     Args:
         dest: the HTML file.
-        generators: by name; the first is the teacher, the last the student, between them what was on the way.
+        generators: by name, on one device; the first is the teacher, the last the student, between them what was on
+            the way.
+        D: the teacher's discriminator, for a perceptual distance; None leaves that out.
         run_dir: of the student's training, for scores and curves.
         data: training images, for the student's nearest neighbours.
         title: of the page.
 
     Raises:
-        UserError: the data cannot be read, or the file cannot be written.
+        UserError: the networks do not fit together, the data cannot be read, or the file cannot be written.
     """
+    check_alike(generators)
     teacher, *_, student = generators.values()
-    others = dict(list(generators.items())[1:])
+    device = next(teacher.parameters()).device.type
     by_title = {
-        "Images on the same latents": sections.images(generators, COUNT),
-        "Difference from the teacher": sections.differences(teacher, others, COUNT),
-        "Costs": sections.costs(generators),
-        "Channels": sections.channels(teacher, student),
-        "Modes of the teacher": sections.modes(teacher, student, MODES_COUNT),
+        "Images on the same latents": images.grids(generators),
+        "Difference from the teacher": images.differences(generators) + images.agreement(generators, D),
+        **({"Classes": images.classes(generators)} if teacher.c_dim else {}),
+        "Modes of the teacher": modes.modes(teacher, student),
+        "Costs": numbers.costs(generators, device),
+        "Channels": numbers.channels(teacher, student),
     }
     if run_dir is not None:
-        by_title["Scores"] = sections.scores(Path(run_dir))
-        by_title["Curves of the run"] = sections.curves(Path(run_dir))
+        by_title["Scores"] = numbers.scores(Path(run_dir))
+        by_title["Curves of the run"] = numbers.curves(Path(run_dir))
     if data is not None:
-        by_title["Nearest training images"] = sections.nearest(student, data, 12)
+        by_title["Nearest training images"] = images.nearest(student, data)
     body = "".join(f"<section><h2>{html.escape(name)}</h2>{text}</section>\n" for name, text in by_title.items())
     with open_atomic(dest, "w") as f:
         f.write(_HEAD.format(title=html.escape(title)) + body + _SCRIPT)
+
+
+def check_alike(generators: Mapping[str, Generator]) -> None:
+    """Checks that all networks make the same kind of images from the same kind of latents as the first.
+
+    Raises:
+        UserError: one does not; names it.
+    """
+    sizes = {name: (G.z_dim, G.c_dim, G.img_resolution, G.img_channels) for name, G in generators.items()}
+    expected = next(iter(sizes.values()))
+    for name, size in sizes.items():
+        if size != expected:
+            raise UserError(f"expected the teacher's z_dim, c_dim, img_resolution, img_channels {expected}, "
+                            f"found {size}", field=name)

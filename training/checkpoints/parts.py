@@ -99,3 +99,11 @@ class Networks(dict):
     def raw(self, role: str) -> Any:
         """What the file holds for a role, or the network if it is built already."""
         return super().__getitem__(role)
+
+
+def optional(networks: Mapping[str, Any], role: str) -> Any:
+    """The network of a role in an opened file; None if there is none, or none that can be read."""
+    try:
+        return networks.get(role)
+    except CheckpointError:
+        return None

@@ -2,19 +2,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
-from dnnlib.cli import seed_latents
 from dnnlib.errors import UserError
 from metrics.metric_main import calc_metric
+from metrics.options import Reference
 from torch_utils.network_types import Generator
-from training.data.images import truncated
 
 from . import onnx_file
 
 METRIC = "fid50k_full"
-AGREEMENT_SEEDS = 64
+PAIRS = 64  # of images for the agreement
 
 
 class FileGenerator(torch.nn.Module):
@@ -66,22 +64,27 @@ def fd(G: Generator, file: FileGenerator, data: str, detectors: Sequence[str], n
     return figures
 
 
-def agreement(G: Generator, file: FileGenerator, teacher: Generator) -> dict[str, float]:
-    """Agreement with a teacher on the same latents: mean PSNR in dB of the images, of network and file.
+def agreement(G: Generator, file: FileGenerator, teacher: Reference) -> dict[str, Any]:
+    """Agreement of network and file with a teacher on the same latents, by the metric of that name.
+
+    Args:
+        G: the network.
+        file: the file made from it.
+        teacher: its generator, and its discriminator for a perceptual distance, if there is one.
+
+    Returns:
+        "network" and "file", each with psnr (dB), ssim or ms_ssim, and distance@D if the teacher has a D; "protocol".
 
     Raises:
         UserError: the teacher takes other latents or labels, or makes images of another size.
     """
-    sizes = [(net.z_dim, net.c_dim, net.img_resolution, net.img_channels) for net in (G, teacher)]
+    sizes = [(net.z_dim, net.c_dim, net.img_resolution, net.img_channels) for net in (G, teacher.G)]
     if sizes[0] != sizes[1]:
         raise UserError(f"expected a teacher with z_dim, c_dim, img_resolution, img_channels {sizes[0]}, "
                         f"found {sizes[1]}", field="verify_teacher")
-    z = torch.from_numpy(seed_latents(list(range(AGREEMENT_SEEDS)), G.z_dim))
-    c = torch.eye(G.c_dim)[torch.arange(len(z)) % G.c_dim] if G.c_dim else torch.zeros([len(z), 0])
-    errors_db = {}
-    with torch.no_grad():
-        reference = truncated(teacher(z, c, noise_mode="const")).astype(np.float64)
-        for name, network in (("network", G), ("file", file)):
-            errors = np.square(truncated(network(z, c, noise_mode="const")) - reference).mean(axis=(1, 2, 3))
-            errors_db[name] = float(np.mean(10 * np.log10(255**2 / np.maximum(errors, 1e-3))))
-    return errors_db
+    figures: dict[str, Any] = {}
+    for key, network in (("network", G), ("file", file)):
+        result = calc_metric("agreement", G=network, reference=teacher, num_gen=PAIRS, device="cpu")
+        figures[key] = {name.removeprefix("agreement_"): value for name, value in result["results"].items()}
+        figures["protocol"] = dict(result["protocol"])
+    return figures
