@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dnnlib import strict_json
-from dnnlib.cli import Command, Group
+from dnnlib.cli import Colour, Command, Group
 from dnnlib.errors import printable
 
 FILTERS = ["lanczos", "box"]
@@ -47,21 +47,6 @@ class _Range(click.ParamType):
         return int(match[1] or 0), int(match[2]) if match[2] else None
 
 
-class _Colour(click.ParamType):
-    name = "colour"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int, int]:
-        from PIL import ImageColor
-
-        if isinstance(value, tuple):
-            return value
-        try:
-            red, green, blue = ImageColor.getrgb(value)[:3]
-        except ValueError:
-            self.fail(f"expected a colour, for example white or #80a0ff, found {value!r}", param, ctx)
-        return red, green, blue
-
-
 @click.group(cls=_Tool)
 def main() -> None:
     """Converts images into a data set, or checks one."""
@@ -81,7 +66,7 @@ def main() -> None:
               show_default=True)
 @click.option("--force-channels", help="Convert to greyscale (1) or RGB (3)", type=click.Choice(["1", "3"]))
 @click.option("--background", help="Colour that transparency is composed on, e.g. black or #80a0ff; also takes images "
-              "with transparency without --force-channels", type=_Colour(), metavar="COLOUR",
+              "with transparency without --force-channels", type=Colour(), metavar="COLOUR",
               show_default="white with --force-channels")
 @click.option("--subfolders-as-labels", help="Number the sorted top-level folders and use them as class labels",
               is_flag=True)
