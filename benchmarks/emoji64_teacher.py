@@ -22,8 +22,8 @@ import click
 
 from benchmarks.compress import execution
 from dnnlib.cli import Command
+from dnnlib.errors import UserError
 from dnnlib.files import append_line
-from dnnlib.util import UserError
 
 STAGE_KIMG, STAGES = 100, 4
 LEAST_GAIN = 0.02  # of the distance per stage

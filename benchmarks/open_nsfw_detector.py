@@ -18,8 +18,8 @@ import click
 import numpy as np
 
 from dnnlib.cli import Command
+from dnnlib.errors import UserError
 from dnnlib.files import open_atomic
-from dnnlib.util import UserError
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dnnlib.bounded import open_regular
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 
 MAX_IMAGE = 1 << 20  # bytes of one image file
 

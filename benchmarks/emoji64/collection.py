@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.emoji64 import pictures
 from benchmarks.emoji64.archives import Archive, images
+from dnnlib.errors import UserError
 from dnnlib.files import open_atomic
-from dnnlib.util import UserError
 from training.data.files import BadFile
 from training.data.pixels import WHITE, Colour, decode_image, encode_png
 from training.data.transforms import make_transform

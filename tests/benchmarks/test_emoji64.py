@@ -19,7 +19,7 @@ import train
 from benchmarks import emoji64_teacher
 from benchmarks.emoji64 import __main__ as command
 from benchmarks.emoji64 import archives, collection, pictures
-from dnnlib.util import UserError
+from dnnlib.errors import UserError
 from tests.helpers import random_images, write_images, zip_folder
 
 TONE = "1f3fb 1f3fc 1f3fd 1f3fe 1f3ff".split()
