@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dnnlib import strict_json
-from dnnlib.cli import Colour, Command, Group
+from dnnlib.cli import Command, Group
 from dnnlib.errors import printable
 
 FILTERS = ["lanczos", "box"]
@@ -45,6 +45,24 @@ class _Range(click.ParamType):
         if match is None:
             self.fail(f"expected FIRST:END, for example 0:8000, found {value!r}", param, ctx)
         return int(match[1] or 0), int(match[2]) if match[2] else None
+
+
+class Colour(click.ParamType):
+    """A colour by name or as #80a0ff, as numbers (red, green, blue)."""
+
+    name = "colour"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int, int]:
+        """Reads the option's text."""
+        from PIL import ImageColor
+
+        if isinstance(value, tuple):
+            return value
+        try:
+            red, green, blue = ImageColor.getrgb(value)[:3]
+        except ValueError:
+            self.fail(f"expected a colour, for example white or #80a0ff, found {value!r}", param, ctx)
+        return red, green, blue
 
 
 @click.group(cls=_Tool)

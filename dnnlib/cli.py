@@ -189,24 +189,6 @@ class Fraction01(click.ParamType):
         return fraction
 
 
-class Colour(click.ParamType):
-    """A colour by name or as #80a0ff, as numbers (red, green, blue)."""
-
-    name = "colour"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int, int]:
-        """Reads the option's text."""
-        from PIL import ImageColor
-
-        if isinstance(value, tuple):
-            return value
-        try:
-            red, green, blue = ImageColor.getrgb(value)[:3]
-        except ValueError:
-            self.fail(f"expected a colour, for example white or #80a0ff, found {value!r}", param, ctx)
-        return red, green, blue
-
-
 def device_option(command: _AnyCallable) -> _AnyCallable:
     """Adds --device=auto|cpu|cuda|mps, which reaches the command as the string `device`."""
     return click.option(

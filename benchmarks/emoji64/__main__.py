@@ -14,7 +14,8 @@ import click
 
 from benchmarks.emoji64 import archives as packages
 from benchmarks.emoji64 import collection
-from dnnlib.cli import Colour, Command
+from dataset_tool import Colour
+from dnnlib.cli import Command
 from dnnlib.files import open_atomic
 from training.data.writer import check_dest
 
