@@ -237,7 +237,8 @@ _BOOL: dict[str, Any] = {"type": bool, "metavar": "BOOL"}
 @click.option("--seed", help="Seed of the latents.", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
               metavar="INT")
 @click.option("--batch-gen", help="Images per generator call.", show_default="4 from 256 pixels on, else 32", **_INT)
-@click.option("--no-cache", help="Do not use or write the cache of the real images' statistics.", is_flag=True)
+@click.option("--cache/--no-cache", help="Use and write the cache of the real images' statistics.", default=True,
+              show_default=True)
 @device_option
 @trust_pickle_option
 @trust_detector_option
@@ -253,7 +254,7 @@ def main(
     device: str,
     trust_pickle: bool,
     trust_detector: bool,
-    no_cache: bool,
+    cache: bool,
     teacher: str | None,
     **options: Any,
 ) -> None:
@@ -297,7 +298,7 @@ def main(
         raise click.UsageError("--metrics=agreement needs --teacher, the network pickle to compare with")
     if psi is not None:
         options["G_kwargs"] = {"truncation_psi": psi}
-    options["cache"] = not no_cache
+    options["cache"] = cache
     job = Job(networks, metrics, data, mirror, device, trust_pickle, verbose, teacher, options, images,
               trust_detector)
     distributed.launch(run, [job], gpus)

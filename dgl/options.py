@@ -106,10 +106,9 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  show_default="1", type=Fraction01(), metavar="FRACTION"),
     click.option("--stage1-kimg", help="Train that long without the teacher first.",
                  show_default="0, with --init=scratch half of the run", type=click.IntRange(min=0), metavar="INT"),
-    click.option("--teacher-update/--no-teacher-update", help="Train the teacher's discriminator further on reals and "
-                 "the student's images.", default=None, show_default="no"),
-    click.option("--teacher-aug/--no-teacher-aug", help="Show the teacher the augmented images.", default=None,
-                 show_default="no"),
+    click.option("--teacher-update", help="Train the teacher's discriminator further on reals and the student's "
+                 "images.", is_flag=True),
+    click.option("--teacher-aug", help="Show the teacher the augmented images.", is_flag=True),
     click.option("--report", help="At the end of the run, write a page about the student, report.html in the run "
                  "directory.", is_flag=True),
     *recipes.OPTIONS,
@@ -378,8 +377,8 @@ def _loss_config(
         teachers=specs,
         dgl_weight=DGL_WEIGHT if opts.dgl_weight is None else opts.dgl_weight,
         stage1_kimg=stage1,
-        teacher_aug=bool(opts.teacher_aug),
-        teacher_update=bool(opts.teacher_update),
+        teacher_aug=opts.teacher_aug,
+        teacher_update=opts.teacher_update,
     )
     if opts.guidance not in (None, "verdict"):
         loss.guidance = opts.guidance

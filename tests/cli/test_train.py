@@ -16,8 +16,8 @@ from training.checkpoints.pickles import open_networks
 ADA_OPTIONS = """outdir gpus snap metrics seed dry-run data cond subset mirror cfg gamma kimg batch aug p target augpipe
     resume freezed fp32 nhwc nobench allow-tf32 workers"""
 STYLEGAN3_OPTIONS = "batch-gpu cbase cmax glr dlr map-depth mbstd-group desc tick"
-DGL_OPTIONS = """teacher width dgl-weight init score d-init d-width stage1-kimg teacher-update no-teacher-update
-    teacher-aug no-teacher-aug"""
+DGL_OPTIONS = """teacher width dgl-weight init score d-init d-width stage1-kimg teacher-update
+    teacher-aug"""
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ def error_of(folder, *args):
         ("--resume=nothing.pkl", "--resume: nothing.pkl: no such run directory, network pickle, URL or name of"),
         ("--width=0.5", "--width: can only be given together with --cfg=dgl"),
         ("--teacher=TEACHER", "--teacher: can only be given together with --cfg=dgl"),
-        ("--no-teacher-update", "--teacher-update: can only be given together with --cfg=dgl"),
+        ("--teacher-update", "--teacher-update: can only be given together with --cfg=dgl"),
         ("--cfg=dgl --width=0.5", "--teacher: --cfg=dgl needs the network pickle of a teacher"),
         ("--cfg=dgl --teacher=TEACHER", "--width: --cfg=dgl needs the width of the student, e.g. --width=0.5"),
         ("--cfg=dgl --teacher=TEACHER --width=0", "Invalid value for '--width': expected a fraction above 0"),

@@ -3,6 +3,10 @@ import ast
 import re
 from pathlib import Path
 
+import click
+
+from tests.contract import help_texts
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("dnnlib", "torch_utils", "metrics", "training", "dgl")
 MAKES_OPTIONS = re.compile(r"click\.(?:command|group|option)\(|OptionError\(")
@@ -46,3 +50,26 @@ def test_libraries_quote_no_flags() -> None:
         for line, flag in quoted_flags(path.read_text(encoding="utf-8"))
     }
     assert found == {}
+
+
+# Booleans that existing command lines of NVIDIA's scripts give a value to.
+WITH_VALUE = {"mirror", "verbose", "cond", "fp32", "nhwc", "allow_tf32", "nobench", "force_fp16", "save_video"}
+
+
+def test_booleans_follow_one_rule() -> None:
+    """A value where NVIDIA's scripts have one, else a flag that is off, or a pair that is on or depends on the run."""
+    num_valued = 0
+    for name, command in help_texts.commands().items():
+        parts = [command, *(command.commands.values() if isinstance(command, click.Group) else [])]
+        for option in (option for part in parts for option in part.params if isinstance(option, click.Option)):
+            context = f"{name} {option.opts[0]}"
+            default = option.get_default(click.Context(command))
+            if option.is_flag and option.secondary_opts:
+                assert default is not False, f"{context} is off by default"
+            elif option.is_flag:
+                assert not default, f"{context} is on by default"
+                assert not str(option.name).startswith("no_"), f"{context} is a pair's second half"
+            elif "Bool" in type(option.type).__name__:
+                assert option.name in WITH_VALUE, f"{context} takes a value"
+                num_valued += 1
+    assert num_valued >= len(WITH_VALUE)
