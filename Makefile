@@ -14,6 +14,7 @@ CPU_BENCH ?=
 FUZZ_CASES ?= 5000
 FUZZ_SEED ?= 1
 GPU_REPORT ?=
+PARALLEL := -n $(JOBS) --dist=worksteal  # neighbours stay in one process, which shares their module's fixtures
 VENV := .venv
 VENV24 := .venv-torch24
 PY := $(VENV)/bin/python
@@ -40,10 +41,10 @@ demo: $(VENV)/.runtime-installed
 	$(PY) -m demo.run
 
 test: check
-	$(PY) -m pytest -n $(JOBS) --cov=dgl --cov=torch_utils.checkpoint --cov-report=term --cov-fail-under=90
+	$(PY) -m pytest $(PARALLEL) --cov=dgl --cov=torch_utils.checkpoint --cov-report=term --cov-fail-under=90
 
 fuzz: $(VENV)/.dev-installed
-	FUZZ_CASES=$(FUZZ_CASES) FUZZ_SEED=$(FUZZ_SEED) $(PY) -m pytest -n $(JOBS) -rP --timeout=7200 tests/fuzz
+	FUZZ_CASES=$(FUZZ_CASES) FUZZ_SEED=$(FUZZ_SEED) $(PY) -m pytest $(PARALLEL) -rP --timeout=7200 tests/fuzz
 
 check: $(VENV)/.dev-installed
 	$(PY) -m ruff check .
@@ -56,7 +57,7 @@ gpu-report: $(VENV)/.dev-installed
 	$(PY) -m benchmarks.gpu_report $(GPU_REPORT)
 
 test-torch24: $(VENV24)/.installed
-	$(VENV24)/bin/python -m pytest -n $(JOBS)
+	$(VENV24)/bin/python -m pytest $(PARALLEL)
 
 golden: $(VENV)/.dev-installed
 	$(PY) -m tests.golden_report

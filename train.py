@@ -1,13 +1,14 @@
 """Train a StyleGAN2-ADA or BigGAN network, or compress one (--cfg=dgl, dgl-stylegan3, dgl-biggan)."""
+import contextlib
 import json
 import logging
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -460,15 +461,27 @@ def _worker(config: RunConfig, run_dir: str, resume: bool, trust: str) -> bool:
     if not distributed.is_main():
         with detector.trust(level):
             return training_loop(config, run_dir, resume)
-    log = os.path.join(run_dir, "log.txt")
+    log, console = os.path.join(run_dir, "log.txt"), sys.stderr
     with detector.trust(level), sole_writer(run_dir), dnnlib.util.Logger(log, file_mode="a", should_flush=True):
-        for handler in logging.getLogger().handlers:
-            if isinstance(handler, logging.StreamHandler):
-                handler.setStream(sys.stderr)
-        done = training_loop(config, run_dir, resume)
+        with _log_to(sys.stderr, console):
+            done = training_loop(config, run_dir, resume)
         if not done:
             click.echo(f"To resume this run: python train.py --resume={run_dir}")
         return done
+
+
+@contextlib.contextmanager
+def _log_to(stream: IO[str], console: IO[str]) -> Iterator[None]:
+    """In here, what would be logged on the console goes to `stream`."""
+    handlers = [handler for handler in logging.getLogger().handlers
+                if isinstance(handler, logging.StreamHandler) and handler.stream is console]
+    for handler in handlers:
+        handler.setStream(stream)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.setStream(console)
 
 
 if __name__ == "__main__":

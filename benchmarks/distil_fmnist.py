@@ -51,9 +51,9 @@ def network(shop: execution.Workshop, job: Job, train_data: Path) -> Path:
                      f"--outdir={folder}")
     elif not (begun / last).is_file():
         shop.command("train.py", f"--resume={begun}")
-    found = execution.run_dir(folder)
-    assert found is not None
-    return found / last
+    run_folder = execution.run_dir(folder)
+    assert run_folder is not None
+    return run_folder / last
 
 
 def score(shop: execution.Workshop, job: Job, path: Path, data: Path) -> None:
@@ -70,23 +70,23 @@ def score(shop: execution.Workshop, job: Job, path: Path, data: Path) -> None:
         if first:
             outputs.append(shop.command("calc_metrics.py", f"--network={path}", f"--teacher={shop.teacher}",
                                         "--metrics=agreement", "--verbose=false"))
-        found = [json.loads(line) for output in outputs for line in output.splitlines() if line.startswith("{")]
+        records = [json.loads(line) for output in outputs for line in output.splitlines() if line.startswith("{")]
         row = {"name": job.name, "group": job.group, "title": job.title, "seed": job.seed, "kimg": job.kimg,
-               "detector": detector.stem, "results": {k: v for f in found for k, v in f["results"].items()},
-               "protocol": found[0]["protocol"], **provenance(shop, job, path)}
+               "detector": detector.stem, "results": {k: v for f in records for k, v in f["results"].items()},
+               "protocol": records[0]["protocol"], **provenance(shop, job, path)}
         with shop.results.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
 
 def provenance(shop: execution.Workshop, job: Job, path: Path) -> dict[str, Any]:
     """How a network came about: arguments, versions, seconds of training."""
-    found: dict[str, Any] = {"arguments": list(job.arguments), "settings": shop.settings}
+    facts: dict[str, Any] = {"arguments": list(job.arguments), "settings": shop.settings}
     options = path.parent / "training_options.json"
     if options.is_file():
         made = json.loads(options.read_text()).get("provenance", {})
-        found["provenance"] = {key: value for key, value in made.items() if key != "command"}
-        found["training"] = execution.statistics_at(path.parent / "stats.jsonl", job.kimg)
-    return found
+        facts["provenance"] = {key: value for key, value in made.items() if key != "command"}
+        facts["training"] = execution.statistics_at(path.parent / "stats.jsonl", job.kimg)
+    return facts
 
 
 def overview(todo: Sequence[Job], out: Path) -> str:

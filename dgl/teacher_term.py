@@ -30,7 +30,7 @@ class TeacherDiscriminatorTerm:
             losses that are not negative.
         g_loss: logits → f(-logits).
         reference: batch → images [N, C, H, W]; the logits are taken relative to those of these images, so that nothing
-            is asked of an image that is as good as its reference (`guidance=relative`).
+            is required of an image that is as good as its reference (`guidance=relative`).
 
     Raises:
         ValueError: the weights do not fit the teachers.

@@ -142,7 +142,7 @@ def _find_cached(url: str, folder: str, sha256: str | None) -> str | None:
 
 
 def _is_page(path: str) -> bool:
-    """Whether a cached file is a web page: what a server answered in place of the file is asked for once more."""
+    """Whether a cached file is a web page: what a server answered in place of the file is fetched again."""
     with _open_local(path) as file:
         return file.read(64).lstrip().lower().startswith((b"<!doctype html", b"<html"))
 

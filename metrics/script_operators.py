@@ -171,15 +171,15 @@ def _check_scope(node: ast.stmt, outer: set[str]) -> None:
 
 def _bound(node: ast.AST) -> set[str]:
     """Names that a statement gives a value to, those of functions inside it included."""
-    found = set()
+    names = set()
     for part in ast.walk(node):
         if isinstance(part, ast.arg):
-            found.add(part.arg)
+            names.add(part.arg)
         elif isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
-            found.add(part.id)
+            names.add(part.id)
         elif isinstance(part, ast.FunctionDef):
-            found.add(part.name)
-    return found
+            names.add(part.name)
+    return names
 
 
 def _refuse_taken(names: set[str]) -> None:

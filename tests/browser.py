@@ -84,11 +84,11 @@ class Page:
         self._write.write(json.dumps(message).encode() + b"\0")
         self._write.flush()
         while True:
-            found = self._receive()
-            if found.get("id") == self._count:
-                assert "error" not in found, f"{method}: {found['error']}"
-                return found["result"]
-            self._note(found)
+            result = self._receive()
+            if result.get("id") == self._count:
+                assert "error" not in result, f"{method}: {result['error']}"
+                return result["result"]
+            self._note(result)
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
@@ -112,9 +112,9 @@ class Page:
 
     def run(self, program: str) -> Any:
         """The value of a JavaScript expression, once its promise is kept."""
-        found = self.send("Runtime.evaluate", expression=program, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in found, found["exceptionDetails"]
-        return found["result"].get("value")
+        result = self.send("Runtime.evaluate", expression=program, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in result, result["exceptionDetails"]
+        return result["result"].get("value")
 
     def open(self, url: str) -> None:
         """Goes to a page."""

@@ -232,9 +232,9 @@ def _stylegan3(file: str) -> Any:
     return rebuild(networks_stylegan3.Generator, records.generator_arguments(record), record.tensors())
 
 
-def _of_max(file: str, quantity: str, found: torch.Tensor, reference: np.ndarray, allowed: float) -> Row:
+def _of_max(file: str, quantity: str, actual: torch.Tensor, reference: np.ndarray, allowed: float) -> Row:
     """The largest difference relative to the largest reference."""
-    return Row(file, quantity, _max(found, reference) / float(np.abs(reference).max()), allowed)
+    return Row(file, quantity, _max(actual, reference) / float(np.abs(reference).max()), allowed)
 
 
 def stylegan3(file: str) -> Iterator[Row]:
@@ -285,12 +285,12 @@ def stylegan3_layers(file: str) -> Iterator[Row]:
         / float(np.abs(ref[f"filter/{layer}/{side}"]).max())
         for layer, side in (key.split("/")[1:] for key in filters)
     ), 1e-6)
-    found: dict[str, torch.Tensor] = {}
+    collected: dict[str, torch.Tensor] = {}
     for layer, module in G.synthesis.named_children():
-        module.register_forward_hook(lambda module, x, y, layer=layer: found.update({layer: y[0]}))
+        module.register_forward_hook(lambda module, x, y, layer=layer: collected.update({layer: y[0]}))
     G.synthesis(torch.from_numpy(golden(name)["ws"])[:1])
     worst = {"act": 0.0, "actstat": 0.0}
-    for layer, y in found.items():
+    for layer, y in collected.items():
         statistics = torch.stack([y.mean([1, 2]), y.square().mean([1, 2]).sqrt()], dim=1)
         for kind, value in (("act", y[:2]), ("actstat", statistics)):
             reference = ref.get(f"{kind}/{layer}")
@@ -311,9 +311,9 @@ def alias_free_ops(file: str) -> Iterator[Row]:
         dx, db = torch.autograd.grad((y * v).sum(), [x, b], create_graph=True)
         p, q = _tensors(ref, f"{case}/p", f"{case}/q")
         (ddv,) = torch.autograd.grad((dx * p).sum() + (db * q).sum(), v)
-        for name, found in (("y", y), ("dx", dx), ("db", db), ("ddv", ddv)):
+        for name, actual in (("y", y), ("dx", dx), ("db", db), ("ddv", ddv)):
             reference = ref[f"{case}/{name}"]
-            worst[name] = max(worst[name], _max(found, reference) / float(np.abs(reference).max()))
+            worst[name] = max(worst[name], _max(actual, reference) / float(np.abs(reference).max()))
     for name, relative in worst.items():
         yield Row(file, f"filtered_lrelu: {name}, relative", relative, 1e-5)
 

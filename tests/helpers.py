@@ -1,15 +1,17 @@
 """What several test files share."""
 import functools
+import importlib
 import io
 import json
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
+from click.testing import CliRunner
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -83,3 +85,22 @@ def wait_until(condition: Callable[[], bool], timeout_sec: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.02)
+
+
+def forget_statistics() -> None:
+    """A training may begin in this process as if it were a new one."""
+    from torch_utils import training_stats
+
+    training_stats._counters = training_stats._Counters()
+
+
+def run_command(words: Sequence[str]) -> str:
+    """What a command line of this project, `train.py ...` or `-m package.module ...`, prints; run in this process.
+
+    A process of its own would take seconds to import torch.
+    """
+    forget_statistics()
+    name, arguments = (words[1], words[2:]) if words[0] == "-m" else (words[0].removesuffix(".py"), words[1:])
+    result = CliRunner().invoke(importlib.import_module(name).main, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout

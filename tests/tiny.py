@@ -140,9 +140,9 @@ def gradients(loss: Any, phase: str, module: torch.nn.Module, seed: int = 0, **k
     batch = {"real_img": images(), "real_c": c, "gen_z": z, "gen_c": c, "gain": 1, "cur_nimg": 0, **kwargs}
     loss.accumulate_gradients(*split_phase(phase), Step(**batch))
     module.requires_grad_(False)
-    found = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+    result = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
     module.zero_grad(set_to_none=True)
-    return {**found, "random_state": torch.random.get_rng_state()}
+    return {**result, "random_state": torch.random.get_rng_state()}
 
 
 class ConstantTerm:

@@ -46,7 +46,8 @@ def _results(rows: Sequence[Row], group: str) -> str:
     lines = []
     for name, title in dict.fromkeys((row["name"], row["title"]) for row in rows if row["group"] == group):
         values = {metric: list(by_seed(rows, name, metric).values()) for metric in COLUMNS}
-        cells = [text_of(summary(found) if found else None, COLUMNS[metric][1]) for metric, found in values.items()]
+        cells = [text_of(summary(of_seeds) if of_seeds else None, COLUMNS[metric][1])
+                 for metric, of_seeds in values.items()]
         seconds = [row["training"]["Timing/sec_per_kimg"] * row["kimg"] for row in rows
                    if row["name"] == name and row.get("training", {}).get("Timing/sec_per_kimg")]
         lines.append([title, str(max(map(len, values.values()))), *cells,
@@ -68,11 +69,11 @@ def _differences(rows: Sequence[Row]) -> str:
         cells, seeds = [], 0
         for metric in PAIRED:
             left, right = (by_seed(rows, name, metric) for name in (a, b))
-            found = [right[seed] - left[seed] for seed in sorted(left.keys() & right.keys())]
-            seeds = max(seeds, len(found))
-            effect = smallest_effect(found)
+            differences = [right[seed] - left[seed] for seed in sorted(left.keys() & right.keys())]
+            seeds = max(seeds, len(differences))
+            effect = smallest_effect(differences)
             digits = COLUMNS[metric][1]
-            cells += [text_of(summary(found) if found else None, digits),
+            cells += [text_of(summary(differences) if differences else None, digits),
                       "" if effect is None else f"{effect:.{digits}f}"]
         if seeds:
             lines.append([f"{titles[b]} against {titles[a]}", str(seeds), *cells])

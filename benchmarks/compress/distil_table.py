@@ -40,38 +40,38 @@ def _distilled(width: str, kimg: int, group: str, seed: int) -> Job:
 
 def _games(seed: int) -> list[Job]:
     """A game after distillation: with real images or the teacher's own, at the default or at low rates."""
-    found = []
+    order = []
     for data, label in (("train", "60,000 real images"), ("teacher", "the teacher's images")):
         for rate, title in (("0.0025", "default rates"), ("0.00025", "rates / 10")):
-            found.append(Job(f"half-game-{data}-{rate}", "game", f"then a game of {GAME_KIMG} kimg, {label}, {title}",
+            order.append(Job(f"half-game-{data}-{rate}", "game", f"then a game of {GAME_KIMG} kimg, {label}, {title}",
                              seed, DISTIL_KIMG + GAME_KIMG,
                              (*_cut("0.5", "reconstruct", True), f"--kimg={DISTIL_KIMG}", f"--game-kimg={GAME_KIMG}",
                               f"--glr={rate}", f"--dlr={rate}"), data))
-    return found
+    return order
 
 
 def jobs() -> list[Job]:
     """In the order of work: within a group every row of a seed before those of the next."""
-    found = [Job("teacher", "reference", "teacher", 0, 0, ())]
+    order = [Job("teacher", "reference", "teacher", 0, 0, ())]
     for width, share in (("0.5", "half"), ("0.25", "quarter")):
         for score in SCORES:
             for refit in (False, True):
-                found.append(Job(f"{share}-{score}-{'refitted' if refit else 'plain'}", "untrained",
+                order.append(Job(f"{share}-{score}-{'refitted' if refit else 'plain'}", "untrained",
                                  f"width {'1/2' if width == '0.5' else '1/4'}, {score}{', refitted' if refit else ''}",
                                  0, 0, _cut(width, score, refit)))
     for seed in range(CLAIMED):
         lengths = LENGTHS if seed < HINTED else LENGTHS[-2:]
-        found += [_distilled("0.5", kimg, "length", seed) for kimg in reversed(lengths)]
+        order += [_distilled("0.5", kimg, "length", seed) for kimg in reversed(lengths)]
     for seed in range(CLAIMED):
-        found.append(_distilled("0.25", LENGTHS[-1], "quarter", seed))
+        order.append(_distilled("0.25", LENGTHS[-1], "quarter", seed))
     for seed in range(HINTED):
-        found += _games(seed)
+        order += _games(seed)
     for seed in range(HINTED):
         for score in SCORES:
             for refit in (True, False):
                 if (score, refit) != ("reconstruct", True):  # a row of "length"
-                    found.append(Job(f"half-{score}-{'refitted' if refit else 'plain'}-distil", "start",
+                    order.append(Job(f"half-{score}-{'refitted' if refit else 'plain'}-distil", "start",
                                      f"width 1/2, {score}{', refitted' if refit else ''}, {DISTIL_KIMG} kimg", seed,
                                      DISTIL_KIMG, (*_cut("0.5", score, refit), f"--kimg={DISTIL_KIMG}"),
                                      all_detectors=seed == 0))
-    return found
+    return order

@@ -136,9 +136,9 @@ def _differences(rows: Sequence[Row]) -> str:
             both = sorted(left.keys() & right.keys())
             shared = max(shared, len(both))
             digits = 2 if metric.startswith("fd") else 3
-            found = [right[seed] - left[seed] for seed in both]
-            effect = smallest_effect(found)
-            cells.append(text_of(summary(found) if found else None, digits)
+            differences = [right[seed] - left[seed] for seed in both]
+            effect = smallest_effect(differences)
+            cells.append(text_of(summary(differences) if differences else None, digits)
                          + ("" if effect is None else f" ({effect:.{digits}f})"))
         if shared:
             lines.append([f"{titles[b]} against {titles[a]}", str(kimg), str(shared), *cells])

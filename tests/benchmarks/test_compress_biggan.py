@@ -10,18 +10,20 @@ from click.testing import CliRunner
 
 from benchmarks import compress_biggan
 from benchmarks.compress import classes, execution
+from dgl import cost
 from tests import tiny_biggan
-from tests.helpers import random_images, write_images
+from tests.helpers import random_images, run_command, write_images, zip_folder
 from tests.metrics import toys
+from training.data import image_grid
 
 
 def test_order_of_work() -> None:
-    found = compress_biggan.jobs(teacher_kimg=100, student_kimg=50, seeds=2)
-    assert [job.key for job in found] == ["teacher-seed0", "half-untrained-seed0", "half-lambda0-seed0",
+    result = compress_biggan.jobs(teacher_kimg=100, student_kimg=50, seeds=2)
+    assert [job.key for job in result] == ["teacher-seed0", "half-untrained-seed0", "half-lambda0-seed0",
                                           "half-lambda0.1-seed0", "half-lambda0-seed1", "half-lambda0.1-seed1"]
-    pair = [set(job.arguments) for job in found[2:4]]
+    pair = [set(job.arguments) for job in result[2:4]]
     assert pair[0] ^ pair[1] == {"--dgl-weight=0", "--dgl-weight=0.1"}, "nothing else differs"
-    assert {job.kimg for job in found[2:]} == {50}
+    assert {job.kimg for job in result[2:]} == {50}
 
 
 def test_class_scores() -> None:
@@ -29,10 +31,10 @@ def test_class_scores() -> None:
     rng = np.random.RandomState(0)
     real, labels = rng.randn(40, 2), np.repeat([0, 1], 20)
     gen = real + np.where(labels == 0, 3, 0)[:, None] * [1, 0]
-    seen = np.where(labels == 0, 0, np.arange(40) % 2)
-    found = classes.class_scores(real, labels, gen, labels, seen)
-    assert found["accuracy"] == [1, 0.5]
-    assert found["intra_fd"] == pytest.approx([9, 0], abs=1e-9)
+    predicted = np.where(labels == 0, 0, np.arange(40) % 2)
+    result = classes.class_scores(real, labels, gen, labels, predicted)
+    assert result["accuracy"] == [1, 0.5]
+    assert result["intra_fd"] == pytest.approx([9, 0], abs=1e-9)
 
 
 class Sees(torch.nn.Module):
@@ -66,11 +68,11 @@ class Labelled:
 
 
 def test_evaluation_asks_for_every_class_alike() -> None:
-    found = classes.evaluate(Paints(), Labelled(), Sees(), num_gen=60, seed=0)
-    assert found["per_class"]["accuracy"] == [1, 1, 0]
-    assert found["accuracy"] == pytest.approx(2 / 3)
-    assert found["real_accuracy"] == 1
-    assert found["per_class"]["intra_fd"][2] > found["per_class"]["intra_fd"][1] > 0
+    result = classes.evaluate(Paints(), Labelled(), Sees(), num_gen=60, seed=0)
+    assert result["per_class"]["accuracy"] == [1, 1, 0]
+    assert result["accuracy"] == pytest.approx(2 / 3)
+    assert result["real_accuracy"] == 1
+    assert result["per_class"]["intra_fd"][2] > result["per_class"]["intra_fd"][1] > 0
 
 
 @pytest.mark.slow
@@ -83,10 +85,12 @@ def test_a_short_run_from_start_to_report(tmp_path: Path, monkeypatch: pytest.Mo
                 compress_biggan.Job("half-lambda0.1", "student", 0, 1, student)]
 
     images = random_images(60, side=32, num_channels=1)
-    from tests.helpers import zip_folder
-
     data = zip_folder(write_images(tmp_path / "data", images, [i % 3 for i in range(60)]))
     monkeypatch.setattr(compress_biggan, "jobs", small)
+    monkeypatch.setattr(execution.Workshop, "command", lambda shop, *words: run_command(words))
+    monkeypatch.setattr(image_grid, "MAX_PIXELS", (1, 1))
+    monkeypatch.setenv("DNNLIB_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(cost, "MEASURING_SEC", 0.1)
     args = [f"--out={tmp_path / 'out'}", f"--train-data={data}", f"--test-data={data}", "--num-gen=30",
             f"--detector={toys.write_detector(tmp_path / 'clothing32.pt')}", f"--dest={tmp_path / 'results'}"]
     result = CliRunner().invoke(compress_biggan.main, args)

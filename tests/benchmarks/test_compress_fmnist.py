@@ -316,7 +316,7 @@ def test_the_plot_has_a_dot_and_a_bar_for_every_mean() -> None:
 
 @pytest.mark.parametrize("top", [0.03, 0.7, 1, 3.2, 12.6, 99, 1234])
 def test_ticks_are_few_and_round(top: float) -> None:
-    found = plot.ticks(top)
-    assert 4 <= len(found) <= 11
-    assert found[0] == 0
-    assert found[-1] <= top
+    result = plot.ticks(top)
+    assert 4 <= len(result) <= 11
+    assert result[0] == 0
+    assert result[-1] <= top

@@ -61,8 +61,8 @@ class FakeCommands:
         elif "agreement" in flags["metrics"]:
             return json.dumps({"results": {"agreement_psnr": 20.0}, "protocol": {}}) + "\n"
         else:
-            found = {"results": {f"fd@{Path(flags['detector']).stem}": 3.5}, "protocol": {"num_gen": 9, "num_real": 8}}
-            return json.dumps(found) + "\n"
+            result = {"results": {f"fd@{Path(flags['detector']).stem}": 3.5}, "protocol": {"num_gen": 9, "num_real": 8}}
+            return json.dumps(result) + "\n"
         return ""
 
 
@@ -114,8 +114,8 @@ def test_smallest_effect_is_found_in_four_of_five_cases() -> None:
     assert report.smallest_effect([1.0]) is None
     effect /= differences.std(ddof=1)  # in standard deviations, of which the power is known by simulation
     samples = random.randn(20000, 5) + effect
-    found = stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05
-    assert math.isclose(found.mean(), 0.8, abs_tol=0.06)
+    result = stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05
+    assert math.isclose(result.mean(), 0.8, abs_tol=0.06)
 
 
 def test_the_committed_report_is_that_of_its_rows(tmp_path: Path) -> None:

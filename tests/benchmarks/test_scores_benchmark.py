@@ -53,15 +53,15 @@ def test_a_classifier_becomes_a_detector(tmp_path: Path) -> None:
     network = Classifier()
     with open(tmp_path / "small.pt", "wb") as file:
         torchscript.save(efficientnet_detector.detector(network), file)
-    found = detector.load(detector.DetectorSpec.parse(str(tmp_path / "small.pt")), torch.device("cpu"))
+    loaded = detector.load(detector.DetectorSpec.parse(str(tmp_path / "small.pt")), torch.device("cpu"))
     grey = torch.randint(0, 256, [3, 1, 32, 32], dtype=torch.uint8)
     images = torch.nn.functional.interpolate(grey.expand(-1, 3, -1, -1).float(), [128, 128], mode="bilinear")
     features = network.conv((images - 127) / 128).mean(dim=[2, 3])
-    torch.testing.assert_close(found(grey, return_features=True), features, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loaded(grey, return_features=True), features, rtol=1e-4, atol=1e-5)
     logits = network._fc(features)
-    torch.testing.assert_close(found(grey), logits.softmax(dim=1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loaded(grey), logits.softmax(dim=1), rtol=1e-4, atol=1e-5)
     plain = (logits - network._fc.bias).softmax(dim=1)
-    torch.testing.assert_close(found(grey, no_output_bias=True), plain, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loaded(grey, no_output_bias=True), plain, rtol=1e-4, atol=1e-5)
 
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,11 +30,11 @@ def run(*args: str, **options: object) -> Any:
 
 def frames(path: Path) -> list[np.ndarray]:
     with PIL.Image.open(path) as picture:
-        found = []
+        collected = []
         for i in range(getattr(picture, "n_frames", 1)):
             picture.seek(i)
-            found.append(np.asarray(picture.convert("RGB")))
-        return found
+            collected.append(np.asarray(picture.convert("RGB")))
+        return collected
 
 
 def image(network: str, seed: int, psi: float = 1) -> np.ndarray:
@@ -48,11 +48,11 @@ def test_keyframes_are_the_images_of_their_seeds(network: str, tmp_path: Path) -
     result = run(network=network, seeds="3,4,5", w_frames=4, trunc=0.7, output=path)
     assert result.exit_code == 0, result.output
     assert [item.name for item in tmp_path.iterdir()] == ["walk.webp"]
-    found = frames(path)
-    assert len(found) == 12
+    actual = frames(path)
+    assert len(actual) == 12
     for i, seed in enumerate((3, 4, 5)):
-        np.testing.assert_array_equal(found[4 * i], image(network, seed, 0.7))
-    steps = [np.abs(a.astype(int) - b).mean() for a, b in zip(found, [*found[1:], found[0]])]
+        np.testing.assert_array_equal(actual[4 * i], image(network, seed, 0.7))
+    steps = [np.abs(a.astype(int) - b).mean() for a, b in zip(actual, [*actual[1:], actual[0]])]
     assert 0 < min(steps)
     assert max(steps) < 40
 
@@ -61,10 +61,10 @@ def test_a_grid_deals_out_the_seeds(network: str, tmp_path: Path) -> None:
     path = tmp_path / "grid.gif"
     result = run(network=network, seeds="0-7", grid="2x1", w_frames=2, fps=10, output=path)
     assert result.exit_code == 0, result.output
-    found = frames(path)
-    assert (len(found), found[0].shape) == (8, (16, 32, 3))
+    actual = frames(path)
+    assert (len(actual), actual[0].shape) == (8, (16, 32, 3))
     expected = np.hstack([image(network, 1), image(network, 5)])
-    assert np.abs(found[2].astype(int) - expected).mean() < 8  # 256 colours
+    assert np.abs(actual[2].astype(int) - expected).mean() < 8  # 256 colours
     with PIL.Image.open(path) as picture:
         assert picture.info["duration"] == 100
 

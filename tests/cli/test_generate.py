@@ -44,20 +44,20 @@ def expected_image(network, seed, label=None, psi=1.0, noise_mode="const"):
 
 
 def assert_image(path, expected):
-    found = pixels(path)
-    found = found[:, :, None] if found.ndim == 2 else found
-    assert found.shape == expected.shape
-    assert np.abs(found.astype(int) - expected).max() <= 1  # the last bit of a float may decide how a pixel is rounded
+    actual = pixels(path)
+    actual = actual[:, :, None] if actual.ndim == 2 else actual
+    assert actual.shape == expected.shape
+    assert np.abs(actual.astype(int) - expected).max() <= 1  # the last bit of a float may decide how a pixel is rounded
 
 
 @pytest.mark.parametrize("seed", [0, 85, 2**32 - 1])
 @pytest.mark.parametrize("z_dim", [16, 512])
 def test_a_seed_gives_the_bits_of_nvidias_scripts(seed, z_dim):
     """Those are drawn in float64 as one row and become float32 in the network."""
-    (found,) = seed_latents([seed], z_dim)
+    (actual,) = seed_latents([seed], z_dim)
     expected = torch.from_numpy(np.random.RandomState(seed).randn(1, z_dim)).to(torch.float32)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found.view(np.int32), expected[0].numpy().view(np.int32))
+    assert actual.dtype == np.float32
+    np.testing.assert_array_equal(actual.view(np.int32), expected[0].numpy().view(np.int32))
 
 
 @pytest.mark.parametrize("batch", [1, 2, 16])

@@ -106,8 +106,8 @@ def test_rewriting_says_what_is_left_out(files: dict[str, Path], tmp_path: Path)
     assert warnings[1] == "Warning: left out: progress; only networks and the data set's options are rewritten"
     again = pickles.open_networks(str(tmp_path / "new.pkl"))
     assert "D" not in again
-    theirs = pickles.open_networks(str(files["whole"]))
-    assert torch.equal(again["G"].synthesis.b4.const, theirs["G"].synthesis.b4.const)
+    original = pickles.open_networks(str(files["whole"]))
+    assert torch.equal(again["G"].synthesis.b4.const, original["G"].synthesis.b4.const)
 
 
 def test_rosinality_there_and_back(files: dict[str, Path], tmp_path: Path) -> None:

@@ -91,13 +91,13 @@ def test_generate_reads_the_result(tmp_path, network):
 
 def test_seed_decides(tmp_path, network):
     target = write_target(tmp_path / "in.png")
-    found = {}
+    collected = {}
     for name, seed in (("default", None), ("same", 303), ("other", 4)):
         assert run(network=network, target=target, outdir=tmp_path / name, seed=seed).exit_code == 0
         with np.load(tmp_path / name / "projected_w.npz") as data:
-            found[name] = data["w"]
-    np.testing.assert_array_equal(found["default"], found["same"])
-    assert (found["default"] != found["other"]).any()
+            collected[name] = data["w"]
+    np.testing.assert_array_equal(collected["default"], collected["same"])
+    assert (collected["default"] != collected["other"]).any()
 
 
 @pytest.mark.parametrize(
@@ -135,12 +135,12 @@ def test_target_is_turned_upright(tmp_path, network):
 def test_class(tmp_path):
     network = tiny.write_teacher(tmp_path / "net.pkl", c_dim=2)
     target = write_target(tmp_path / "in.png")
-    found = []
+    collected = []
     for idx in (0, 1):
         assert run(network=network, target=target, outdir=tmp_path, **{"class": idx}).exit_code == 0
         with np.load(tmp_path / "projected_w.npz") as data:
-            found.append(data["w"])
-    assert (found[0] != found[1]).any()
+            collected.append(data["w"])
+    assert (collected[0] != collected[1]).any()
     result = run(network=network, target=target, outdir=tmp_path)
     assert result.output == "Error: --class: give the class of the images, 0 to 1, or a label of 2 numbers\n"
 
@@ -157,10 +157,10 @@ def test_detector_file(tmp_path, detector, img_channels):
     result = run(network=network, target=target, outdir=tmp_path, detector=detector)
     assert result.exit_code == 0, result.output
     with np.load(tmp_path / "projected_w.npz") as data:
-        found = data["w"]
+        actual = data["w"]
     assert run(network=network, target=target, outdir=tmp_path, detector="D").exit_code == 0
     with np.load(tmp_path / "projected_w.npz") as data:
-        assert (data["w"] != found).any()
+        assert (data["w"] != actual).any()
 
 
 def test_without_the_published_detector_the_discriminator_compares(tmp_path, network, monkeypatch):
@@ -295,6 +295,6 @@ def test_real_video(tmp_path, network, monkeypatch):
 
 def test_help_needs_no_torch():
     code = "import sys; sys.modules['torch'] = None; import projector, style_mixing; projector.main(['--help'])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
-    assert "Project an image into the latent space" in found.stdout
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "Project an image into the latent space" in result.stdout

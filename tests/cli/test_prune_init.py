@@ -32,8 +32,9 @@ def resnet(tmp_path_factory):
 
 
 def run(*args, **options):
+    """The command without what takes most of its time: measuring the latency, and the refit unless it is asked for."""
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in {"device": "cpu", **options}.items()]
-    return CliRunner().invoke(prune_init.main, ["--no-latency", *args, *flags])
+    return CliRunner().invoke(prune_init.main, ["--no-latency", "--no-refit", *args, *flags])
 
 
 def student(tmp_path, teacher, *args, **options):
@@ -90,7 +91,7 @@ def test_scores_and_seeds(score, teacher, tmp_path):
 
 
 def test_raw_and_averaged_weights_keep_the_same_channels(teacher, tmp_path):
-    narrow, record = student(tmp_path, teacher, "--no-refit", width="1/2", score="random")
+    narrow, record = student(tmp_path, teacher, width="1/2", score="random")
     assert record["refit"] == {}
     (kept,) = [record["kept_channels"][name] for name in record["kept_channels"] if name.endswith("b16.conv1")]
     wide = open_networks(teacher)
@@ -107,7 +108,8 @@ def test_a_narrow_discriminator(teacher, tmp_path):
 
 
 def test_a_slice_is_refitted_unless_told_otherwise(teacher, tmp_path):
-    result = run(teacher=teacher, dest=tmp_path / "a.pkl", width="1/2", d_width="1/2", score="first")
+    flags = [f"--teacher={teacher}", f"--dest={tmp_path / 'a.pkl'}", "--width=1/2", "--d-width=1/2", "--score=first"]
+    result = CliRunner().invoke(prune_init.main, [*flags, "--no-latency", "--device=cpu"])
     assert result.exit_code == 0, result.output
     lines = [line for line in result.stdout.splitlines() if line.startswith("refit of ")]
     assert [line.split(":")[0] for line in lines] == ["refit of G_ema", "refit of G", "refit of D"]
@@ -163,10 +165,12 @@ def test_the_table_is_printed_and_saved(teacher, tmp_path):
 @pytest.mark.parametrize(
     ("options", "name"),
     [
-        ("--width=2/3 --d-width=1/2 --score=random --seed=1 --refine=svs", "width2of3-random-d1of2-svs-seed1"),
-        ("--width=1/2 --score=first --no-refit", "width1of2-first-plain"),
-        ("--target-macs=200001 --keep=global --score=first", "macs200001-first-global"),
-        ("--target-params=9K --score=content --score-samples=3 --roi=MASK", "params9000-content-roi-my-mask-samples3"),
+        ("--width=2/3 --d-width=1/2 --score=random --seed=1 --refine=svs --no-refit",
+         "width2of3-random-d1of2-svs-plain-seed1"),
+        ("--width=1/2 --score=first", "width1of2-first"),
+        ("--target-macs=200001 --keep=global --score=first --no-refit", "macs200001-first-global-plain"),
+        ("--target-params=9K --score=content --score-samples=3 --roi=MASK --no-refit",
+         "params9000-content-roi-my-mask-samples3-plain"),
     ],
 )
 def test_names_tell_students_apart_and_are_never_taken_twice(options, name, teacher, tmp_path):

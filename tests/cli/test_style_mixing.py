@@ -40,9 +40,9 @@ def by_hand(seed, col=None, layers=(), psi=1.0):
     return (image * 127.5 + 128).clamp(0, 255).to(torch.uint8).numpy()
 
 
-def assert_same_image(found, expected):
-    assert found.shape == expected.shape
-    assert np.abs(found.astype(int) - expected).max() <= 1  # rounding of a batch of one and of many
+def assert_same_image(actual, expected):
+    assert actual.shape == expected.shape
+    assert np.abs(actual.astype(int) - expected).max() <= 1  # rounding of a batch of one and of many
 
 
 def test_files_and_what_they_show(tmp_path, network):

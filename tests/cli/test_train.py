@@ -29,8 +29,8 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("name", dry_runs.CASES)
 def test_frozen_dry_runs(name, folder):
     expected = json.loads((dry_runs.FOLDER / f"{name}.json").read_text())
-    found = dry_runs.dry_run(folder, *dry_runs.CASES[name])
-    assert found == expected, "if this is meant: python -m tests.cli.dry_runs, and tell in CHANGELOG.md"
+    actual = dry_runs.dry_run(folder, *dry_runs.CASES[name])
+    assert actual == expected, "if this is meant: python -m tests.cli.dry_runs, and tell in CHANGELOG.md"
     assert not (folder / "runs").exists()
 
 
@@ -298,13 +298,13 @@ def test_a_students_pickle_brings_its_discriminator(more, channels, folder, tmp_
 
     dry_runs.dry_run(folder)
     flags = [f"--teacher={folder}/teacher.pkl", "--width=0.5", "--d-width=0.5", f"--dest={tmp_path}/s.pkl"]
-    result = CliRunner().invoke(prune_init.main, [*flags, "--device=cpu", "--no-latency"])
+    result = CliRunner().invoke(prune_init.main, [*flags, "--device=cpu", "--no-latency", "--no-refit"])
     assert result.exit_code == 0, result.output
     args = [*tiny_runs.DGL, f"--teacher={folder}/teacher.pkl", f"--init={tmp_path}/s.pkl", "--cond=0", *more]
     config = tiny_runs.options(f"{folder}/tiny.zip", *args)
-    found = run_config.from_dict(config)
-    dataset = run_config.DATASETS.call(found.data.training_set.name, found.data.training_set.arguments)
-    nets = training_loop._build_networks(found.networks, dataset, torch.device("cpu"))
+    actual = run_config.from_dict(config)
+    dataset = run_config.DATASETS.call(actual.data.training_set.name, actual.data.training_set.arguments)
+    nets = training_loop._build_networks(actual.networks, dataset, torch.device("cpu"))
     assert nets["D"].b4.conv.weight.shape[0] == channels
     lines = student.initialise(networks=nets, **{k: v for k, v in config["init_kwargs"].items() if k != "func_name"})
     assert lines[0] == f"Student: weights of {tmp_path}/s.pkl"

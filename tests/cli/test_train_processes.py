@@ -61,10 +61,10 @@ def tensors(run_dir):
 
 
 def assert_same_result(run_dir, expected):
-    found = tensors(run_dir)
-    assert found.keys() == expected.keys()
+    actual = tensors(run_dir)
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        assert torch.equal(found[name], value), name
+        assert torch.equal(actual[name], value), name
 
 
 @pytest.fixture(scope="module")
@@ -105,19 +105,15 @@ def node(rank, master, port):
     return [*TORCHRUN, "--nnodes=2", "--nproc-per-node=1", f"--node-rank={rank}", *where]
 
 
-def test_two_machines_on_loopback(data, two_gpus, tmp_path):
-    port = free_port()
-    nodes = [start([*node(rank, "127.0.0.1", port), *options(data, tmp_path)]) for rank in (0, 1)]
-    outputs = finish(*nodes)
-    assert ["Training is done" in output for output in outputs] == [True, False]
-    assert_same_result(the_run(tmp_path), tensors(two_gpus))
+class NoNamespaces(Exception):
+    """Network namespaces cannot be made here."""
 
 
 @contextlib.contextmanager
 def two_namespaces():
     """Names and addresses of two network namespaces with a cable between them."""
     if shutil.which("ip") is None:
-        pytest.skip("there is no `ip` (iproute2) here")
+        raise NoNamespaces
     names = [f"sg-{os.getpid()}-{i}" for i in (0, 1)]
     addresses = ["10.213.7.1", "10.213.7.2"]
 
@@ -126,11 +122,11 @@ def two_namespaces():
 
     try:
         for name in names:
-            if (made := ip("netns", "add", name)).returncode != 0:
-                pytest.skip(f"no network namespace can be made: {made.stderr.strip()}")
+            if ip("netns", "add", name).returncode != 0:
+                raise NoNamespaces
         near, far = ("cable0", "netns", names[0]), ("cable1", "netns", names[1])
-        if (made := ip("link", "add", *near, "type", "veth", "peer", "name", *far)).returncode != 0:
-            pytest.skip(f"network namespaces cannot be joined: {made.stderr.strip()}")
+        if ip("link", "add", *near, "type", "veth", "peer", "name", *far).returncode != 0:
+            raise NoNamespaces
         for i, name in enumerate(names):
             for words in (("addr", "add", f"{addresses[i]}/24", "dev", f"cable{i}"), ("link", "set", f"cable{i}", "up"),
                           ("link", "set", "lo", "up")):
@@ -141,14 +137,23 @@ def two_namespaces():
             ip("netns", "del", name)
 
 
+def start_two_machines(options_of_run):
+    """The outputs of two nodes of torchrun: in network namespaces, or on loopback where there can be none."""
+    try:
+        with two_namespaces() as (names, addresses):
+            return finish(*[
+                start(["ip", "netns", "exec", name, *node(rank, addresses[0], 29500), *options_of_run])
+                for rank, name in enumerate(names)
+            ])
+    except NoNamespaces:
+        port = free_port()
+        return finish(*[start([*node(rank, "127.0.0.1", port), *options_of_run]) for rank in (0, 1)])
+
+
 @pytest.mark.slow
-def test_two_network_namespaces(data, two_gpus, tmp_path):
-    with two_namespaces() as (names, addresses):
-        nodes = [
-            start(["ip", "netns", "exec", name, *node(rank, addresses[0], 29500), *options(data, tmp_path)])
-            for rank, name in enumerate(names)
-        ]
-        finish(*nodes)
+def test_two_machines(data, two_gpus, tmp_path):
+    outputs = start_two_machines(options(data, tmp_path))
+    assert ["Training is done" in output for output in outputs] == [True, False]
     assert_same_result(the_run(tmp_path), tensors(two_gpus))
 
 

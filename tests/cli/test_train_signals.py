@@ -26,8 +26,7 @@ def descendants(process):
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 @pytest.mark.parametrize(
-    ("number", "gpus"),
-    [(signal.SIGTERM, 1), (signal.SIGINT, 1), pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow)],
+    ("number", "gpus"), [(signal.SIGINT, 1), pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow)]
 )
 def test_the_state_is_saved(tmp_path, number, gpus):
     data = tiny.write_data(tmp_path / "data", num=8, side=8)

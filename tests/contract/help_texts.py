@@ -20,15 +20,15 @@ WIDTH = 100
 
 def commands() -> dict[str, click.Command]:
     """What a user types after `python ` → the command: train.py, -m dgl.cost, ..."""
-    found = {}
+    collected = {}
     for path in sorted(ROOT.glob("*.py")):
-        found[path.name] = _command(path.stem)
+        collected[path.name] = _command(path.stem)
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             if re.search(r"^if __name__ == .__main__.:$", path.read_text(encoding="utf-8"), re.MULTILINE):
                 module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-                found[f"-m {module.removesuffix('.__main__')}"] = _command(module)
-    return found
+                collected[f"-m {module.removesuffix('.__main__')}"] = _command(module)
+    return collected
 
 
 def _command(module: str) -> click.Command:

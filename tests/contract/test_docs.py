@@ -16,14 +16,14 @@ FILES_THAT_NEED_TO_EXIST = {"networks"}  # parameters whose type opens files
 
 def command_lines() -> list[tuple[str, str]]:
     """(document, command line) of every line in a code block that starts with `python`, continuations joined."""
-    found = []
+    collected = []
     for path in [*DOCUMENTS, *help_texts.FOLDER.glob("*.txt")]:
         text = path.read_text(encoding="utf-8").replace("\\\n", " ")
         blocks = re.findall(r"^```.*?$(.*?)^```", text, re.DOTALL | re.MULTILINE) if path.suffix == ".md" else [text]
         for block in blocks:
             for match in re.finditer(r"^\s*(?:\$ )?python (.*?)\s*(?:#.*)?$", block, re.MULTILINE):
-                found.append((path.relative_to(help_texts.ROOT).as_posix(), match[1]))
-    return found
+                collected.append((path.relative_to(help_texts.ROOT).as_posix(), match[1]))
+    return collected
 
 
 def resolve(words: list[str]) -> tuple[click.Command, list[str]]:

@@ -76,19 +76,19 @@ def is_annotated(function: Function) -> bool:
 
 def problems(source: str) -> list[str]:
     """What is missing in a file's text."""
-    found = []
+    collected = []
     for name, node, is_public in definitions(ast.parse(source).body):
         text = ast.get_docstring(node) or ""  # type: ignore[arg-type]
         if isinstance(node, Function) and not is_annotated(node):
-            found.append(f"{name}: a parameter or the result has no type")
+            collected.append(f"{name}: a parameter or the result has no type")
         if is_public and not text:
-            found.append(f"{name}: no docstring")
+            collected.append(f"{name}: no docstring")
         if is_public and text and isinstance(node, Function):
             if raises_error(node) and not is_command(node) and "Raises:" not in text:
-                found.append(f"{name}: raises an error and has no `Raises:`")
+                collected.append(f"{name}: raises an error and has no `Raises:`")
             if takes_arrays(node) and "[" not in text:
-                found.append(f"{name}: tensors or arrays, and no shape in brackets")
-    return found
+                collected.append(f"{name}: tensors or arrays, and no shape in brackets")
+    return collected
 
 
 @pytest.mark.parametrize("path", [path for path in PATHS if path not in EMBEDDED])

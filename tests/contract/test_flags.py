@@ -44,12 +44,12 @@ def test_flags_are_found() -> None:
 
 
 def test_libraries_quote_no_flags() -> None:
-    found = {
+    collected = {
         f"{path.relative_to(ROOT)}:{line}": flag
         for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")) if not is_command_line(path)
         for line, flag in quoted_flags(path.read_text(encoding="utf-8"))
     }
-    assert found == {}
+    assert collected == {}
 
 
 # Booleans that existing command lines of NVIDIA's scripts give a value to.

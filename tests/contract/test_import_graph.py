@@ -21,15 +21,16 @@ def import_graph(root: Path, packages: tuple[str, ...]) -> dict[str, set[str]]:
 
     def targets(name: str, path: Path) -> set[str]:
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        found: set[str] = set()
+        collected: set[str] = set()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
+                collected |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 ancestors = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
                 base = ".".join([*ancestors, *([node.module] if node.module else [])])
-                found |= {f"{base}.{alias.name}" if f"{base}.{alias.name}" in files else base for alias in node.names}
-        return {target for target in found if target in files and target != name}
+                dotted = [f"{base}.{alias.name}" for alias in node.names]
+                collected |= {name if name in files else base for name in dotted}
+        return {target for target in collected if target in files and target != name}
 
     return {name: targets(name, path) for name, path in files.items()}
 
@@ -44,13 +45,13 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
         if name in done:
             return []
         for target in sorted(graph[name]):
-            found = visit(target, [*path, name])
-            if found:
-                return found
+            result = visit(target, [*path, name])
+            if result:
+                return result
         done.add(name)
         return []
 
-    return next((found for name in graph if (found := visit(name, []))), [])
+    return next((result for name in graph if (result := visit(name, []))), [])
 
 
 @pytest.fixture(scope="module")

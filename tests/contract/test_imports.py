@@ -35,9 +35,9 @@ def imports(path: Path) -> set[str]:
 
 def sources(package: str) -> list[Path]:
     """All Python files of a package."""
-    found = sorted((ROOT / package).rglob("*.py"))
-    assert found, f"{package} has no files"
-    return found
+    result = sorted((ROOT / package).rglob("*.py"))
+    assert result, f"{package} has no files"
+    return result
 
 
 @pytest.mark.parametrize("package", ALLOWED)

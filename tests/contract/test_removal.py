@@ -69,6 +69,6 @@ def test_a_tick_is_trained(core: Path, tmp_path: Path) -> None:
 
 def test_core_tests_do_not_import_the_plugin() -> None:
     pattern = re.compile(r"^\s*(?:from|import) (?:dgl|prune_init|demo)\b", re.MULTILINE)
-    found = [path.name for name in CORE_TESTS for path in (ROOT / "tests" / name).rglob("*.py")
+    result = [path.name for name in CORE_TESTS for path in (ROOT / "tests" / name).rglob("*.py")
              if pattern.search(path.read_text(encoding="utf-8"))]
-    assert found == []
+    assert result == []

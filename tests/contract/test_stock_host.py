@@ -68,7 +68,7 @@ def ours(nets: dict[str, Any], z: torch.Tensor, c: torch.Tensor, img: torch.Tens
     """The host's plain calls, made here."""
     G = nets["G_ema"]
     ws = G.mapping(z, c)
-    found = {
+    collected = {
         "ws": ws,
         "ws_psi": G.mapping(z, c, truncation_psi=0.7, truncation_cutoff=2),
         "img": G(z, c, truncation_psi=0.5, noise_mode="const"),
@@ -79,15 +79,15 @@ def ours(nets: dict[str, Any], z: torch.Tensor, c: torch.Tensor, img: torch.Tens
     }
     if nets["augment_pipe"] is not None:
         torch.manual_seed(0)
-        found["augmented"] = nets["augment_pipe"](img, debug_percentile=0.7)
+        collected["augmented"] = nets["augment_pipe"](img, debug_percentile=0.7)
     for value, buffer in enumerate(b for n, b in G.synthesis.named_buffers() if n.endswith("noise_const")):
         buffer.fill_(value / 10)
-    return {**found, "inverted": G.synthesis(ws, noise_mode="const")}
+    return {**collected, "inverted": G.synthesis(ws, noise_mode="const")}
 
 
-def assert_close(found: np.ndarray, expected: torch.Tensor, what: str) -> None:
-    assert found.shape == tuple(expected.shape), what
-    assert np.abs(found - expected.numpy()).max() <= TOLERANCE * float(expected.abs().max()), what
+def assert_close(actual: np.ndarray, expected: torch.Tensor, what: str) -> None:
+    assert actual.shape == tuple(expected.shape), what
+    assert np.abs(actual - expected.numpy()).max() <= TOLERANCE * float(expected.abs().max()), what
 
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
@@ -96,17 +96,17 @@ def test_the_host_computes_what_we_compute(folder: Path, name: str) -> None:
     nets = snapshot(name)
     z, c = latents(num=2, c_dim=nets["G"].c_dim)
     expected = ours(nets, z, c, images(num=2, channels=nets["G"].img_channels))
-    with np.load(folder / f"{name}.out.npz") as found:
+    with np.load(folder / f"{name}.out.npz") as loaded:
         prefixes = ("", "rebuilt/", "copied/", "fp16/")
         alone = {"rebound", "inverted"}
-        assert set(found) == {p + key for p in prefixes for key in expected if not p or key not in alone}
+        assert set(loaded) == {p + key for p in prefixes for key in expected if not p or key not in alone}
         for prefix in prefixes[:3]:
             for key, value in expected.items():
-                if prefix + key in found:
-                    assert_close(found[prefix + key], value, prefix + key)
+                if prefix + key in loaded:
+                    assert_close(loaded[prefix + key], value, prefix + key)
         if name != "stock":  # its clamp is tighter than that of force_fp16
             for key in ("ws", "img", "synthesis", "logits"):
-                assert_close(found[f"fp16/{key}"], expected[key], f"fp16/{key}")
+                assert_close(loaded[f"fp16/{key}"], expected[key], f"fp16/{key}")
 
 
 @pytest.mark.parametrize("name", SNAPSHOTS)

@@ -46,10 +46,10 @@ def test_a_student_runs_in_another_tree(tmp_path: Path) -> None:
     command = [sys.executable, "-B", "-c", PROGRAM, *(str(tmp_path / name) for name in ("student.pkl", "z.pt", "y.pt"))]
     done = subprocess.run(command, cwd=HOST, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = torch.load(tmp_path / "y.pt")
+    loaded = torch.load(tmp_path / "y.pt")
     net = student
     expected = [net(z, None, truncation_psi=0.7)]
     net.synthesis.input.transform[0, 2] = 0.25  # type: ignore[index, union-attr]
     expected.append(net.synthesis(net.mapping(z, None)))  # type: ignore[operator]
-    for image, reference in zip(found, expected):
+    for image, reference in zip(loaded, expected):
         torch.testing.assert_close(image, reference, atol=1e-5, rtol=0)

@@ -60,8 +60,8 @@ def test_it_is_resumed_exactly(run: Path, data: str, tmp_path: Path) -> None:
     tiny_runs.run(folder, config, total_kimg=0.016, resume_state=True)
     for name, network in networks_of(run).items():
         if isinstance(network, torch.nn.Module):
-            found = networks_of(folder)[name].state_dict()
-            assert all(torch.equal(tensor, found[key]) for key, tensor in network.state_dict().items()), name
+            result = networks_of(folder)[name].state_dict()
+            assert all(torch.equal(tensor, result[key]) for key, tensor in network.state_dict().items()), name
 
 
 def test_it_is_started_from_a_pickle(run: Path, data: str, tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ SCORES = {who: {"fd": fd, "precision": 0.5, "recall": 0.25, "agreement_psnr": 21
 
 
 def test_rows_take_costs_from_the_right_network() -> None:
-    found = report.rows(COSTS, SCORES)
-    assert [row["network"] for row in found] == ["teacher", "sliced", "distilled"]
-    assert [row["params"] for row in found] == [1_000_000, 300_000, 300_000]
-    assert [row["fd"] for row in found] == [3.0, 17.0, 4.5]
+    result = report.rows(COSTS, SCORES)
+    assert [row["network"] for row in result] == ["teacher", "sliced", "distilled"]
+    assert [row["params"] for row in result] == [1_000_000, 300_000, 300_000]
+    assert [row["fd"] for row in result] == [3.0, 17.0, 4.5]
 
 
 def test_table() -> None:

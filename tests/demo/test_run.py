@@ -1,8 +1,6 @@
 """The demo's order of events: what it calls, what it does not do twice, and what it says when something is wrong."""
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from demo import run
+from dgl import cost
 from tests.demo.test_report import COSTS
+from tests.helpers import run_command
+from training.data import image_grid
 
 
 class FakeCommands:
@@ -126,10 +127,15 @@ def test_a_failing_command_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_demo(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "demo.run", "--kimg=1", "--num-gen=64", f"--out={tmp_path / 'out'}"]
-    done = subprocess.run(command, cwd=run.ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_the_whole_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its command lines as they are, but in this process and with small pictures."""
+    monkeypatch.chdir(run.ROOT)
+    monkeypatch.setenv("DNNLIB_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(run.Demo, "run", lambda demo, *command: run_command(command))
+    monkeypatch.setattr(image_grid, "MAX_PIXELS", (1, 1))
+    monkeypatch.setattr(cost, "MEASURING_SEC", 0.1)
+    done = call(tmp_path / "out", "--kimg=1", "--num-gen=64")
+    assert done.exit_code == 0, done.output
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["networks"]
     assert rows[0]["params"] > 2 * rows[1]["params"]
     assert rows[0]["fd"] < rows[2]["fd"] < rows[1]["fd"]

@@ -51,26 +51,26 @@ def guided(teacher: str, **options: Any) -> DGLHingeLoss:
 
 def test_the_term_is_the_negative_score_of_the_teacher(teacher: str) -> None:
     """-0.1 · mean D_T(G(z), c), on the image that D sees, with its labels."""
-    found = gradients(guided(teacher, dgl_weight=0.1), "Gboth")
+    result = gradients(guided(teacher, dgl_weight=0.1), "Gboth")
     plain = HingeLoss(DEVICE, *networks())
     G, D = plain.G.requires_grad_(True), open_networks(teacher)["D"]
     z, c = tiny_biggan.inputs(G)
     img = G(z, c)
     (-plain.D(img, c) - 0.1 * D(img, c)).mean().backward()
     for name, p in G.named_parameters():
-        torch.testing.assert_close(found[name], p.grad, rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(result[name], p.grad, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_a_weight_of_zero_is_no_teacher_to_the_bit(teacher: str) -> None:
-    found = gradients(guided(teacher, dgl_weight=0), "Gboth")
+    actual = gradients(guided(teacher, dgl_weight=0), "Gboth")
     expected = gradients(HingeLoss(DEVICE, *networks()), "Gboth")
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
 def test_the_discriminator_has_no_teacher(teacher: str) -> None:
-    found = gradients(guided(teacher, dgl_weight=5), "Dboth")
+    actual = gradients(guided(teacher, dgl_weight=5), "Dboth")
     expected = gradients(HingeLoss(DEVICE, *networks()), "Dboth")
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
 def test_the_teacher_stays_as_it_is(teacher: str) -> None:
@@ -166,8 +166,8 @@ def test_metrics(student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     output = invoke(calc_metrics.main, f"--network={student}", f"--data={data}", f"--detector={detector}",
                     "--metrics=fid50k_full,is50k", "--num-gen=20", "--device=cpu")
     results = [json.loads(line)["results"] for line in output.splitlines() if line.startswith("{")]
-    assert [sorted(found) for found in results] == [["fd@toy"], ["is@toy_mean", "is@toy_std"]]
-    assert all(value == value for found in results for value in found.values())
+    assert [sorted(result) for result in results] == [["fd@toy"], ["is@toy_mean", "is@toy_std"]]
+    assert all(value == value for result in results for value in result.values())
 
 
 def test_a_public_folder_works_everywhere(student: Path, tmp_path: Path) -> None:

@@ -63,8 +63,8 @@ def test_guidance_is_in_force_when_it_should(unbroken: dict[str, Path]) -> None:
     assert records[-1]["Loss/G/dgl"]["num"] > 0
     assert records[-1]["Loss/teacher/weight"]["mean"] == pytest.approx(0.1)
     assert records[-1]["Loss/teacher/D/loss"]["num"] > 0, "the updated teacher trains on"
-    seen = {record["Loss/teacher/scores/real"]["mean"] for record in tiny_runs.records(unbroken["sliced"])}
-    assert len(seen) == 1, "a frozen teacher looks at the real images of one pass in sixteen, of five here"
+    scores = {record["Loss/teacher/scores/real"]["mean"] for record in tiny_runs.records(unbroken["sliced"])}
+    assert len(scores) == 1, "a frozen teacher looks at the real images of one pass in sixteen, of five here"
     assert tiny_runs.last_state(unbroken["two-stages"])["stage"] == 1
     student = open_networks(str(unbroken["sliced"] / "network-snapshot-000000.pkl"))
     assert (student["G_ema"].options["G_ch"], student["D"].options["D_ch"]) == (2, 4)

@@ -62,8 +62,8 @@ def test_removing_silent_channels_changes_nothing(kind: str, name: str) -> None:
     keep = keep_lists(plan)
     silence(network, plan, keep)
     narrow = cut(network, plan, keep)
-    reference, found = (net(*tiny.inputs(network)) for net in (network, narrow))
-    assert (found - reference).abs().max() <= INVARIANCE * reference.abs().max()
+    reference, actual = (net(*tiny.inputs(network)) for net in (network, narrow))
+    assert (actual - reference).abs().max() <= INVARIANCE * reference.abs().max()
     assert sum(p.numel() for p in narrow.parameters()) < 0.6 * sum(p.numel() for p in network.parameters())
     assert reference.std() > 0
 
@@ -73,8 +73,8 @@ def test_rows_that_are_not_silent_matter(kind: str, name: str) -> None:
     network = fold_spectral_norm(make(kind, name).double())
     plan = plan_of(network)
     keep = keep_lists(plan)
-    reference, found = (net(*tiny.inputs(network)) for net in (network, cut(network, plan, keep)))
-    assert (found - reference).abs().max() > 1e-3 * reference.abs().max()
+    reference, actual = (net(*tiny.inputs(network)) for net in (network, cut(network, plan, keep)))
+    assert (actual - reference).abs().max() > 1e-3 * reference.abs().max()
 
 
 @pytest.mark.parametrize(("kind", "name"), NETWORKS)
@@ -160,18 +160,18 @@ def test_estimates_are_remade() -> None:
         if getattr(layer, "num_svs", 0):
             exact = torch.linalg.svdvals(layer.weight.flatten(1))[0]
             assert layer.sv0.item() == pytest.approx(exact.item(), rel=0.02)
-    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    noted: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     norms = {name: m for name, m in narrow.named_modules() if hasattr(m, "stored_mean")}
     names = {norm: name for name, norm in norms.items()}
 
     def note(norm: torch.nn.Module, args: tuple) -> None:
-        seen[names[norm]] = (args[0].mean([0, 2, 3]), args[0].var([0, 2, 3]))
+        noted[names[norm]] = (args[0].mean([0, 2, 3]), args[0].var([0, 2, 3]))
 
     for norm in norms.values():
         norm.register_forward_pre_hook(note)
     z = torch.randn([256, narrow.z_dim], generator=torch.Generator().manual_seed(1))
     narrow(z, torch.arange(256) % 3)
-    for name, (mean, var) in seen.items():
+    for name, (mean, var) in noted.items():
         shift = (mean - norms[name].stored_mean) / norms[name].stored_var.sqrt()
         assert shift.abs().max() < 0.25, name
         assert (var / norms[name].stored_var).log().abs().max() < 0.4, name
@@ -209,8 +209,8 @@ def test_l1_counts_what_the_network_applies() -> None:
     norm, conv = G.output_layer.children()
     gain = (norm.gain / (norm.stored_var + norm.eps).sqrt()).abs()
     expected = conv.normalized_weight().abs().sum(dim=[0, 2, 3]) * gain
-    found = compute("l1", G, plan_of(G), ScoreOptions(num_samples=5))["stream3"]
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+    actual = compute("l1", G, plan_of(G), ScoreOptions(num_samples=5))["stream3"]
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=0)
     block = G.blocks[2][0]
     z, c = tiny.inputs(G, 5)
     (_, conditions), options = G.conditions(z, c), ScoreOptions(num_samples=5)
@@ -221,8 +221,8 @@ def test_l1_counts_what_the_network_applies() -> None:
     gains = (1 + block.bn2.gain(G.conditions(z.double(), c.double())[1][2])).abs().mean(0)
     expected = block.conv2.normalized_weight().abs().sum(dim=[0, 2, 3]) * gains
     expected = expected / (block.bn2.stored_var + block.bn2.eps).sqrt()
-    found = compute("l1", G.double(), plan_of(G), options)["blocks.2.0.hidden"]
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+    actual = compute("l1", G.double(), plan_of(G), options)["blocks.2.0.hidden"]
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=0)
 
 
 def test_channels_that_reach_nothing_count_nothing() -> None:
@@ -293,8 +293,8 @@ def test_costs_at_128(ch: int) -> None:
     with torch.device("meta"):
         G = BigGANGenerator(c_dim=1000, img_resolution=128, G_ch=ch, **latent, skip_init=True)
         D = BigGANDiscriminator(c_dim=1000, img_resolution=128, D_ch=ch, skip_init=True)
-    found = [sum(p.numel() for p in G.parameters()), *(sum(c.macs_in for c in costs_of(net)) for net in (G, D))]
-    assert tuple(found) == IMAGENET[ch]
+    result = [sum(p.numel() for p in G.parameters()), *(sum(c.macs_in for c in costs_of(net)) for net in (G, D))]
+    assert tuple(result) == IMAGENET[ch]
     assert [c.macs_out for c in costs_of(G)] == [c.macs_in for c in costs_of(G)]
 
 

@@ -28,9 +28,9 @@ def test_candidates_are_all_widths_at_which_something_changes() -> None:
     sets = {"a": 4, "b": 6}
     widths = budget.candidate_widths(sets)
     assert widths == [Fraction(n, 12) for n in (2, 4, 6, 8, 9, 10, 12)]
-    seen = [tuple(scaled(sets, w).values()) for w in widths]
-    assert len(set(seen)) == len(seen)
-    assert tuple(scaled(sets, widths[3] - Fraction(1, 1000)).values()) == seen[2]
+    noted = [tuple(scaled(sets, w).values()) for w in widths]
+    assert len(set(noted)) == len(noted)
+    assert tuple(scaled(sets, widths[3] - Fraction(1, 1000)).values()) == noted[2]
 
 
 @pytest.mark.parametrize("architecture", ["skip", "resnet"])

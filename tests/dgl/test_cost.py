@@ -100,23 +100,23 @@ def test_only_known_networks_are_counted() -> None:
 
 def test_measure() -> None:
     G = tiny.tiny_generator()
-    found = cost.measure("G", G, latency=False)
-    assert found.name == "G"
-    assert found.params == sum(p.numel() for p in G.parameters())
-    assert found.file_bytes == len(pickle.dumps(G, protocol=4))
-    assert found.ms_batch1 is None
-    assert found.ms_batch8 is None
+    result = cost.measure("G", G, latency=False)
+    assert result.name == "G"
+    assert result.params == sum(p.numel() for p in G.parameters())
+    assert result.file_bytes == len(pickle.dumps(G, protocol=4))
+    assert result.ms_batch1 is None
+    assert result.ms_batch8 is None
     # b16.conv0 reads 16 channels of 8 px and writes 8 of 16 px; b16.conv1 reads and writes 8 channels of 16 px.
-    assert found.activation_bytes == pytest.approx(4 * 2 * 8 * 16**2, rel=0.05)  # and a w of 16 numbers
+    assert result.activation_bytes == pytest.approx(4 * 2 * 8 * 16**2, rel=0.05)  # and a w of 16 numbers
 
 
 def test_latency_is_measured_and_leaves_the_network_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "MEASURING_SEC", 0.0)
     D = tiny.tiny_discriminator().train()
-    found = cost.measure("D", D)
-    assert found.ms_batch1 is not None
-    assert found.ms_batch8 is not None
-    assert min(found.ms_batch1, found.ms_batch8) > 0
+    result = cost.measure("D", D)
+    assert result.ms_batch1 is not None
+    assert result.ms_batch8 is not None
+    assert min(result.ms_batch1, result.ms_batch8) > 0
     assert D.training
 
 
@@ -146,10 +146,10 @@ def test_a_batch_that_the_statistics_cannot_take_is_not_measured(
     group: int | None, fits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cost, "MEASURING_SEC", 0.0)
-    found = cost.measure("D", tiny.tiny_discriminator(epilogue_kwargs={"mbstd_group_size": group}))
-    assert found.ms_batch1 is not None
-    assert (found.ms_batch8 is not None) == fits
-    assert cost.table([found]).endswith("  -") != fits
+    result = cost.measure("D", tiny.tiny_discriminator(epilogue_kwargs={"mbstd_group_size": group}))
+    assert result.ms_batch1 is not None
+    assert (result.ms_batch8 is not None) == fits
+    assert cost.table([result]).endswith("  -") != fits
 
 
 def test_table() -> None:

@@ -42,7 +42,7 @@ def test_the_loss_is_the_sum_of_the_terms_of_images_with_constant_noise(path: st
     loss = make(path)
     (phase,) = loss.extra_phases()
     assert (phase.name, phase.module) == ("distilmain", loss.base.G.synthesis)
-    found = tiny.gradients(loss, "distilmain", phase.module)
+    result = tiny.gradients(loss, "distilmain", phase.module)
     teacher = teachers.load(path)
     z, c = tiny.latents()
     G = loss.base.G
@@ -56,10 +56,10 @@ def test_the_loss_is_the_sum_of_the_terms_of_images_with_constant_noise(path: st
     for name, p in G.synthesis.named_parameters():
         if name.endswith("noise_strength"):
             continue
-        torch.testing.assert_close(found[name], torch.autograd.grad(total, p, retain_graph=True)[0], msg=name)
+        torch.testing.assert_close(result[name], torch.autograd.grad(total, p, retain_graph=True)[0], msg=name)
     unused = torch.random.get_rng_state()
     torch.manual_seed(0)
-    assert torch.equal(found["random_state"], torch.random.get_rng_state()), "nothing random in it"
+    assert torch.equal(result["random_state"], torch.random.get_rng_state()), "nothing random in it"
     torch.random.set_rng_state(unused)
 
 

@@ -85,21 +85,19 @@ def test_a_student_comes_closer_to_its_teacher_without_data(paths: dict[str, str
     assert 0 < records[-1]["Loss/distil/lr"]["mean"] < 0.008
 
 
-CASES = {
-    "distilled": ("teacher", []),
-    "conditional": ("conditional", ["--kd=rgb", "--kd=torgb", "--kd=latent=0.1"]),
-    "game": ("teacher", ["--game-kimg=1", "--cond=0"]),
-    "game-of-teacher": ("conditional", ["--game-kimg=1", "--data=teacher", "--dgl-weight=1"]),
-    "biggan": ("biggan", []),
-    "biggan-game": ("biggan", ["--game-kimg=1", "--data=teacher"]),
+CASES = {  # name → teacher, options, ticks after which the run is stopped; the game begins in the third
+    "distilled": ("conditional", ["--kd=rgb", "--kd=torgb", "--kd=latent=0.1"], 2),
+    "game": ("teacher", ["--game-kimg=1", "--cond=0"], 3),
+    "game-of-teacher": ("conditional", ["--game-kimg=1", "--data=teacher", "--dgl-weight=1"], 2),
+    "biggan-game": ("biggan", ["--game-kimg=1", "--data=teacher"], 2),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_resumed_run_is_an_unbroken_one_to_the_bit(case: str, paths: dict[str, str], tmp_path: Path) -> None:
-    name, args = CASES[case]
+    name, args, ticks = CASES[case]
     config = configuration(paths, name, *args)
-    stops = iter([False, False, True])
+    stops = iter([False] * (ticks - 1) + [True])
     unbroken = tiny_runs.run(tmp_path / "unbroken", config)
     broken = tiny_runs.run(tmp_path / "broken", config, abort_fn=lambda: next(stops))
     assert tiny_runs.last_state(broken)["cur_nimg"] < 40

@@ -28,9 +28,9 @@ def _small_pca(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", GRADIENT_SCORES)
 def test_every_channel_has_a_score(name: str, architecture: str) -> None:
     G = tiny.tiny_generator(architecture, c_dim=3, channels=1)
-    found = score(name, G)
-    assert {key: len(value) for key, value in found.items()} == plan_of(G).sets
-    assert all((value > 0).all() and value.isfinite().all() for value in found.values())
+    result = score(name, G)
+    assert {key: len(value) for key, value in result.items()} == plan_of(G).sets
+    assert all((value > 0).all() and value.isfinite().all() for value in result.values())
 
 
 @pytest.mark.parametrize("name", GRADIENT_SCORES)
@@ -53,10 +53,10 @@ def test_channels_that_cannot_reach_the_output_score_zero(name: str) -> None:
         G.synthesis.b16.conv0.weight[:, 5] = 0  # nor is channel 5 of b8.conv1, ...
         G.synthesis.b8.conv1.weight[:5, 7] = 0  # ... the only one that reads channel 7 of b8.conv0
         G.synthesis.b8.conv1.weight[6:, 7] = 0
-    found = score(name, G)
-    assert found["b8.conv0"].eq(0).nonzero().flatten().tolist() == [3, 7]
-    assert found["b8.conv1"].eq(0).nonzero().flatten().tolist() == [5]
-    assert (found["b4.const"] > 0).all()
+    result = score(name, G)
+    assert result["b8.conv0"].eq(0).nonzero().flatten().tolist() == [3, 7]
+    assert result["b8.conv1"].eq(0).nonzero().flatten().tolist() == [5]
+    assert (result["b4.const"] > 0).all()
 
 
 @pytest.mark.parametrize("name", ["l1", *GRADIENT_SCORES])
@@ -68,10 +68,10 @@ def test_channels_whose_only_reader_is_multiplied_by_zero_score_zero(name: str) 
         reader.affine.bias[5] = 0
         G.synthesis.b8.conv1.weight[:5, 7] = 0  # and only channel 5 reads channel 7 of b8.conv0
         G.synthesis.b8.conv1.weight[6:, 7] = 0
-    found = score(name, G)
-    assert found["b8.conv0"].eq(0).nonzero().flatten().tolist() == [7]
+    result = score(name, G)
+    assert result["b8.conv0"].eq(0).nonzero().flatten().tolist() == [7]
     # the gradients of weights times a style of 0 are 0 by themselves
-    assert found["b8.conv1"].eq(0).nonzero().flatten().tolist() == [5]
+    assert result["b8.conv1"].eq(0).nonzero().flatten().tolist() == [5]
 
 
 def test_reachable_follows_shortcuts() -> None:
@@ -93,7 +93,7 @@ def slow_magnitudes(G: Any, loss: torch.Tensor, set_name: str, layers: list[str]
 
 def test_content_is_the_mean_gradient_magnitude_of_all_consumers() -> None:
     G = tiny.tiny_generator()
-    found = score("content", G, num_samples=1, seed=4)
+    actual = score("content", G, num_samples=1, seed=4)
     generator = torch.Generator().manual_seed(4)
     z = torch.randn([1, 16], generator=generator)
     wanted = copy.deepcopy(G).requires_grad_(True)
@@ -103,13 +103,13 @@ def test_content_is_the_mean_gradient_magnitude_of_all_consumers() -> None:
     loss = (sign * chosen * -img).sum()  # the derivative of |noisy - image| where the noise is, and 0 elsewhere
     readers = ["synthesis.b8.torgb", "synthesis.b16.conv0"]
     expected = slow_magnitudes(wanted, loss, "b8.conv1", readers)
-    torch.testing.assert_close(found["b8.conv1"], expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(actual["b8.conv1"], expected, rtol=1e-4, atol=0)
     assert int(chosen.sum()) > 0
 
 
 def test_diversity_is_the_variance_over_directions() -> None:
     G = tiny.tiny_generator()
-    found = score("diversity", G, num_samples=1, seed=2)
+    actual = score("diversity", G, num_samples=1, seed=2)
     generator = torch.Generator().manual_seed(2)
     directions = diversity.principal_directions(G, generator)
     z = torch.randn([1, 16], generator=generator)
@@ -122,7 +122,7 @@ def test_diversity_is_the_variance_over_directions() -> None:
         readers = ["synthesis.b4.torgb", "synthesis.b8.conv0"]
         magnitudes.append(slow_magnitudes(wanted, (moved - img).abs().sum(), "b4.conv1", readers))
     expected = torch.stack(magnitudes).var(dim=0, unbiased=False)
-    torch.testing.assert_close(found["b4.conv1"], expected, rtol=1e-3, atol=1e-12)
+    torch.testing.assert_close(actual["b4.conv1"], expected, rtol=1e-3, atol=1e-12)
 
 
 def test_principal_directions_are_those_of_w() -> None:

@@ -1,7 +1,4 @@
 """Forms of guidance beside the verdict: each against its formula, its gradient, its state and its training."""
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +14,13 @@ from dgl.ratio import CALIBRATION_IMAGES, Ratio, logistic_regression
 from dgl.teacher_term import TeacherDiscriminatorTerm
 from metrics.perceptual import block_features
 from tests import tiny
-from tests.training import tiny_runs
+from tests.training import tiny_runs, training_jobs
+from torch_utils import distributed
 from training import optimization
 from training.loss import GenBatch, Part, Step
 
 CPU = torch.device("cpu")
+FORMS = ["relative", "ratio", "heads"]
 ADAM = {"class_name": "torch.optim.Adam", "lr": 0.01, "betas": [0.0, 0.99]}
 
 
@@ -64,8 +63,8 @@ def test_the_relative_term_and_its_gradient() -> None:
         return 0.3 * torch.log(1 + torch.exp(-gap))
 
     torch.testing.assert_close(term(batch_of(img)), expected(img))
-    found, formula = (torch.autograd.grad(value.sum(), img)[0] for value in (term(batch_of(img)), expected(img)))
-    torch.testing.assert_close(found, formula)
+    actual, formula = (torch.autograd.grad(value.sum(), img)[0] for value in (term(batch_of(img)), expected(img)))
+    torch.testing.assert_close(actual, formula)
     assert torch.autograd.gradcheck(lambda x: term(batch_of(x)), img, check_undefined_grad=False)
 
 
@@ -97,15 +96,15 @@ def test_the_ratio_joins_inside_the_loss() -> None:
         return torch.log(1 + torch.exp(-(own + 0.3 * (2 * other - 0.5))))
 
     torch.testing.assert_close(loss(img), expected(img))
-    found, formula = (torch.autograd.grad(value.sum(), img)[0] for value in (loss(img), expected(img)))
-    torch.testing.assert_close(found, formula)
+    actual, formula = (torch.autograd.grad(value.sum(), img)[0] for value in (loss(img), expected(img)))
+    torch.testing.assert_close(actual, formula)
     assert torch.autograd.gradcheck(loss, img)
 
 
 def test_without_weight_the_ratio_is_the_students_own_logit(path: str) -> None:
     plain = make(path, "verdict", dgl_weight=0)
-    found = make(path, "ratio", dgl_weight=0)
-    a, b = (tiny.gradients(loss, "Gmain", loss.base.G) for loss in (plain, found))
+    result = make(path, "ratio", dgl_weight=0)
+    a, b = (tiny.gradients(loss, "Gmain", loss.base.G) for loss in (plain, result))
     assert all(torch.equal(a[name], b[name]) for name in a)
     weighted = make(path, "ratio", dgl_weight=1)
     c = tiny.gradients(weighted, "Gmain", weighted.base.G)
@@ -114,8 +113,8 @@ def test_without_weight_the_ratio_is_the_students_own_logit(path: str) -> None:
 
 def test_the_reals_of_d_are_the_teachers_images(path: str) -> None:
     loss = make(path, "ratio", ratio_calibrate=False)
-    seen: list[torch.Tensor] = []
-    loss.base.D.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
+    noted: list[torch.Tensor] = []
+    loss.base.D.register_forward_pre_hook(lambda module, args: noted.append(args[0].detach()))
     z, c = tiny.latents()
     loss.base.D.requires_grad_(True)
     torch.manual_seed(3)
@@ -124,7 +123,7 @@ def test_the_reals_of_d_are_the_teachers_images(path: str) -> None:
     loss.accumulate_gradients("D", Part.MAIN, Step(tiny.images(), c, z, c, gain=1, cur_nimg=0))
     teacher = teachers.load(path)
     expected = teacher.G_ema.synthesis(teacher.G_ema.mapping(drawn, c), noise_mode="const")
-    torch.testing.assert_close(seen[1], expected)
+    torch.testing.assert_close(noted[1], expected)
 
 
 def test_calibration_is_logistic_regression(path: str) -> None:
@@ -178,9 +177,9 @@ def test_heads_are_linear_in_the_teachers_features(path: str) -> None:
         return torch.nn.functional.softplus(torch.stack(parts).mean(dim=0) + values[-1])
 
     assert torch.autograd.gradcheck(logits, double)
-    found = torch.autograd.grad(F.softplus(heads(img, c)).sum(), params)
+    actual = torch.autograd.grad(F.softplus(heads(img, c)).sum(), params)
     formula = torch.autograd.grad(logits(*double).sum(), double)
-    for a, b in zip(found, formula):
+    for a, b in zip(actual, formula):
         torch.testing.assert_close(a.double(), b, atol=1e-5, rtol=1e-5)
 
 
@@ -190,8 +189,8 @@ def test_heads_are_trained_and_their_trunk_is_not(path: str) -> None:
     main, reg = loss.extra_phases()
     assert (main.name, reg.name) == ("T0main", "T0reg")
     before = [p.clone() for p in main.module.parameters()]
-    found = tiny.gradients(loss, "T0main", main.module)
-    assert set(found) == {"weights.0", "weights.1", "bias", "random_state"}
+    result = tiny.gradients(loss, "T0main", main.module)
+    assert set(result) == {"weights.0", "weights.1", "bias", "random_state"}
     main.module.requires_grad_(True)
     z, c = tiny.latents()
     loss.accumulate_gradients("T0", Part.MAIN, Step(tiny.images(), c, z, c, gain=1, cur_nimg=0))
@@ -214,7 +213,7 @@ def test_the_generator_is_led_by_the_heads(path: str) -> None:
 # Whole runs.
 
 
-@pytest.mark.parametrize("form", ["relative", "ratio", "heads"])
+@pytest.mark.parametrize("form", FORMS)
 def test_a_resumed_run_is_an_unbroken_one_to_the_bit(form: str, path: str, tmp_path: Path) -> None:
     data = tiny.write_data(tmp_path / "data")
     config = tiny_runs.options(data, *tiny_runs.DGL, f"--teacher={path}", "--width=0.5", f"--guidance={form}")
@@ -228,20 +227,25 @@ def test_a_resumed_run_is_an_unbroken_one_to_the_bit(form: str, path: str, tmp_p
     assert records[-1]["Loss/teacher/scores/fake"]["num"] > 0
 
 
+@pytest.fixture(scope="module")
+def two_ranks(path: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Form → run of two processes. 1,024 images: the ratio is calibrated on the way, from the logits of both ranks."""
+    folder = tmp_path_factory.mktemp("ranks")
+    data = tiny.write_data(folder / "data", num=50)
+    jobs = []
+    for form in FORMS:
+        args = ["--cfg=dgl", "--recipe=paper", f"--teacher={path}", "--width=0.5", f"--guidance={form}", "--batch=256",
+                "--batch-gpu=128", "--workers=0", "--gpus=2"]
+        jobs.append((str(folder / form), tiny_runs.options(data, *args, total_kimg=1, kimg_per_tick=1)))
+    distributed.launch(training_jobs.train, (str(folder), jobs), num_procs=2, timeout_sec=120)
+    return {form: folder / form for form in FORMS}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["relative", "ratio", "heads"])
-def test_two_processes(form: str, path: str, tmp_path: Path) -> None:
-    """1,024 images: the ratio is calibrated on the way, from the logits of both ranks."""
-    data = tiny.write_data(tmp_path / "data", num=50)
-    command = [sys.executable, "train.py", "--cfg=dgl", "--recipe=paper", f"--teacher={path}", "--width=0.5",
-               f"--data={data}", f"--guidance={form}", "--kimg=1", "--batch=256", "--batch-gpu=128", "--metrics=none",
-               "--workers=0", "--gpus=2", "--device=cpu", f"--outdir={tmp_path / 'runs'}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert result.returncode == 0, result.stderr
-    (folder,) = (tmp_path / "runs").iterdir()
-    state = tiny_runs.last_state(folder)["loss"]
+@pytest.mark.parametrize("form", FORMS)
+def test_two_processes(form: str, two_ranks: dict[str, Path]) -> None:
+    state = tiny_runs.last_state(two_ranks[form])["loss"]
     if form == "ratio":
         assert state["ratio"]["is_calibrated"]
         assert (state["ratio"]["a"], state["ratio"]["b"]) != (1.0, 0.0)
-    assert tiny_runs.records(folder)[-1]["Loss/teacher/scores/fake"]["num"] > 0
+    assert tiny_runs.records(two_ranks[form])[-1]["Loss/teacher/scores/fake"]["num"] > 0

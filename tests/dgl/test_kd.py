@@ -92,10 +92,10 @@ def test_features_have_unit_length_and_their_distance_is_bounded(trained: Any) -
     assert [tuple(x.shape) for x in a] == [(4, 16, 8, 8), (4, 16, 4, 4)]
     for x in a:
         torch.testing.assert_close(x.square().sum(dim=1), torch.ones(4, *x.shape[2:]), atol=1e-4, rtol=0)
-    found = perceptual.block_distance(a, b)
+    actual = perceptual.block_distance(a, b)
     expected = torch.stack([(2 - 2 * (x * y).sum(dim=1)).mean(dim=[1, 2]) for x, y in zip(a, b)]).mean(dim=0)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    assert (found <= 4).all()
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+    assert (actual <= 4).all()
 
 
 def test_the_latent_term_compares_cosines(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,8 +111,8 @@ def test_the_latent_term_compares_cosines(trained: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr(term, "teacher", _Fixed(synthesis[:2]))
     monkeypatch.setattr(term, "G", _Fixed(synthesis[2:]))
     z = torch.zeros(2, 16)
-    found = term(GenBatch(z, z[:, :0], torch.zeros(2, 6, 16), z, z, 0))
-    torch.testing.assert_close(found, torch.tensor([1.0, 1.0]))  # 2 * mean(|0|, |0 - 1|)
+    result = term(GenBatch(z, z[:, :0], torch.zeros(2, 6, 16), z, z, 0))
+    torch.testing.assert_close(result, torch.tensor([1.0, 1.0]))  # 2 * mean(|0|, |0 - 1|)
 
 
 class _Fixed:
@@ -139,14 +139,14 @@ def test_every_direction_comes_up(batch_size: int, trained: Any, monkeypatch: py
     G = tiny.tiny_generator(seed=3)
     term = make("latent", trained, G)
     count = len(term.directions)
-    seen: set[int] = set()
+    noted: set[int] = set()
 
     class Spy:
         def __len__(self) -> int:
             return count
 
         def __getitem__(self, index: int) -> Any:
-            seen.add(index)
+            noted.add(index)
             raise StopIteration
 
     term.directions = Spy()
@@ -154,13 +154,13 @@ def test_every_direction_comes_up(batch_size: int, trained: Any, monkeypatch: py
     for step in range(20 * count):
         with pytest.raises(StopIteration):
             term(dataclasses.replace(example, cur_nimg=step * batch_size))
-    assert seen == set(range(count))
+    assert noted == set(range(count))
 
 
 def test_the_feature_term_is_the_mean_distance_of_unit_features(trained: Any) -> None:
     G = tiny.tiny_generator(seed=3)
     example = batch_of(G)
-    found = make("feature", trained, G, weight=0.5)(example)
+    actual = make("feature", trained, G, weight=0.5)(example)
     with torch.no_grad():
         target = trained.G_ema.synthesis(example.ws, noise_mode="const")
         expected = torch.zeros(4)
@@ -168,7 +168,7 @@ def test_the_feature_term_is_the_mean_distance_of_unit_features(trained: Any) ->
         for ours, other in zip(*maps):
             unit = [x / x.square().sum(dim=1, keepdim=True).sqrt() for x in (ours, other)]
             expected += (unit[0] - unit[1]).square().sum(dim=1).mean(dim=[1, 2]) / len(maps[0])
-    torch.testing.assert_close(found, expected * 0.5, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(actual, expected * 0.5, rtol=1e-4, atol=1e-6)
 
 
 def test_terms_wait_for_the_second_stage(tmp_path: Path) -> None:

@@ -123,17 +123,17 @@ def test_without_a_weight_it_is_the_plain_loss_to_the_bit(
     teachers: list[dict[str, str]],
 ) -> None:
     plain, guided = StyleGAN2Loss(CPU, *student()), make(teachers, **options)
-    found = [gradients(loss, phase, base.G if phase[0] == "G" else base.D)
+    result = [gradients(loss, phase, base.G if phase[0] == "G" else base.D)
              for loss, base in ((plain, plain), (guided, guided.base))]
-    assert same(*found)
+    assert same(*result)
 
 
 def test_the_gradient_is_linear_in_the_weight(teachers: list[dict[str, str]]) -> None:
-    found = []
+    collected = []
     for weight in (0, 0.5, 1):
         loss = make(teachers[:1], dgl_weight=weight)
-        found.append(gradients(loss, "Gmain", loss.base.G))
-    plain, half, whole = found
+        collected.append(gradients(loss, "Gmain", loss.base.G))
+    plain, half, whole = collected
     assert torch.equal(plain["random_state"], whole["random_state"])
     for name in plain.keys() - {"random_state"}:
         assert torch.allclose(whole[name] - plain[name], 2 * (half[name] - plain[name]), rtol=1e-3, atol=1e-5), name

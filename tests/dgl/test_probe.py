@@ -43,9 +43,9 @@ def test_gradients_are_finite_differences() -> None:
     img, target = (tiny.images(2, seed=seed).double() for seed in (1, 2))
     c, direction, h = torch.zeros([2, 0]), torch.randn(2, 3, 16, 16).double(), 1e-5
     with tiny.double_precision():
-        found = measures.verdict_gradient(D, measures.Images(img, c))
+        result = measures.verdict_gradient(D, measures.Images(img, c))
         change = [D(img + sign * h * direction, c).sum() for sign in (1, -1)]
-    assert float((found * direction).sum()) == pytest.approx(float(change[0] - change[1]) / (2 * h), rel=1e-4)
+    assert float((result * direction).sum()) == pytest.approx(float(change[0] - change[1]) / (2 * h), rel=1e-4)
     D = tiny.tiny_discriminator()
     img, target = img.float(), target.float()
     towards = measures.feature_gradient(D, img, target)
@@ -73,13 +73,13 @@ def test_with_data_and_a_student(c_dim: int, tmp_path: Path) -> None:
     student = tiny.write_teacher(tmp_path / "student.pkl", c_dim=c_dim, seed=1)
     data = tiny.write_data(tmp_path / "images", num=40, num_classes=c_dim)
     lines = run(teacher, f"--data={data}", f"--student={student}", "--num=32").stdout.splitlines()
-    found = json.loads(lines[-1])
-    assert found["student"] == "given"
-    assert set(found["auc"]) == {"teacher_over_student", "real_over_teacher", "real_over_student"}
-    assert all(0 <= value <= 1 for value in found["auc"].values())
-    assert -1 <= found["redundancy"] <= 1
-    assert found["rejection"].keys() == {"best_half", "any_half"}
-    assert lines[:-1] == probe.explain(found)
+    result = json.loads(lines[-1])
+    assert result["student"] == "given"
+    assert set(result["auc"]) == {"teacher_over_student", "real_over_teacher", "real_over_student"}
+    assert all(0 <= value <= 1 for value in result["auc"].values())
+    assert -1 <= result["redundancy"] <= 1
+    assert result["rejection"].keys() == {"best_half", "any_half"}
+    assert lines[:-1] == probe.explain(result)
     same = json.loads(run(teacher, f"--student={teacher}", "--num=32").stdout.splitlines()[-1])
     assert same["auc"] == {"teacher_over_student": 0.5}
     assert same["redundancy"] == pytest.approx(1)
@@ -91,11 +91,11 @@ def test_with_data_and_a_student(c_dim: int, tmp_path: Path) -> None:
 def test_a_slice_stands_in_for_a_student(kind: str, tmp_path: Path) -> None:
     write = tiny.write_teacher if kind == "stylegan2" else tiny_biggan.write_teacher
     teacher = write(tmp_path / "teacher.pkl")
-    found = json.loads(run(teacher, "--num=32").stdout.splitlines()[-1])
-    assert found["student"] == "slice"
-    assert "redundancy" not in found
-    assert found["auc"].keys() == {"teacher_over_student"}
-    assert json.loads(run(teacher, "--num=32").stdout.splitlines()[-1])["alignment"] == found["alignment"]
+    result = json.loads(run(teacher, "--num=32").stdout.splitlines()[-1])
+    assert result["student"] == "slice"
+    assert "redundancy" not in result
+    assert result["auc"].keys() == {"teacher_over_student"}
+    assert json.loads(run(teacher, "--num=32").stdout.splitlines()[-1])["alignment"] == result["alignment"]
 
 
 def test_the_words_follow_the_numbers() -> None:

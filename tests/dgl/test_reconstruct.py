@@ -38,15 +38,15 @@ def remaining_error(weight: torch.Tensor, gram: torch.Tensor, kept: list[int]) -
 def test_channels_go_by_the_error_that_direct_least_squares_gives() -> None:
     pairs = [system(6, 3, 0), system(6, 4, 1)]
     weights = [s.weight.flatten(1).clone() for s, _ in pairs]
-    found = reconstruct._eliminate([s for s, _ in pairs], 6)
+    result = reconstruct._eliminate([s for s, _ in pairs], 6)
     kept = list(range(6))
     while kept:
         errors = {c: sum(remaining_error(w, gram, [k for k in kept if k != c]) for w, (_, gram) in zip(weights, pairs))
                   for c in kept}
         worst = min(errors, key=lambda c: errors[c])
         before = sum(remaining_error(w, gram, kept) for w, (_, gram) in zip(weights, pairs))
-        assert int(found[kept].argmin()) == kept.index(worst)
-        assert float(found[worst]) >= errors[worst] - before - 1e-9
+        assert int(result[kept].argmin()) == kept.index(worst)
+        assert float(result[worst]) >= errors[worst] - before - 1e-9
         kept.remove(worst)
 
 
@@ -93,14 +93,14 @@ def test_after_a_refit_it_beats_the_worst_channels() -> None:
     plan = plan_of(G)
     scores = compute("reconstruct", G, plan, ScoreOptions(num_samples=32))
     half = plan.scaled(Fraction(1, 2))
-    found = []
+    collected = []
     for sign in (1, -1):
         keep = prune.choose({name: sign * score for name, score in scores.items()}, half)
         report = refit_network("G", G, narrow := prune.slice_network(G, keep), keep, RefitOptions(num_latents=16))
         assert report is not None
         assert narrow.training is False
-        found.append(report.psnr_after)
-    assert found[0] > found[1]
+        collected.append(report.psnr_after)
+    assert collected[0] > collected[1]
 
 
 def test_other_networks_have_no_such_score() -> None:

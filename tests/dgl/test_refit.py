@@ -82,8 +82,8 @@ def test_patches_times_weights_are_the_convolution_borders_included(
         x, layer.weight, upfirdn2d.setup_filter(taps), up, down, padding, flip_weight=up == 1
     )
     positions = torch.arange(expected[0, 0].numel()).repeat(2, 1)
-    found = rows.patches(x, layer, positions) @ rows.weight_matrix(layer).t()
-    assert torch.allclose(found, rows.gather(expected, positions), rtol=1e-12, atol=1e-12)
+    actual = rows.patches(x, layer, positions) @ rows.weight_matrix(layer).t()
+    assert torch.allclose(actual, rows.gather(expected, positions), rtol=1e-12, atol=1e-12)
     some = torch.tensor([[0, 7, 3], [8, 5, 0]])
     assert torch.equal(rows.patches(x, layer, some)[1, 1], rows.patches(x, layer, positions)[1, 5])
     before = layer.weight.clone()
@@ -199,17 +199,17 @@ def test_the_seed_decides_and_the_size_of_passes_does_not(monkeypatch: pytest.Mo
 
 def test_little_memory_means_few_latents(monkeypatch: pytest.MonkeyPatch) -> None:
     G = tiny.tiny_generator()
-    seen: list[int] = []
+    noted: list[int] = []
     image = generator._Walk._image
 
     def spy(walk: Any, res: int, blocks: list[Any]) -> None:
-        seen.append(sum(len(batch.w) for batch in walk.batches))
+        noted.append(sum(len(batch.w) for batch in walk.batches))
         image(walk, res, blocks)
 
     monkeypatch.setattr(generator._Walk, "_image", spy)
     refitted(G, half(G), RefitOptions(num_latents=16, memory=50000))
     each = 4 * (16 + 8) * 4**2  # bytes of the features of teacher and student at 4 px
-    assert seen == [min(128, 50000 // each), min(64, 50000 // (4 * each)), 4]
+    assert noted == [min(128, 50000 // each), min(64, 50000 // (4 * each)), 4]
 
 
 def test_all_networks_of_a_student_are_refitted() -> None:
@@ -221,7 +221,7 @@ def test_all_networks_of_a_student_are_refitted() -> None:
     assert list(student.refits) == ["G_ema", "G", "D"]
     assert plain.refits == {}
     for name, layer in (("G", "synthesis.b8.conv1"), ("G_ema", "synthesis.b8.conv1"), ("D", "b8.conv1")):
-        fitted, cut = (getattr(found, name).get_submodule(layer).weight for found in (student, plain))
+        fitted, cut = (getattr(result, name).get_submodule(layer).weight for result in (student, plain))
         assert not torch.equal(fitted, cut)
     assert slice_student(teacher, Cut(width, "l1", num_samples=8, refit=True)).D is nets["D"]
     assert slice_student(teacher, Cut(Fraction(1), "first", refit=True)).refits == {}

@@ -195,8 +195,8 @@ def test_channels_of_networks_whose_layers_are_named_by_their_width() -> None:
 
 
 def test_heat_maps_go_from_black_over_red_to_white() -> None:
-    found = drawing.heat_map(np.array([[0, 1 / 3, 1]]))
-    assert found.tolist() == [[[0, 0, 0], [255, 0, 0], [255, 255, 255]]]
+    result = drawing.heat_map(np.array([[0, 1 / 3, 1]]))
+    assert result.tolist() == [[[0, 0, 0], [255, 0, 0], [255, 255, 255]]]
 
 
 def test_bad_input(run_dir: Path, tmp_path: Path) -> None:

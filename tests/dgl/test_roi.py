@@ -134,9 +134,9 @@ def test_a_function_can_be_the_region_of_interest() -> None:
 def test_masks_of_every_kind_are_taken(result: str, module: Callable[[str], str]) -> None:
     function = roi.load(f"{module(f'def f(img):{chr(10)}    return {result}')}:f", 16)
     img = tiny.images(1)
-    found = function(img)
-    assert (found.dtype, found.shape) == (torch.bool, (16, 16))
-    assert torch.equal(found, img[0, 0] > 0)
+    actual = function(img)
+    assert (actual.dtype, actual.shape) == (torch.bool, (16, 16))
+    assert torch.equal(actual, img[0, 0] > 0)
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,11 @@ def score(name: str, network: Any, **options: Any) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(("kind", "name"), [*(("G", name) for name in PLAIN), *(("D", name) for name in PLAIN)])
 def test_scores_cover_every_set(kind: str, name: str) -> None:
     network = tiny.tiny_generator(c_dim=3) if kind == "G" else tiny.tiny_discriminator(c_dim=3)
-    found = score(name, network)
+    result = score(name, network)
     sets = plan_of(network).sets
-    assert {key: len(value) for key, value in found.items()} == sets
-    assert list(found) == list(sets)
-    assert all(value.dtype == torch.float64 and value.isfinite().all() for value in found.values())
+    assert {key: len(value) for key, value in result.items()} == sets
+    assert list(result) == list(sets)
+    assert all(value.dtype == torch.float64 and value.isfinite().all() for value in result.values())
 
 
 def test_discriminator_scores_are_a_part_of_all() -> None:
@@ -102,14 +102,14 @@ def latents_of(G: Any, count: int, seed: int) -> torch.Tensor:
 def test_l1_of_a_generator(architecture: str, c_dim: int) -> None:
     G = tiny.tiny_generator(architecture, c_dim)
     ws = latents_of(G, 10, seed=3)
-    found = score("l1", G, seed=3, batch=4)
+    result = score("l1", G, seed=3, batch=4)
     plan = plan_of(G)
     for name, consumers in plan.consumers.items():
         total: Any = 0
         for consumer in consumers:
             weights = effective_weights(G.get_submodule(consumer.layer), ws).abs()
             total = total + weights.sum(dim=[1, 3, 4]).mean(dim=0)
-        assert torch.allclose(found[name], total, rtol=1e-5), name
+        assert torch.allclose(result[name], total, rtol=1e-5), name
 
 
 def test_l1_counts_every_torgb() -> None:
@@ -128,7 +128,7 @@ def test_l1_counts_every_torgb() -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_l1_of_a_discriminator(architecture: str) -> None:
     D = tiny.tiny_discriminator(architecture)
-    found = score("l1", D)
+    result = score("l1", D)
     plan = plan_of(D)
     for name, consumers in plan.consumers.items():
         total: Any = 0
@@ -140,7 +140,7 @@ def test_l1_of_a_discriminator(architecture: str) -> None:
             if consumer.layer == "b4.fc":
                 per_input = per_input.reshape(-1, 16).sum(dim=1)
             total = total + per_input
-        assert torch.allclose(found[name], total, rtol=1e-6), name
+        assert torch.allclose(result[name], total, rtol=1e-6), name
 
 
 @pytest.mark.parametrize("batch", [1, 3, 10, 32])
@@ -172,15 +172,15 @@ def test_l1_of_channels_that_cannot_reach_the_image_is_zero() -> None:
     G.synthesis.b16.torgb.weight[:, 2] = 0
     G.synthesis.b16.conv1.weight[:, 5] = 0
     G.synthesis.b16.conv1.weight[2, 5] = 100
-    found = score("l1", G)
-    assert found["b16.conv1"][2] == 0
-    assert found["b16.conv0"][5] == 0
-    assert (found["b16.conv0"] > 0).sum() == 7
+    result = score("l1", G)
+    assert result["b16.conv1"][2] == 0
+    assert result["b16.conv0"][5] == 0
+    assert (result["b16.conv0"] > 0).sum() == 7
     D = tiny.tiny_discriminator()
     D.b4.out.weight[:, 3] = 0
     D.b4.fc.weight[:, 16:32] = 0
     D.b4.fc.weight[3, 16:32] = 100
-    found = score("l1", D)
-    assert found["b4.fc"][3] == 0
-    assert found["b4.conv"][1] == 0
+    result = score("l1", D)
+    assert result["b4.fc"][3] == 0
+    assert result["b4.conv"][1] == 0
 

@@ -73,10 +73,10 @@ def test_removing_channels_that_do_nothing(kwargs: dict[str, Any], dtype: torch.
     exact = {plan.stable_name(key): value for key, value in prune.slice_state(G.state_dict(), plan, keep).items()}
     for key, tensor in misc.named_params_and_buffers(student):
         tensor.copy_(exact[plan.stable_name(key)])  # with gains of double precision, where that is it
-    expected, found = images(G).double(), images(student).double()
-    assert float((found - expected).abs().max()) <= allowed * float(expected.std())
-    last, theirs = (net.synthesis.get_submodule(net.synthesis.layer_names[-1]) for net in (student, G))
-    assert torch.equal(last.magnitude_ema, theirs.magnitude_ema)
+    expected, actual = images(G).double(), images(student).double()
+    assert float((actual - expected).abs().max()) <= allowed * float(expected.std())
+    last, original = (net.synthesis.get_submodule(net.synthesis.layer_names[-1]) for net in (student, G))
+    assert torch.equal(last.magnitude_ema, original.magnitude_ema)
 
 
 def test_keeping_everything_changes_no_bit() -> None:
@@ -94,8 +94,8 @@ def test_gain_of_the_input_layer_and_of_the_image() -> None:
     keep = random_keep(G, Fraction(1, 4))
     expected = G.synthesis.input.weight[keep["input"]][:, keep["features"]] / 2  # sqrt(4 / 16)
     torch.testing.assert_close(student.synthesis.input.weight, expected)
-    last, theirs = (net.synthesis.get_submodule(net.synthesis.layer_names[-1]) for net in (student, G))
-    torch.testing.assert_close(last.weight, theirs.weight[:, keep["L13"]] / 2)
+    last, original = (net.synthesis.get_submodule(net.synthesis.layer_names[-1]) for net in (student, G))
+    torch.testing.assert_close(last.weight, original.weight[:, keep["L13"]] / 2)
     assert last.in_channels == 4
 
 

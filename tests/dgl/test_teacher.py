@@ -14,9 +14,10 @@ import torch
 
 from dgl import teacher as teachers
 from tests import tiny, tiny_biggan
-from tests.helpers import GOLDEN
+from tests.helpers import GOLDEN, run_command
 from training.biggan import checkpoints as biggan_checkpoints
 from training.checkpoints import pickles
+from training.data import image_grid
 
 CPU = torch.device("cpu")
 
@@ -121,19 +122,33 @@ def noting(opened: list[str], real: Callable[..., object]) -> Callable[..., obje
     return noting_open
 
 
+def training(recipe: str, gpus: int, path: str, folder: Path) -> list[str]:
+    """A short training with every part that needs the teacher: options, initial weights, guidance, distillation."""
+    images = tiny.write_data(folder / "data") if recipe == "paper" else "teacher"
+    return ["train.py", "--cfg=dgl", f"--recipe={recipe}", f"--teacher={path}", "--width=0.5", f"--data={images}",
+            f"--outdir={folder}/runs", "--kd=feature", "--kimg=1", "--batch=500", "--batch-gpu=250", "--metrics=none",
+            "--workers=0", "--device=cpu", f"--gpus={gpus}"]
+
+
+@pytest.mark.parametrize("recipe", ["paper", "distil"])
+def test_a_run_opens_its_teacher_once(
+    recipe: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(builtins, "open", noting(opened, open))
+    monkeypatch.setattr(image_grid, "MAX_PIXELS", (1, 1))
+    run_command(training(recipe, 1, path, tmp_path))
+    assert opened.count(path) == 1
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "gpus"), [("paper", 1), ("paper", 2), ("distil", 1)])
-def test_a_run_opens_its_teacher_once_per_process(recipe: str, gpus: int, path: str, tmp_path: Path) -> None:
-    """With several ranks the launcher, which checks the options, is one more process."""
+def test_a_run_of_two_ranks_opens_its_teacher_once_per_process(path: str, tmp_path: Path) -> None:
+    """The launcher, which checks the options, is one more process."""
     (tmp_path / "sitecustomize.py").write_text(COUNTER)
-    data = tiny.write_data(tmp_path / "data")
     log = tmp_path / "opens.txt"
-    images = data if recipe == "paper" else "teacher"
-    command = [sys.executable, "train.py", "--cfg=dgl", f"--recipe={recipe}", f"--teacher={path}", "--width=0.5",
-               f"--data={images}", f"--outdir={tmp_path}/runs", "--kd=feature", "--kimg=1", "--batch=500",
-               "--batch-gpu=250", "--metrics=none", "--workers=0", "--device=cpu", f"--gpus={gpus}"]
+    command = [sys.executable, *training("paper", 2, path, tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OPENS_LOG": str(log), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     opens = Counter(log.read_text().split())
-    assert sorted(opens.values()) == [1] * (1 if gpus == 1 else 1 + gpus)
+    assert sorted(opens.values()) == [1] * 3

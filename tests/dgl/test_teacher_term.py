@@ -38,13 +38,13 @@ def softplus(x: float) -> float:
 )
 def test_the_weight_ramps_up_once_the_teacher_has_joined(cur_nimg: int, share: float | None) -> None:
     term = TeacherDiscriminatorTerm([Linear()], weight=0.2, start_nimg=1000, ramp_nimg=2000)
-    found = term(batch(cur_nimg))
+    result = term(batch(cur_nimg))
     if share is None:
-        assert found is None
+        assert result is None
         assert term.current_weight(cur_nimg) == 0
     else:
-        assert found is not None
-        torch.testing.assert_close(found, torch.full([4], 0.2 * share * math.log(2)))
+        assert result is not None
+        torch.testing.assert_close(result, torch.full([4], 0.2 * share * math.log(2)))
 
 
 def test_fixed_weights_are_scaled_to_sum_to_one() -> None:
@@ -59,9 +59,9 @@ def test_dynamic_weights_follow_the_losses_and_carry_no_gradient() -> None:
     torch.testing.assert_close(term(batch()), torch.full([4], (a * a + b * b) / (a + b)))
     img = torch.zeros([4, 3, 16, 16], requires_grad=True)
     slopes = TeacherDiscriminatorTerm([Linear(slope=768), Linear(slope=2 * 768)], weight=1, teacher_weights="dynamic")
-    found = slopes(batch(img=img))
-    assert found is not None
-    (gradient,) = torch.autograd.grad(found.sum(), img)
+    result = slopes(batch(img=img))
+    assert result is not None
+    (gradient,) = torch.autograd.grad(result.sum(), img)
     torch.testing.assert_close(gradient, torch.full_like(img, -0.5 * (0.5 * 1 + 0.5 * 2)))  # both at logit 0: halves
 
 
@@ -77,9 +77,9 @@ def test_the_share_of_the_gradient_is_reported() -> None:
     shown = img * 1
     term = TeacherDiscriminatorTerm([Linear(slope=768 * 2)], weight=1)
     collector = training_stats.Collector("Loss/teacher/gradient_share")
-    found = term(batch(img=shown))
-    assert found is not None
-    (found.sum() - shown.sum() / 3).backward()  # the teacher's gradient is -1 per pixel, the rest's is -1/3
+    result = term(batch(img=shown))
+    assert result is not None
+    (result.sum() - shown.sum() / 3).backward()  # the teacher's gradient is -1 per pixel, the rest's is -1/3
     collector.update()
     assert collector["Loss/teacher/gradient_share"] == pytest.approx(0.75)
     torch.testing.assert_close(img.grad, torch.full_like(img, -4 / 3))
@@ -89,9 +89,9 @@ def test_reporting_does_not_change_the_gradient() -> None:
     D = tiny.tiny_discriminator()
     img = tiny.images().requires_grad_()
     term = TeacherDiscriminatorTerm([D], weight=0.3)
-    found = term(batch(img=img))
-    assert found is not None
-    (a,) = torch.autograd.grad(found.sum(), img)
+    result = term(batch(img=img))
+    assert result is not None
+    (a,) = torch.autograd.grad(result.sum(), img)
     c = torch.zeros([4, 0])
     (b,) = torch.autograd.grad(torch.nn.functional.softplus(-D(img, c)).sum() * 0.3, img)
     torch.testing.assert_close(a, b)

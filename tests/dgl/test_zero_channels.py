@@ -53,13 +53,13 @@ def test_every_score_can_be_asked_for_together_with_a_narrow_discriminator(
     nets = tiny.tiny_networks()
     teacher = Teacher("t.pkl", "0", nets["G"], nets["G_ema"], nets["D"], None)
     half = Fraction(1, 2)
-    found = slice_student(teacher, Cut(half, name, num_samples=1), half)
-    assert found.D.b8.conv0.weight.shape[0] == 8
-    assert torch.isfinite(found.D(tiny.images(), None)).all()
+    result = slice_student(teacher, Cut(half, name, num_samples=1), half)
+    assert result.D.b8.conv0.weight.shape[0] == 8
+    assert torch.isfinite(result.D(tiny.images(), None)).all()
 
 
 @pytest.mark.parametrize("name", DISCRIMINATOR_SCORES)
 def test_scores_of_discriminators(name: str) -> None:
     D = tiny.tiny_discriminator()
-    found = compute(name, D, plan_of(D), ScoreOptions())
-    assert {key: len(score) for key, score in found.items()} == plan_of(D).sets
+    result = compute(name, D, plan_of(D), ScoreOptions())
+    assert {key: len(score) for key, score in result.items()} == plan_of(D).sets

@@ -188,7 +188,7 @@ def test_run_dir_has_its_contents_from_the_first_moment_on(tmp_path, monkeypatch
     def late(source, target):
         if target.name == "00000-a":  # another process was faster
             target.mkdir()
-            (target / "theirs").write_text("")
+            (target / "other").write_text("")
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", late)
@@ -196,7 +196,7 @@ def test_run_dir_has_its_contents_from_the_first_moment_on(tmp_path, monkeypatch
     assert path == tmp_path / "00001-a"
     assert json.loads((path / "options.json").read_text()) == {"run_dir": "00001-a"}
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == [
-        "00000-a", "00000-a/theirs", "00001-a", "00001-a/options.json"
+        "00000-a", "00000-a/other", "00001-a", "00001-a/options.json"
     ]
 
 

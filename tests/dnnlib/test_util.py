@@ -117,9 +117,9 @@ def test_tuple_product():
     [("uint8", ctypes.c_uint8), ("float32", ctypes.c_float), (np.int64, ctypes.c_int64), ("float64", ctypes.c_double)],
 )
 def test_get_dtype_and_ctype(name, ctype):
-    dtype, found = util.get_dtype_and_ctype(name)
+    dtype, result = util.get_dtype_and_ctype(name)
     assert dtype == np.dtype(name)
-    assert found is ctype
+    assert result is ctype
 
 
 @pytest.mark.parametrize("name", ["float16", "no_such_type"])

@@ -46,11 +46,11 @@ def test_an_example_runs(name: str, teacher: str, data: str, tmp_path: Path) -> 
 
 
 def test_images_are_read_and_padded(data: str) -> None:
-    found = common.load_images(data, 3)
-    assert found.shape == (3, 1, 32, 32)
+    result = common.load_images(data, 3)
+    assert result.shape == (3, 1, 32, 32)
     first = np.random.RandomState(0).randint(0, 256, [40, 28, 28], dtype=np.uint8)[0]
-    torch.testing.assert_close(found[0, 0, 2:30, 2:30], torch.from_numpy(first / 127.5 - 1).float())
-    assert (found[:, :, :2] == -1).all()
+    torch.testing.assert_close(result[0, 0, 2:30, 2:30], torch.from_numpy(first / 127.5 - 1).float())
+    assert (result[:, :, :2] == -1).all()
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from training.data.files import BadFile
 from training.data.pixels import read_picture
 
 ROOT = Path(__file__).parents[2]
-CASES = int(os.environ.get("FUZZ_CASES", "120"))
+CASES = int(os.environ.get("FUZZ_CASES", "60"))
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
 
 

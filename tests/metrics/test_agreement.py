@@ -37,10 +37,10 @@ def reference_ssim(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
 def test_ssim_is_that_of_the_formula() -> None:
     a, b = (tiny.images(3, 24, 2, seed).double() for seed in (1, 2))
     b = 0.7 * a + 0.3 * b
-    found = similarity.ssim(a, b)
+    actual = similarity.ssim(a, b)
     for n in range(3):
         expected = np.mean([reference_ssim(a[n, c].numpy(), b[n, c].numpy())[0] for c in (0, 1)])
-        assert float(found[n]) == pytest.approx(expected, rel=1e-6)
+        assert float(actual[n]) == pytest.approx(expected, rel=1e-6)
     assert torch.allclose(similarity.ssim(a, a), torch.ones(3).double())
 
 
@@ -83,12 +83,12 @@ def test_images_of_the_same_latents_are_compared(c_dim: int) -> None:
         if c_dim:
             c[i, random.randint(c_dim)] = 1
     a, b = (net(torch.from_numpy(z), torch.from_numpy(c), noise_mode="const").clamp(-1, 1) for net in (G, other))
-    found = result.results
-    assert list(found) == ["agreement_psnr", "agreement_ssim", "agreement_distance@D"]
-    assert found["agreement_psnr"] == pytest.approx(-10 * math.log10(float((a - b).square().mean()) / 4), rel=1e-5)
-    assert found["agreement_ssim"] == pytest.approx(float(similarity.ssim(a, b).mean()), rel=1e-4)
+    actual = result.results
+    assert list(actual) == ["agreement_psnr", "agreement_ssim", "agreement_distance@D"]
+    assert actual["agreement_psnr"] == pytest.approx(-10 * math.log10(float((a - b).square().mean()) / 4), rel=1e-5)
+    assert actual["agreement_ssim"] == pytest.approx(float(similarity.ssim(a, b).mean()), rel=1e-4)
     distance = block_distance(block_features(D, a), block_features(D, b)).mean()
-    assert found["agreement_distance@D"] == pytest.approx(float(distance), rel=1e-4)
+    assert actual["agreement_distance@D"] == pytest.approx(float(distance), rel=1e-4)
     assert result.protocol.teacher == {"name": "t.pkl", "sha256": "abc"}
     assert result.protocol.similarity == "ssim"
     assert result.protocol.num_gen == 10

@@ -27,13 +27,13 @@ def measure(out_dir, cache_dir, dataset_kwargs, detector):
     dnnlib.util.set_cache_dir(cache_dir)
     distributed.init("cpu")
     options = {"G": ToyGenerator(), "dataset_kwargs": dataset_kwargs, "num_gen": NUM_GEN, "detectors": [detector]}
-    found = {metric: calc_metric(metric, device="cpu", **options) for metric in METRICS}
+    actual = {metric: calc_metric(metric, device="cpu", **options) for metric in METRICS}
     np.savez(os.path.join(out_dir, f"rank{distributed.rank()}.npz"), **features(options))
     rng = np.random.RandomState(0)
     points = precision_recall(torch.from_numpy(rng.randn(31, 4)), torch.from_numpy(rng.randn(27, 4)), batch=5)
     with open(os.path.join(out_dir, f"rank{distributed.rank()}.json"), "w") as file:
-        results = {metric: result.results for metric, result in found.items()}
-        json.dump({"results": results, "num_gpus": found["is50k"].num_gpus, "points": points}, file)
+        results = {metric: result.results for metric, result in actual.items()}
+        json.dump({"results": results, "num_gpus": actual["is50k"].num_gpus, "points": points}, file)
     distributed.shutdown()
 
 
@@ -68,10 +68,10 @@ def test_two_processes(tmp_path, dataset_kwargs, toy_detector, one_process):
     assert first["points"] == one_process["points"]
     expected = np.load(tmp_path / "one" / "rank0.npz")
     for rank in (0, 1):
-        found = np.load(tmp_path / f"rank{rank}.npz")
-        assert len(found["generated"]) == NUM_GEN
+        loaded = np.load(tmp_path / f"rank{rank}.npz")
+        assert len(loaded["generated"]) == NUM_GEN
         for name in ("real", "generated"):
-            np.testing.assert_allclose(found[name], expected[name], rtol=SAME, atol=SAME)
+            np.testing.assert_allclose(loaded[name], expected[name], rtol=SAME, atol=SAME)
     for metric in METRICS:
         assert first["results"][metric] == pytest.approx(one_process["results"][metric], rel=SAME)
 

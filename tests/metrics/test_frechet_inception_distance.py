@@ -64,8 +64,8 @@ def test_wide_spectrum():
 
 def test_by_hand():
     """Diagonal covariances: sum of (sqrt a - sqrt b)^2 = (1-2)^2 + (3-1)^2 = 5, and the means are 2 apart: 5 + 4."""
-    found = frechet_distance(np.array([0.0, 2.0]), np.diag([1.0, 9.0]), np.zeros(2), np.diag([4.0, 1.0]))
-    assert found == pytest.approx(9)
+    result = frechet_distance(np.array([0.0, 2.0]), np.diag([1.0, 9.0]), np.zeros(2), np.diag([4.0, 1.0]))
+    assert result == pytest.approx(9)
 
 
 def test_same_distribution_is_zero():

@@ -115,11 +115,11 @@ def test_usual_name_only_for_the_published_detector(toy_detector, dataset_kwargs
 @pytest.mark.parametrize("metric", ["fid50k_full", "kid50k_full", "pr50k3_full", "is50k"])
 def test_batch_does_not_matter(metric, toy_detector, dataset_kwargs):
     quiet = {"noise_mode": "const"}  # random noise is drawn per generator call
-    found = [
+    result = [
         calc(metric, toy_detector, dataset_kwargs, batch_gen=batch, G_kwargs=quiet).results for batch in (1, 7, 64)
     ]
-    assert found[0] == pytest.approx(found[1], rel=1e-3)
-    assert found[0] == pytest.approx(found[2], rel=1e-3)
+    assert result[0] == pytest.approx(result[1], rel=1e-3)
+    assert result[0] == pytest.approx(result[2], rel=1e-3)
 
 
 def test_same_seed_same_numbers(toy_detector, dataset_kwargs):

@@ -53,8 +53,8 @@ def test_linear_generator_in_w(pixel_detector):
     w0, w1 = ends_in_w(G, 40)
     expected = mean_without_outliers((((w1 - w0) @ pixels_per_w(G).T) ** 2).sum(axis=1))
     for sampling in ("end", "full"):
-        found = compute_ppl(MetricOptions(G=G, device="cpu"), "ppl", PathKind("w", sampling, False), 40)
-        assert found == {"ppl@pixels": pytest.approx(expected, rel=RTOL)}
+        actual = compute_ppl(MetricOptions(G=G, device="cpu"), "ppl", PathKind("w", sampling, False), 40)
+        assert actual == {"ppl@pixels": pytest.approx(expected, rel=RTOL)}
 
 
 def test_linear_generator_in_z(pixel_detector):
@@ -67,8 +67,8 @@ def test_linear_generator_in_z(pixel_detector):
     speed = np.arccos(cosine) * tangent / np.linalg.norm(tangent, axis=1, keepdims=True)
     pixels_per_z = pixels_per_w(G) @ G.mapping.fc.weight.detach().double().numpy()
     expected = mean_without_outliers(((speed @ pixels_per_z.T) ** 2).sum(axis=1))
-    found = compute_ppl(MetricOptions(G=G, device="cpu"), "ppl", PathKind("z", "end", False), 30)
-    assert found["ppl@pixels"] == pytest.approx(expected, rel=RTOL)
+    actual = compute_ppl(MetricOptions(G=G, device="cpu"), "ppl", PathKind("z", "end", False), 30)
+    assert actual["ppl@pixels"] == pytest.approx(expected, rel=RTOL)
 
 
 def test_detector_sees_the_crop(pixel_detector):
@@ -78,12 +78,12 @@ def test_detector_sees_the_crop(pixel_detector):
 
 
 def test_few_pairs_at_a_time_or_many(pixel_detector):
-    found = []
+    collected = []
     for batch in (2, 4, 32):
         opts = MetricOptions(G=ToyGenerator(), device="cpu", batch_gen=batch)
-        found.append(compute_ppl(opts, "ppl", PathKind("w", "end", crop=False), 9))
-    assert found[0]["ppl@pixels"] == pytest.approx(found[1]["ppl@pixels"], rel=RTOL)
-    assert found[0]["ppl@pixels"] == pytest.approx(found[2]["ppl@pixels"], rel=RTOL)
+        collected.append(compute_ppl(opts, "ppl", PathKind("w", "end", crop=False), 9))
+    assert collected[0]["ppl@pixels"] == pytest.approx(collected[1]["ppl@pixels"], rel=RTOL)
+    assert collected[0]["ppl@pixels"] == pytest.approx(collected[2]["ppl@pixels"], rel=RTOL)
 
 
 def test_real_detector_and_labels(toy_detector, tmp_path):
@@ -95,9 +95,9 @@ def test_real_detector_and_labels(toy_detector, tmp_path):
         detectors=[toy_detector],
         device="cpu",
     )
-    found = compute_ppl(opts, "ppl2_wend", PathKind("w", "end", crop=False), 6)
-    assert list(found) == ["ppl@toy"]
-    assert 0 < found["ppl@toy"] < np.inf
+    result = compute_ppl(opts, "ppl2_wend", PathKind("w", "end", crop=False), 6)
+    assert list(result) == ["ppl@toy"]
+    assert 0 < result["ppl@toy"] < np.inf
 
 
 def test_generator_without_parts(toy_detector):
@@ -150,6 +150,6 @@ def test_outliers_are_left_out():
 
 def test_toy_detector_knows_the_call_form(toy_detector):
     images = torch.rand(2, 3, 24, 24) * 255
-    found = load(DetectorSpec(toy_detector), torch.device("cpu"))(images, resize_images=False, return_lpips=True)
-    assert found.shape[0] == 2
-    assert (found[0] - found[1]).square().sum() > 0
+    loaded = load(DetectorSpec(toy_detector), torch.device("cpu"))(images, resize_images=False, return_lpips=True)
+    assert loaded.shape[0] == 2
+    assert (loaded[0] - loaded[1]).square().sum() > 0

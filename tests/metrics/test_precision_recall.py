@@ -31,9 +31,9 @@ def sets():
 def test_agrees_with_brute_force(sets, k, dtype):
     real, gen = sets
     torch_dtype = torch.from_numpy(np.zeros(1, dtype)).dtype
-    found = precision_recall(torch.from_numpy(real), torch.from_numpy(gen), k, torch_dtype)
-    assert found == pytest.approx(brute_force(real, gen, k, dtype))
-    assert 0.2 < min(found) < 1  # else the comparison would say little
+    result = precision_recall(torch.from_numpy(real), torch.from_numpy(gen), k, torch_dtype)
+    assert result == pytest.approx(brute_force(real, gen, k, dtype))
+    assert 0.2 < min(result) < 1  # else the comparison would say little
 
 
 @pytest.mark.parametrize("batch", [1, 7, 49, 10000])

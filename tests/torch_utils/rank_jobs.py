@@ -12,11 +12,11 @@ from torch_utils import distributed, misc, training_stats
 def healthy(folder):
     """What works, in one job, since starting one takes longest; stores what this rank received."""
     distributed.init()
-    found = {"collectives": collectives(), "gradients": mean_gradients(), "statistics": statistics()}
+    result = {"collectives": collectives(), "gradients": mean_gradients(), "statistics": statistics()}
     misc.check_ddp_consistency(differing_net(), ignore_regex=r".*\.running_mean")
     distributed.shutdown()
-    found["left"] = not torch.distributed.is_initialized()
-    torch.save(found, Path(folder, f"{os.environ['RANK']}.pt"))
+    result["left"] = not torch.distributed.is_initialized()
+    torch.save(result, Path(folder, f"{os.environ['RANK']}.pt"))
 
 
 def collectives():

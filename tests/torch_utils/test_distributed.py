@@ -27,9 +27,9 @@ def healthy(tmp_path_factory):
 
 
 def test_collectives(healthy):
-    found = [results["collectives"] for results in healthy]
-    assert [f["ranks"] for f in found] == [(0, 0, 2, True), (1, 1, 2, False)]
-    for f in found:
+    result = [results["collectives"] for results in healthy]
+    assert [f["ranks"] for f in result] == [(0, 0, 2, True), (1, 1, 2, False)]
+    for f in result:
         # Sample i of rank r is at 2 i + r.
         assert f["gathered"].tolist() == [[0, 1], [100, 101], [2, 3], [102, 103], [4, 5], [104, 105]]
         assert f["broadcast"].tolist() == [[100, 101], [102, 103], [104, 105]]
@@ -53,19 +53,19 @@ def test_mean_is_differentiable_twice(healthy):
     (grads,) = torch.autograd.grad(y**2 + 2 * y**2, x, create_graph=True)
     # And the second derivative with respect to a rank's x is of the sum of all ranks' gradients.
     (seconds,) = torch.autograd.grad(grads.sum(), x)
-    for rank, found in enumerate(results["gradients"] for results in healthy):
-        assert found["y"] == pytest.approx(y.item(), abs=1e-12)
-        assert found["grad"] == pytest.approx(grads[rank].item(), abs=1e-12)
-        assert found["second"] == pytest.approx(seconds[rank].item(), abs=1e-12)
+    for rank, result in enumerate(results["gradients"] for results in healthy):
+        assert result["y"] == pytest.approx(y.item(), abs=1e-12)
+        assert result["grad"] == pytest.approx(grads[rank].item(), abs=1e-12)
+        assert result["second"] == pytest.approx(seconds[rank].item(), abs=1e-12)
 
 
 def test_statistics_over_ranks(healthy):
     both = torch.tensor([1.0, 5, 2, 6])
-    for found in (results["statistics"] for results in healthy):
-        assert found["both"].num == 4
-        assert found["both"].mean == both.mean().item()
-        assert found["both"].std == pytest.approx(both.std(correction=0).item(), rel=1e-6)
-        assert (found["main"].num, found["main"].mean) == (1, 7)
+    for result in (results["statistics"] for results in healthy):
+        assert result["both"].num == 4
+        assert result["both"].mean == both.mean().item()
+        assert result["both"].std == pytest.approx(both.std(correction=0).item(), rel=1e-6)
+        assert (result["main"].num, result["main"].mean) == (1, 7)
 
 
 def test_networks_that_drifted_apart():

@@ -41,12 +41,12 @@ def test_signals_before_a_worker_is_ready(tmp_path: Path, number: signal.Signals
         leave_signals_to_parent(worker_id)
 
     before = workers()
-    found = batches(range(3), num_workers=1, worker_init_fn=start_late, multiprocessing_context="fork")
+    result = batches(range(3), num_workers=1, worker_init_fn=start_late, multiprocessing_context="fork")
     (pid,) = set(workers()) - set(before)
     wait_until((tmp_path / "started").exists)
     subprocess.run(["kill", f"-{number.value}", str(pid)], check=True)  # by somebody else than the main process
     (tmp_path / "sent").touch()
-    assert [batch.tolist() for batch in found] == [[0], [1], [2]]
+    assert [batch.tolist() for batch in result] == [[0], [1], [2]]
     wait_until(lambda: not is_alive(pid))
 
 
@@ -61,10 +61,10 @@ def test_the_main_process_stays_interruptible() -> None:
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_a_worker_obeys_the_main_process(method: str) -> None:
-    found = batches(PidsOf(range(3)), num_workers=1, multiprocessing_context=method)
-    pid = int(next(found))
+    result = batches(PidsOf(range(3)), num_workers=1, multiprocessing_context=method)
+    pid = int(next(result))
     assert is_alive(pid)
     assert pid != os.getpid()
     os.kill(pid, signal.SIGTERM)
     wait_until(lambda: not is_alive(pid))
-    del found
+    del result

@@ -294,22 +294,22 @@ def test_other_kinds_of_object(import_text: Import, changed: dict[str, Any], mat
 
 def test_hooks_run_in_order_and_may_replace(import_text: Import) -> None:
     module: Any = import_text()
-    seen = []
+    noted = []
 
     @persistence.import_hook
     def first(meta: Any) -> Any:
-        seen.append(("first", meta.class_name, meta.state.x))
+        noted.append(("first", meta.class_name, meta.state.x))
         meta.version = 6
         return dnnlib.EasyDict(meta, state=dnnlib.EasyDict(meta.state, x=7))
 
     @persistence.import_hook
     def second(meta: Any) -> Any:
-        seen.append(("second", meta.class_name, meta.state.x))
+        noted.append(("second", meta.class_name, meta.state.x))
         return meta
 
     obj = persistence._reconstruct_persistent_obj({**meta_of(module.Plain(1)), "version": 5})
     assert obj.x == 7
-    assert seen == [("first", "Plain", 1), ("second", "Plain", 7)]
+    assert noted == [("first", "Plain", 1), ("second", "Plain", 7)]
 
 
 def test_hooks_that_are_wrong(import_text: Import) -> None:

@@ -72,8 +72,8 @@ class Pass:
         phi = max2(self.conv(f"{name}.phi", x)).reshape(n, -1, h * w // 4)
         g = max2(self.conv(f"{name}.g", x)).reshape(n, -1, h * w // 4)
         scores = torch.einsum("ncq,nck->nqk", theta, phi).exp()
-        found = torch.einsum("nqk,nck->ncq", scores / scores.sum(2, keepdim=True), g)
-        return x + self.tensors[f"{name}.gamma"] * self.conv(f"{name}.o", found.reshape(n, -1, h, w))
+        result = torch.einsum("nqk,nck->ncq", scores / scores.sum(2, keepdim=True), g)
+        return x + self.tensors[f"{name}.gamma"] * self.conv(f"{name}.o", result.reshape(n, -1, h, w))
 
 
 def relu(x: Tensor) -> Tensor:

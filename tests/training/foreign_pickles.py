@@ -72,18 +72,18 @@ def official(data: Any, protocol: int) -> bytes:
 
 def globals_of(content: bytes) -> set[str]:
     """The names that a pickle asks for, those in the storages inside it aside."""
-    found = set()
+    collected = set()
     texts: list[str] = []
     memo: dict[int, str] = {}
     for operation, argument, _ in pickletools.genops(content):
         if operation.name == "GLOBAL":
-            found.add(argument.replace(" ", "."))
+            collected.add(argument.replace(" ", "."))
         elif operation.name == "STACK_GLOBAL":
-            found.add(".".join(texts[-2:]))
+            collected.add(".".join(texts[-2:]))
         elif "UNICODE" in operation.name:
             texts.append(argument)
         elif operation.name == "MEMOIZE":
             memo[len(memo)] = texts[-1] if texts else ""
         elif operation.name in ("BINGET", "LONG_BINGET") and argument in memo:
             texts.append(memo[argument])
-    return found
+    return collected

@@ -131,9 +131,9 @@ def test_a_suffix(nets: dict[str, Any], folder: Path) -> None:
 
 def test_the_only_suffix_there_is(nets: dict[str, Any], tmp_path: Path) -> None:
     biggan_checkpoints.save_checkpoint(tmp_path, {"G_ema": nets["G"], "D": nets["D"]}, suffix="best0")
-    found = pickles.open_networks(str(tmp_path))
-    assert_same(found["G_ema"], nets["G"])
-    assert_same(found["D"], nets["D"])
+    loaded = pickles.open_networks(str(tmp_path))
+    assert_same(loaded["G_ema"], nets["G"])
+    assert_same(loaded["D"], nets["D"])
     biggan_checkpoints.save_checkpoint(tmp_path, {"G_ema": nets["G_ema"]}, suffix="best1")
     with pytest.raises(CheckpointError, match=r"found: D_best0\.pth, .*; .*:SUFFIX takes those with a suffix"):
         pickles.open_networks(str(tmp_path))
@@ -349,8 +349,8 @@ def test_written_files_are_what_the_public_code_reads(nets: dict[str, Any], tmp_
 def test_what_the_public_code_cannot_load_is_said() -> None:
     assert biggan_checkpoints.unknown_to_public_code(small(Generator, SMALL_G)) == []
     odd = small(Generator, {**GENERATORS["plain32"], "G_param": "none", "img_channels": 1})
-    found = biggan_checkpoints.unknown_to_public_code(odd)
-    assert [text.split(",")[0] for text in found] == ["it is for images of 1 channel(s)",
+    result = biggan_checkpoints.unknown_to_public_code(odd)
+    assert [text.split(",")[0] for text in result] == ["it is for images of 1 channel(s)",
                                                       "it has no spectral normalisation"]
 
 
@@ -362,9 +362,9 @@ def test_legacy_writes_a_folder(nets: dict[str, Any], tmp_path: Path) -> None:
         assert (result.exit_code, result.stdout) == (0, f"{arguments[1]}: the networks of {arguments[0]}\n")
     assert sorted(file.name for file in (tmp_path / "public").iterdir()) == ["D.pth", "G.pth", "G_ema.pth",
                                                                            "state_dict.pth"]
-    found = pickles.open_networks(str(back))
+    loaded = pickles.open_networks(str(back))
     for name, network in nets.items():
-        assert_same(found[name], network)
+        assert_same(loaded[name], network)
     odd = {name: small(Generator, {**GENERATORS["plain32"], "img_channels": 1}) for name in ("G", "G_ema")}
     odd |= {"D": nets["D"], "augment_pipe": None}
     pickles.save_networks(pickles.snapshot_data(odd, None), tmp_path / "o.pkl")
@@ -377,9 +377,9 @@ def test_legacy_writes_a_folder(nets: dict[str, Any], tmp_path: Path) -> None:
 def test_a_network_of_other_widths_survives_writing(tmp_path: Path) -> None:
     G = small(Generator, {"img_resolution": 32, "G_channels": [9, 8, 7, 5], "G_attn": "0"})
     biggan_checkpoints.save_checkpoint(tmp_path, {"G": G})
-    found = biggan_checkpoints.load_generator(tmp_path, ema=False)
-    assert_same(found, G)
-    assert found.options["G_channels"] == [9, 8, 7, 5]
+    loaded = biggan_checkpoints.load_generator(tmp_path, ema=False)
+    assert_same(loaded, G)
+    assert loaded.options["G_channels"] == [9, 8, 7, 5]
 
 
 def test_the_reference_files_round_trip(tmp_path: Path) -> None:
@@ -398,27 +398,27 @@ def test_the_reference_files_round_trip(tmp_path: Path) -> None:
 
 
 def test_open_networks_reads_folders_and_files(nets: dict[str, Any], folder: Path) -> None:
-    found = pickles.open_networks(str(folder))
+    loaded = pickles.open_networks(str(folder))
     for role, network in nets.items():
-        assert_same(found[role], network)
-    assert found["training_set_kwargs"] is None
-    assert found["augment_pipe"] is None
+        assert_same(loaded[role], network)
+    assert loaded["training_set_kwargs"] is None
+    assert loaded["augment_pipe"] is None
     (folder / "G.pth").unlink()
     (folder / "D.pth").unlink()
-    found = pickles.open_networks(str(folder))
-    assert_same(found["G"], nets["G_ema"])
+    loaded = pickles.open_networks(str(folder))
+    assert_same(loaded["G"], nets["G_ema"])
     with pytest.raises(CheckpointError, match=r"run: holds no D, which is needed here; put D\.pth beside the others"):
-        found["D"]
+        loaded["D"]
     assert_same(pickles.open_networks(str(folder / "G_ema.pth"))["G_ema"], nets["G_ema"])
     with pytest.raises(CheckpointError, match="biggan networks have no half precision; leave out `force_fp16`"):
         pickles.open_networks(str(folder), force_fp16=True)
 
 
 def test_open_networks_of_a_discriminator_alone(nets: dict[str, Any], folder: Path, tmp_path: Path) -> None:
-    found = pickles.open_networks(str(folder / "D.pth"))
-    assert_same(found["D"], nets["D"])
+    loaded = pickles.open_networks(str(folder / "D.pth"))
+    assert_same(loaded["D"], nets["D"])
     with pytest.raises(CheckpointError, match="holds no G_ema"):
-        found["G_ema"]
+        loaded["G_ema"]
     with pytest.raises(CheckpointError, match=r"no G_ema\.pth or G\.pth or D\.pth in this folder"):
         pickles.open_networks(str(tmp_path))
 
@@ -428,14 +428,14 @@ def test_our_own_pickle(nets: dict[str, Any]) -> None:
     stream = io.BytesIO()
     pickle.dump(pickles.snapshot_data({**nets, "augment_pipe": None}, {"path": "x"}), stream, protocol=4)
     stream.seek(0)
-    found = pickles.load_networks(stream)
-    assert found["training_set_kwargs"] == {"path": "x"}
+    loaded = pickles.load_networks(stream)
+    assert loaded["training_set_kwargs"] == {"path": "x"}
     for role, network in nets.items():
-        assert_same(found[role], network)
-        assert found[role].options == network.options
-        assert type(found[role]) is type(network)
+        assert_same(loaded[role], network)
+        assert loaded[role].options == network.options
+        assert type(loaded[role]) is type(network)
     z, c = torch.randn([2, nets["G"].z_dim]), torch.eye(3)[:2]
-    torch.testing.assert_close(found["G"](z, c), nets["G"](z, c), rtol=0, atol=0)
+    torch.testing.assert_close(loaded["G"](z, c), nets["G"](z, c), rtol=0, atol=0)
 
 
 def test_our_own_pickle_with_options_that_make_no_network(nets: dict[str, Any]) -> None:

@@ -77,12 +77,12 @@ def test_a_studiogan_generator_computes_the_same(converged: bool, tmp_path: Path
     state = studiogan_state(G, converged)
     path = tmp_path / "model=G_ema-best-weights-step=1000.pth"
     torch.save({"state_dict": state, "optimizer": {"state": {}}}, path)
-    found = biggan_checkpoints.load_generator(tmp_path, suffix="best")
-    assert (found.options["BN_eps"], found.options["SN_eps"]) == (1e-4, 1e-6)
+    loaded = biggan_checkpoints.load_generator(tmp_path, suffix="best")
+    assert (loaded.options["BN_eps"], loaded.options["SN_eps"]) == (1e-4, 1e-6)
     torch.manual_seed(0)
     z, c = torch.randn([3, G.z_dim]), torch.tensor([0, 1, 2])
     expected = as_studiogan_computes(G, 1 if converged else 0.98)(z, c)
-    torch.testing.assert_close(found(z, c), expected, rtol=0, atol=2e-5)
+    torch.testing.assert_close(loaded(z, c), expected, rtol=0, atol=2e-5)
 
 
 def test_studiogan_files_without_a_counterpart(tmp_path: Path) -> None:

@@ -198,18 +198,18 @@ def test_what_a_run_leaves(unbroken: Path) -> None:
 
 def test_steps_of_the_discriminator_use_images_of_their_own(files: dict[str, str], tmp_path: Path,
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[str, int]] = []
+    noted: list[tuple[str, int]] = []
     from training.biggan.loss import HingeLoss
     from training.loss import Part, Step, phase_name
 
     def note(self: Any, network: str, part: Part, step: Step) -> None:
-        seen.append((phase_name(network, part), hash(step.real_img.numpy().tobytes())))
+        noted.append((phase_name(network, part), hash(step.real_img.numpy().tobytes())))
 
     monkeypatch.setattr(HingeLoss, "accumulate_gradients", note)
     config = configuration(files)
     tiny_runs.run(tmp_path / "run", config, total_kimg=0.008, image_snapshot_ticks=None, network_snapshot_ticks=None)
-    assert [phase for phase, _ in seen] == ["Gboth", "Dboth", "Dboth"]
-    assert len({images for phase, images in seen if phase == "Dboth"}) == 2
+    assert [phase for phase, _ in noted] == ["Gboth", "Dboth", "Dboth"]
+    assert len({images for phase, images in noted if phase == "Dboth"}) == 2
 
 
 def test_averages_of_buffers() -> None:

@@ -51,7 +51,7 @@ def test_the_file_to_be_damaged_is_whole() -> None:
     assert attempt(small_file(), force_fp16=True) is None
 
 
-@hypothesis.settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@hypothesis.settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @hypothesis.given(place=st.floats(0, 1, exclude_max=True), value=st.sampled_from(BAD_BYTES))
 def test_one_byte_replaced(place: float, value: int) -> None:
     damaged = bytearray(small_file())
@@ -60,7 +60,7 @@ def test_one_byte_replaced(place: float, value: int) -> None:
         attempt(bytes(damaged))
 
 
-@hypothesis.settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@hypothesis.settings(max_examples=50, deadline=None, derandomize=True, database=None)
 @hypothesis.given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), gap=st.integers(0, 6))
 def test_bits_flipped_and_bytes_lost(place: float, bit: int, gap: int) -> None:
     damaged = bytearray(small_file())
@@ -235,9 +235,9 @@ def test_records_within_records_without_end() -> None:
         record = s.persistent(state=s.dictionary(_modules=s.dictionary(mapping=record)))
     data = s.stream(s.dictionary(G=record, D=record, G_ema=record))
     assert "the file has no submodule 'synthesis'" in str(attempt(data))
-    found = checkpoint.read(NamedFile(s.stream(record)))
-    assert len(list(found.modules())) == 2001
-    assert found.tensors() == {}
+    result = checkpoint.read(NamedFile(s.stream(record)))
+    assert len(list(result.modules())) == 2001
+    assert result.tensors() == {}
 
 
 def test_unknown_class_with_trust(tmp_path: Path) -> None:
@@ -248,14 +248,14 @@ def test_unknown_class_with_trust(tmp_path: Path) -> None:
     data = s.stream(s.dictionary(G=network, D=network, G_ema=network))
     assert "G: unknown network class 'Strange'" in str(attempt(data))
     assert not marker.exists()
-    found = pickles.load_networks(io.BytesIO(data), trust_pickle=True)
+    loaded = pickles.load_networks(io.BytesIO(data), trust_pickle=True)
     assert marker.exists()
-    assert type(found["G_ema"]).__name__ == "Strange"
-    assert found["G_ema"].weight == 3
+    assert type(loaded["G_ema"]).__name__ == "Strange"
+    assert loaded["G_ema"].weight == 3
     assert "a Strange has no half precision" in str(attempt(data, trust_pickle=True, force_fp16=True))
 
 
 def test_trusted_file_of_ours_gives_our_classes() -> None:
     nets = tiny_networks(resolution=8)
-    found = pickles.load_networks(io.BytesIO(pickle.dumps(nets)), trust_pickle=True)
-    assert type(found["G"]) is type(nets["G"])
+    loaded = pickles.load_networks(io.BytesIO(pickle.dumps(nets)), trust_pickle=True)
+    assert type(loaded["G"]) is type(nets["G"])

@@ -28,13 +28,13 @@ def two_ranks(tmp_path_factory):
 @pytest.mark.parametrize("group_size", GROUP_SIZES)
 def test_same_gradients_as_one_process(two_ranks, group_size, statistics):
     whole = training_jobs.compute_gradients(group_size)
-    for found in (rank[group_size] for rank in two_ranks):
+    for actual in (rank[group_size] for rank in two_ranks):
         for step, phase in enumerate(training_jobs.PHASES):
             key = f"{step} {phase}"
-            assert found[key].keys() == whole[key].keys()
+            assert actual[key].keys() == whole[key].keys()
             assert any(gradient.abs().max() > 1e-3 for gradient in whole[key].values())
             for name, gradient in whole[key].items():
-                torch.testing.assert_close(found[key][name], gradient, rtol=1e-6, atol=1e-9, msg=f"{phase} {name}")
+                torch.testing.assert_close(actual[key][name], gradient, rtol=1e-6, atol=1e-9, msg=f"{phase} {name}")
 
 
 @pytest.mark.parametrize("group_size", GROUP_SIZES)
@@ -42,13 +42,13 @@ def test_same_averages_and_statistics_as_one_process(two_ranks, group_size, stat
     whole = training_jobs.compute_gradients(group_size)
     assert whole["state"]["pl_mean"] > 0
     assert {"Loss/scores/fake", "Loss/signs/real", "Loss/pl_penalty", "Loss/r1_penalty"} <= whole["statistics"].keys()
-    for found in (rank[group_size] for rank in two_ranks):
+    for actual in (rank[group_size] for rank in two_ranks):
         for name, value in whole["state"].items():
-            torch.testing.assert_close(found["state"][name], value, rtol=1e-9, atol=1e-12)
-        assert list(found["statistics"]) == list(whole["statistics"])
+            torch.testing.assert_close(actual["state"][name], value, rtol=1e-9, atol=1e-12)
+        assert list(actual["statistics"]) == list(whole["statistics"])
         for name, values in whole["statistics"].items():
-            assert found["statistics"][name]["num"] == values["num"], name
-            assert found["statistics"][name] == pytest.approx(values, rel=1e-4), name  # summed in float32
+            assert actual["statistics"][name]["num"] == values["num"], name
+            assert actual["statistics"][name] == pytest.approx(values, rel=1e-4), name  # summed in float32
 
 
 class Runs:
@@ -80,18 +80,18 @@ def test_snapshots_are_equal_on_all_ranks(runs):
 def test_resumed_run_equals_the_unbroken_one(runs):
     half, whole = (launched[0][-1] for launched in runs.snapshots)
     assert half != whole
-    expected, found = tiny_runs.last_state(runs.unbroken), tiny_runs.last_state(runs.broken)
+    expected, actual = tiny_runs.last_state(runs.unbroken), tiny_runs.last_state(runs.broken)
     assert expected["cur_nimg"] == 80
     assert len(expected["stats"]) == 2
     assert expected["ada"]["p"] > 0
     assert expected["loss"]["pl_mean"] > 0
-    assert not tiny_runs.differences(expected, found)
+    assert not tiny_runs.differences(expected, actual)
 
 
 def test_resumed_run_writes_the_same_statistics(runs):
-    expected, found = tiny_runs.records(runs.unbroken), tiny_runs.records(runs.broken)
+    expected, actual = tiny_runs.records(runs.unbroken), tiny_runs.records(runs.broken)
     assert len(expected) >= 3
-    assert not tiny_runs.differences(expected, found)
+    assert not tiny_runs.differences(expected, actual)
 
 
 def test_state_that_not_all_ranks_see(runs):

@@ -40,12 +40,12 @@ def operations(run: Any) -> set[str]:
 
 def layouts(network: torch.nn.Module, run: Any) -> set[bool]:
     """Whether the inputs of the layers with more than three channels are channels_last, where that is known."""
-    found = set()
+    collected = set()
 
     def look(module: torch.nn.Module, args: Any) -> None:
         x = args[0]
         if x.ndim == 4 and min(x.shape[1:]) > 3:
-            found.add(x.is_contiguous(memory_format=torch.channels_last))
+            collected.add(x.is_contiguous(memory_format=torch.channels_last))
 
     names = ("SynthesisLayer", "Conv2dLayer")
     handles = [m.register_forward_pre_hook(look) for name, m in network.named_modules()
@@ -53,7 +53,7 @@ def layouts(network: torch.nn.Module, run: Any) -> set[bool]:
     run()
     for handle in handles:
         handle.remove()
-    return found
+    return collected
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

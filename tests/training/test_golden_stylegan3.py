@@ -33,15 +33,15 @@ def tensor(name: str, key: str) -> torch.Tensor:
     return torch.from_numpy(golden(name)[key])
 
 
-def relative(found: torch.Tensor, reference: np.ndarray) -> float:
-    assert found.shape == reference.shape
-    return float(np.abs(found.numpy() - reference).max() / np.abs(reference).max())
+def relative(actual: torch.Tensor, reference: np.ndarray) -> float:
+    assert actual.shape == reference.shape
+    return float(np.abs(actual.numpy() - reference).max() / np.abs(reference).max())
 
 
-def assert_image(found: torch.Tensor, name: str, key: str) -> None:
+def assert_image(actual: torch.Tensor, name: str, key: str) -> None:
     reference = golden(name)[key]
-    assert found.shape == reference.shape
-    assert np.abs(found.numpy() - reference).max() <= IMAGES * golden(name)["img_const"].std()
+    assert actual.shape == reference.shape
+    assert np.abs(actual.numpy() - reference).max() <= IMAGES * golden(name)["img_const"].std()
 
 
 def layers_of(G: Any) -> dict[str, Any]:
@@ -85,12 +85,12 @@ def test_transforms_by_the_user(name: str) -> None:
 @torch.no_grad()
 def test_activations(name: str) -> None:
     G, ref = load(name), golden(f"{name}_layers")
-    found = {}
+    collected = {}
     for layer, module in G.synthesis.named_children():
-        module.register_forward_hook(lambda module, x, y, layer=layer: found.update({layer: y[0]}))
+        module.register_forward_hook(lambda module, x, y, layer=layer: collected.update({layer: y[0]}))
     G.synthesis(tensor(name, "ws")[:1])
-    assert list(found) == ["input", *golden(name)["layers"].tolist()]
-    for layer, y in found.items():
+    assert list(collected) == ["input", *golden(name)["layers"].tolist()]
+    for layer, y in collected.items():
         assert relative(y[:2], ref[f"act/{layer}"]) <= ACTIVATIONS
         statistics = torch.stack([y.mean([1, 2]), y.square().mean([1, 2]).sqrt()], dim=1)
         assert relative(statistics, ref[f"actstat/{layer}"]) <= ACTIVATIONS
@@ -149,10 +149,10 @@ def test_moving_averages(name: str) -> None:
 def assert_gradients(name: str, group: str, G: Any, ws: torch.Tensor, loss: torch.Tensor) -> None:
     """Gradients in float64: that of ws, and sum, sum of absolute values and norm of every parameter's."""
     ref = golden(name)
-    found = torch.autograd.grad(loss, [ws, *G.parameters()], allow_unused=True)
-    assert relative(found[0], ref[f"{group}/ws"]) <= GRADIENTS
+    result = torch.autograd.grad(loss, [ws, *G.parameters()], allow_unused=True)
+    assert relative(result[0], ref[f"{group}/ws"]) <= GRADIENTS
     largest = max(value[2] for key, value in ref.items() if key.startswith(f"{group}/") and value.shape == (3,))
-    for (parameter, p), gradient in zip(G.named_parameters(), found[1:], strict=True):
+    for (parameter, p), gradient in zip(G.named_parameters(), result[1:], strict=True):
         key = f"{group}/{parameter}"
         if key in ref:
             gradient = torch.zeros_like(p) if gradient is None else gradient
@@ -186,8 +186,8 @@ def test_modulated_convolution(case: str) -> None:
     gain = torch.from_numpy(ref[f"{prefix}/input_gain"]) if f"{prefix}/input_gain" in ref else None
     y = networks_stylegan3.modulated_conv2d(x, w, s, demodulate=demodulate, padding=padding, input_gain=gain)
     gradients = torch.autograd.grad((y * torch.from_numpy(ref[f"{prefix}/v"])).sum(), [x, w, s])
-    for key, found in zip(("y", "dx", "dw", "ds"), (y.detach(), *gradients), strict=True):
-        assert relative(found, ref[f"{prefix}/{key}"]) <= ACTIVATIONS
+    for key, result in zip(("y", "dx", "dw", "ds"), (y.detach(), *gradients), strict=True):
+        assert relative(result, ref[f"{prefix}/{key}"]) <= ACTIVATIONS
 
 
 @pytest.mark.parametrize("case", range(8))
@@ -195,5 +195,5 @@ def test_filter_design(case: int) -> None:
     ref = golden("sg3ops")
     arguments = ast.literal_eval(str(ref[f"design/{case}/args"]))
     design = networks_stylegan3.SynthesisLayer.design_lowpass_filter
-    found = design(**arguments) if isinstance(arguments, dict) else design(*arguments)
-    assert relative(found, ref[f"design/{case}"]) <= EXACT
+    result = design(**arguments) if isinstance(arguments, dict) else design(*arguments)
+    assert relative(result, ref[f"design/{case}"]) <= EXACT

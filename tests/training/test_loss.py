@@ -63,8 +63,8 @@ def test_r1_of_a_linear_discriminator(gain: int, statistics: training_stats.Coll
     D = LinearD(a)
     loss = StyleGAN2Loss(CPU, LinearG(1.0), D, r1_gamma=3)
     batch = {"real_img": tiny.images(5, resolution=4), "real_c": None, "gen_z": None, "gen_c": None}
-    found = gradients(loss, "Dreg", D, gain=gain, **batch)
-    assert torch.allclose(found["a"], gain * 3 * a)  # of gain * 3/2 * |a|²
+    result = gradients(loss, "Dreg", D, gain=gain, **batch)
+    assert torch.allclose(result["a"], gain * 3 * a)  # of gain * 3/2 * |a|²
     statistics.update()
     assert statistics.num("Loss/r1_penalty") == 5
     assert statistics.mean("Loss/r1_penalty") == pytest.approx(float(a.square().sum()))
@@ -84,7 +84,7 @@ def test_path_length_of_a_linear_generator(
     loss = StyleGAN2Loss(CPU, G, LinearD(torch.zeros(1, 4, 4)), style_mixing_prob=0, pl_batch_shrink=shrink)
     loss.pl_mean.fill_(0.5)
     z = torch.ones(num, 3)
-    found = gradients(loss, "Greg", G, real_img=None, real_c=None, gen_z=z, gen_c=torch.zeros(num, 0), gain=4)
+    result = gradients(loss, "Greg", G, real_img=None, real_c=None, gen_z=z, gen_c=torch.zeros(num, 0), gain=4)
     # The noise is 1/4 everywhere, so that the gradient of sum(img * noise) with respect to the first w is 4b, of the
     # second 0: the length is sqrt((16 b² + 0) / 2).
     length = 8**0.5 * 0.7
@@ -95,7 +95,7 @@ def test_path_length_of_a_linear_generator(
     assert statistics.mean("Loss/pl_penalty") == pytest.approx((length - mean) ** 2)
     assert statistics.mean("Loss/G/reg") == pytest.approx(2 * (length - mean) ** 2)
     # The running mean contains the length with weight 0.01, and keeps its gradient.
-    assert float(found["b"]) == pytest.approx(4 * 2 * 2 * (length - mean) * 0.99 * 8**0.5, rel=1e-5)
+    assert float(result["b"]) == pytest.approx(4 * 2 * 2 * (length - mean) * 0.99 * 8**0.5, rel=1e-5)
 
 
 def test_logistic_losses_of_constant_logits(statistics: training_stats.Collector) -> None:
@@ -165,10 +165,10 @@ def test_both_is_main_and_reg(network: str, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(("phase", "option"), [("Greg", "pl_weight"), ("Dreg", "r1_gamma")])
 def test_a_regulariser_of_weight_zero_does_nothing(phase: str, option: str) -> None:
     loss = make(**{option: 0})
-    found = gradients(loss, phase, loss.G if phase[0] == "G" else loss.D)
-    assert list(found) == ["random_state"]
+    result = gradients(loss, phase, loss.G if phase[0] == "G" else loss.D)
+    assert list(result) == ["random_state"]
     torch.manual_seed(0)
-    assert torch.equal(found["random_state"], torch.random.get_rng_state())
+    assert torch.equal(result["random_state"], torch.random.get_rng_state())
 
 
 @pytest.mark.parametrize("phase", ["main", "Tmain", "GDreg", "gboth"])
@@ -256,12 +256,12 @@ def test_a_term_that_returns_none_changes_nothing() -> None:
 
 
 def test_what_a_term_is_given() -> None:
-    seen = []
+    noted = []
 
     class Flip(torch.nn.Module):
         def forward(self, img: torch.Tensor) -> torch.Tensor:
-            seen.append(img.flip(3))
-            return seen[-1]
+            noted.append(img.flip(3))
+            return noted[-1]
 
     term = Term(mean_of_images)
     loss = make(augment_pipe=Flip(), g_terms=[term])
@@ -272,7 +272,7 @@ def test_what_a_term_is_given() -> None:
     assert torch.equal(batch.c, c)
     assert batch.ws.shape == (4, 6, 16)
     assert batch.img.shape == (4, 3, 16, 16)
-    assert batch.img_aug is seen[0]
+    assert batch.img_aug is noted[0]
     assert torch.equal(batch.img_aug, batch.img.flip(3))
     assert batch.cur_nimg == 1234
 

@@ -112,9 +112,9 @@ def test_stock_arguments_for_widths() -> None:
     cutoffs = [layer.out_cutoff for layer in layers_of(G)[:-1]]
     for base, limit in ((32768, 512), (16384, 256), (9999, 77), (50, 512)):
         wanted = widths.stock_widths(cutoffs, base, limit)
-        found = widths.stock_arguments(cutoffs, wanted)
-        assert found is not None
-        assert widths.stock_widths(cutoffs, **found) == wanted
+        result = widths.stock_arguments(cutoffs, wanted)
+        assert result is not None
+        assert widths.stock_widths(cutoffs, **result) == wanted
     assert widths.width_arguments(cutoffs, [3, *[4] * 14]) == {"layer_channels": [3, *[4] * 14]}
 
 

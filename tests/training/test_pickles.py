@@ -35,11 +35,11 @@ def round_trip(network: torch.nn.Module, edit: foreign.Edit = lambda meta: None)
     return load(foreign.write({"G": network, "D": network, "G_ema": network}, edit=edit))["G_ema"]
 
 
-def assert_same_tensors(found: torch.nn.Module, expected: torch.nn.Module) -> None:
-    have, want = found.state_dict(), expected.state_dict()
+def assert_same_tensors(actual: torch.nn.Module, expected: torch.nn.Module) -> None:
+    have, want = actual.state_dict(), expected.state_dict()
     assert list(have) == list(want)
     assert all(torch.equal(have[name], want[name]) for name in want)
-    assert {n for n, _ in found.named_parameters()} == {n for n, _ in expected.named_parameters()}
+    assert {n for n, _ in actual.named_parameters()} == {n for n, _ in expected.named_parameters()}
 
 
 def plain_attributes(network: torch.nn.Module) -> dict[str, Any]:
@@ -74,32 +74,32 @@ def test_files_with_the_globals_of_official_ones(protocol: int) -> None:
     content = foreign.official(pickles.snapshot_data(nets, {"path": "x", "max_size": None, "xflip": True}), protocol)
     of_protocol = {2: {"__builtin__.set", "_codecs.encode"}, 3: {"builtins.set"}}
     assert foreign.globals_of(content) == EXPECTED_GLOBALS | of_protocol[protocol]
-    found = load(content)
-    assert found["training_set_kwargs"] == {"path": "x", "max_size": None, "xflip": True}
+    loaded = load(content)
+    assert loaded["training_set_kwargs"] == {"path": "x", "max_size": None, "xflip": True}
     for name in ("G", "D", "G_ema", "augment_pipe"):
-        assert_same_tensors(found[name], nets[name])
-        assert plain_attributes(found[name]) == plain_attributes(nets[name])
-        assert not found[name].training
-        assert not any(p.requires_grad for p in found[name].parameters())
+        assert_same_tensors(loaded[name], nets[name])
+        assert plain_attributes(loaded[name]) == plain_attributes(nets[name])
+        assert not loaded[name].training
+        assert not any(p.requires_grad for p in loaded[name].parameters())
     for name in ("G", "D", "G_ema"):
-        assert torch.equal(outputs(found[name]), outputs(nets[name]))
-        assert isinstance(found[name].synthesis.b4.conv1.act_gain if name != "D" else 1.0, float)
+        assert torch.equal(outputs(loaded[name]), outputs(nets[name]))
+        assert isinstance(loaded[name].synthesis.b4.conv1.act_gain if name != "D" else 1.0, float)
 
 
 def test_training_mode_is_kept() -> None:
     nets = tiny_networks(resolution=8)
     nets["G"].train()
-    found = load(foreign.write(nets))
-    assert found["G"].training
-    assert found["G"].synthesis.b4.conv1.training
-    assert not found["G_ema"].training
+    loaded = load(foreign.write(nets))
+    assert loaded["G"].training
+    assert loaded["G"].synthesis.b4.conv1.training
+    assert not loaded["G_ema"].training
 
 
 def test_one_object_in_two_roles() -> None:
     nets = tiny_networks(resolution=8)
-    found = load(foreign.write({**nets, "G": nets["G_ema"]}))
-    assert_same_tensors(found["G"], nets["G_ema"])
-    assert_same_tensors(found["G_ema"], nets["G_ema"])
+    loaded = load(foreign.write({**nets, "G": nets["G_ema"]}))
+    assert_same_tensors(loaded["G"], nets["G_ema"])
+    assert_same_tensors(loaded["G_ema"], nets["G_ema"])
 
 
 def test_reading_draws_no_random_numbers() -> None:
@@ -111,10 +111,10 @@ def test_reading_draws_no_random_numbers() -> None:
 
 
 def test_loaded_tensors_share_no_memory() -> None:
-    found = load(foreign.write(tiny_networks(resolution=8)))["G"]
-    storages = [tensor.untyped_storage() for tensor in found.state_dict().values()]
+    loaded = load(foreign.write(tiny_networks(resolution=8)))["G"]
+    storages = [tensor.untyped_storage() for tensor in loaded.state_dict().values()]
     assert len({storage.data_ptr() for storage in storages}) == len(storages)
-    assert all(s.nbytes() == t.numel() * 4 for s, t in zip(storages, found.state_dict().values()))
+    assert all(s.nbytes() == t.numel() * 4 for s, t in zip(storages, loaded.state_dict().values()))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -160,17 +160,17 @@ def without_arguments(meta: dict[str, Any]) -> None:
 @pytest.mark.parametrize("kwargs", GENERATORS.values(), ids=GENERATORS.keys())
 def test_generator(kwargs: dict[str, Any], edit: foreign.Edit) -> None:
     G = tiny_generator(**kwargs)
-    found = round_trip(G, edit)
-    assert_same_tensors(found, G)
-    assert plain_attributes(found) == plain_attributes(G)
-    assert torch.equal(outputs(found), outputs(G))
-    again = type(found)(*found.init_args, **found.init_kwargs)
-    again.load_state_dict(found.state_dict(), strict=True)
+    loaded = round_trip(G, edit)
+    assert_same_tensors(loaded, G)
+    assert plain_attributes(loaded) == plain_attributes(G)
+    assert torch.equal(outputs(loaded), outputs(G))
+    again = type(loaded)(*loaded.init_args, **loaded.init_kwargs)
+    again.load_state_dict(loaded.state_dict(), strict=True)
     assert plain_attributes(again.eval()) == plain_attributes(G)
     assert torch.equal(outputs(again), outputs(G))
     if kwargs.get("fp16_channels_last"):
-        assert found.synthesis.b16.conv1.weight.stride() == G.synthesis.b16.conv1.weight.stride()
-        assert found.synthesis.b16.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+        assert loaded.synthesis.b16.conv1.weight.stride() == G.synthesis.b16.conv1.weight.stride()
+        assert loaded.synthesis.b16.conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 MAPPINGS: dict[str, dict[str, Any]] = {
@@ -193,13 +193,13 @@ def test_mapping_network(kwargs: dict[str, Any], c_dim: int, edit: foreign.Edit)
         z_dim = 8  # so that z and the label make up w
     size = {"z_dim": z_dim, "c_dim": c_dim, "w_dim": 16, "img_resolution": 8, "img_channels": 3}
     G: Any = networks.Generator(**size, mapping_kwargs=kwargs, synthesis_kwargs={"channel_base": 64}).eval()
-    found = round_trip(G, edit)
-    assert_same_tensors(found, G)
-    assert plain_attributes(found) == plain_attributes(G)
+    loaded = round_trip(G, edit)
+    assert_same_tensors(loaded, G)
+    assert plain_attributes(loaded) == plain_attributes(G)
     z, c = latents(num=2, c_dim=c_dim)
     with torch.no_grad():
-        assert torch.equal(found.mapping(z[:, :z_dim], c), G.mapping(z[:, :z_dim], c))
-    assert plain_attributes(type(found)(**found.init_kwargs).eval()) == plain_attributes(G)
+        assert torch.equal(loaded.mapping(z[:, :z_dim], c), G.mapping(z[:, :z_dim], c))
+    assert plain_attributes(type(loaded)(**loaded.init_kwargs).eval()) == plain_attributes(G)
 
 
 DISCRIMINATORS: dict[str, dict[str, Any]] = {
@@ -233,13 +233,13 @@ DISCRIMINATORS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kwargs", DISCRIMINATORS.values(), ids=DISCRIMINATORS.keys())
 def test_discriminator(kwargs: dict[str, Any], edit: foreign.Edit) -> None:
     D = tiny_discriminator(**kwargs)
-    found = round_trip(D, edit)
-    assert_same_tensors(found, D)
-    assert plain_attributes(found) == plain_attributes(D)
-    assert torch.equal(outputs(found), outputs(D))
-    again = type(found)(**found.init_kwargs).eval()
+    loaded = round_trip(D, edit)
+    assert_same_tensors(loaded, D)
+    assert plain_attributes(loaded) == plain_attributes(D)
+    assert torch.equal(outputs(loaded), outputs(D))
+    again = type(loaded)(**loaded.init_kwargs).eval()
     assert plain_attributes(again) == plain_attributes(D)
-    again.load_state_dict(found.state_dict(), strict=True)
+    again.load_state_dict(loaded.state_dict(), strict=True)
     assert torch.equal(outputs(again), outputs(D))
 
 
@@ -250,12 +250,12 @@ def test_networks_of_four_pixels(statistics: int, kwargs: dict[str, Any], edit: 
     """Their discriminators have no block that reads an image and cannot be run, but files hold them."""
     D = tiny_discriminator(resolution=4, epilogue_kwargs={"mbstd_num_channels": statistics}, **kwargs)
     G = tiny_generator(resolution=4)
-    found = load(foreign.write({"G": G, "D": D, "G_ema": G}, edit=edit))
-    assert torch.equal(outputs(found["G_ema"]), outputs(G))
-    for network in (found["D"], type(found["D"])(**found["D"].init_kwargs).eval()):
+    loaded = load(foreign.write({"G": G, "D": D, "G_ema": G}, edit=edit))
+    assert torch.equal(outputs(loaded["G_ema"]), outputs(G))
+    for network in (loaded["D"], type(loaded["D"])(**loaded["D"].init_kwargs).eval()):
         assert plain_attributes(network) == plain_attributes(D)
         network.load_state_dict(D.state_dict(), strict=True)
-    assert_same_tensors(found["D"], D)
+    assert_same_tensors(loaded["D"], D)
 
 
 def test_recorded_arguments_are_kept() -> None:
@@ -274,10 +274,10 @@ def test_recorded_arguments_that_the_objects_contradict() -> None:
             part.conv_clamp = None
         if hasattr(part, "use_fp16"):
             part.use_fp16 = part.channels_last = False
-    found = round_trip(G)
-    assert plain_attributes(found) == plain_attributes(G)
-    assert found.init_kwargs.synthesis_kwargs.num_fp16_res == 0
-    assert found.init_kwargs.synthesis_kwargs.conv_clamp is None
+    loaded = round_trip(G)
+    assert plain_attributes(loaded) == plain_attributes(G)
+    assert loaded.init_kwargs.synthesis_kwargs.num_fp16_res == 0
+    assert loaded.init_kwargs.synthesis_kwargs.conv_clamp is None
 
 
 def test_nonsense_in_recorded_arguments_is_passed_over() -> None:
@@ -305,17 +305,17 @@ def test_stylegan3_tree_without_clamp_and_fp16_arguments() -> None:
         meta["state"]["_init_kwargs"] = {k: v for k, v in flat.items() if k not in (*omitted, "synthesis_kwargs")}
         meta["module_src"] = foreign.FOREIGN_SOURCE
 
-    found = load(foreign.write(complete, edit=edit))
+    loaded = load(foreign.write(complete, edit=edit))
     for name in ("G", "D", "G_ema"):
-        assert plain_attributes(found[name]) == plain_attributes(complete[name])
-        own = found[name].init_kwargs
+        assert plain_attributes(loaded[name]) == plain_attributes(complete[name])
+        own = loaded[name].init_kwargs
         own = own if name == "D" else own.synthesis_kwargs
         expected = complete[name].init_kwargs
         expected = expected if name == "D" else expected.synthesis_kwargs
         assert (own.conv_clamp, own.num_fp16_res) == (expected.conv_clamp, expected.num_fp16_res)
     ref = golden("sg3tree_sg2")
     z, c = torch.from_numpy(ref["z"]), torch.from_numpy(ref["c"])
-    img = found["G_ema"](z, c, truncation_psi=0.6, noise_mode="const", force_fp32=True)
+    img = loaded["G_ema"](z, c, truncation_psi=0.6, noise_mode="const", force_fp32=True)
     assert (img - torch.from_numpy(ref["img_psi06_const"])).abs().max() <= 1e-4 * ref["img_psi06_const"].std()
 
 
@@ -370,10 +370,10 @@ def test_force_fp16_of_what_has_it_already_rebuilds_nothing() -> None:
 def test_optional_entries() -> None:
     nets = tiny_networks(resolution=8)
     del nets["augment_pipe"]
-    found = load(foreign.write(nets))
-    assert found["augment_pipe"] is None
-    assert found["training_set_kwargs"] is None
-    assert list(found) == ["G", "D", "G_ema", "training_set_kwargs", "augment_pipe"]
+    loaded = load(foreign.write(nets))
+    assert loaded["augment_pipe"] is None
+    assert loaded["training_set_kwargs"] is None
+    assert list(loaded) == ["G", "D", "G_ema", "training_set_kwargs", "augment_pipe"]
 
 
 @pytest.mark.parametrize(

@@ -107,18 +107,18 @@ def test_image_of_the_generator_is_found_again(img_channels, c_dim, seed):
     w, target = self_made(G, c, seed)
     features = DiscriminatorFeatures(D)
     torch.manual_seed(0)
-    found = project(G, target, features=features, c=c, num_steps=100, w_avg_samples=200)
-    assert found.shape == (100, G.num_ws, 8)
-    assert found.dtype == torch.float32
-    assert torch.equal(found[-1], found[-1, :1].expand(G.num_ws, -1))
+    result = project(G, target, features=features, c=c, num_steps=100, w_avg_samples=200)
+    assert result.shape == (100, G.num_ws, 8)
+    assert result.dtype == torch.float32
+    assert torch.equal(result[-1], result[-1, :1].expand(G.num_ws, -1))
 
     def distance(ws):
         image = (G.synthesis(ws[None], noise_mode="const") + 1) * 127.5
         return float((features(image) - features(target[None].float())).square().sum())
 
     start = w_statistics(G, c, 200)[0][0].expand(G.num_ws, -1)
-    assert distance(found[-1]) < 0.02 * distance(start)
-    assert (found[-1, 0] - w).norm() < 0.25 * (start[0] - w).norm()
+    assert distance(result[-1]) < 0.02 * distance(start)
+    assert (result[-1, 0] - w).norm() < 0.25 * (start[0] - w).norm()
 
 
 def test_first_step_stays_and_the_same_seed_repeats():
@@ -195,10 +195,10 @@ def test_detector_sees_at_most_256_pixels(side):
     recorder = Recorder()
     image = torch.rand([1, 1, side, side], generator=torch.Generator().manual_seed(0)) * 255
     DetectorFeatures(recorder)(image)
-    seen = min(side, 256)
+    shown = min(side, 256)
     assert recorder.mode == {"resize_images": False, "return_lpips": True}
     torch.testing.assert_close(
-        recorder.images, image.reshape(1, 1, seen, side // seen, seen, side // seen).mean(dim=(3, 5))
+        recorder.images, image.reshape(1, 1, shown, side // shown, shown, side // shown).mean(dim=(3, 5))
     )
 
 

@@ -30,9 +30,9 @@ def built(name: str, role: str) -> Any:
     return rosinality.build(role, content(name))
 
 
-def assert_near(found: torch.Tensor, reference: np.ndarray, relative: float = TOLERANCE) -> None:
-    assert found.shape == reference.shape
-    assert np.abs(found.detach().numpy() - reference).max() <= relative * np.abs(reference).max()
+def assert_near(actual: torch.Tensor, reference: np.ndarray, relative: float = TOLERANCE) -> None:
+    assert actual.shape == reference.shape
+    assert np.abs(actual.detach().numpy() - reference).max() <= relative * np.abs(reference).max()
 
 
 @pytest.mark.usefixtures("cpu_path")
@@ -93,10 +93,10 @@ def test_gradients_of_its_losses() -> None:
         for there, expected in triples.items():
             gradient = parameters[tables[phase[0]][there][0]].grad
             gradient = torch.zeros([]) if gradient is None else gradient
-            found = np.array([gradient.sum(), gradient.abs().sum(), gradient.norm()])
+            actual = np.array([gradient.sum(), gradient.abs().sum(), gradient.norm()])
             allowed = np.maximum(1e-4 * np.abs(expected), 1e-5 * largest)
             allowed[0] = 1e-5 * largest[1]
-            assert np.all(np.abs(found - expected) <= allowed), (phase, there)
+            assert np.all(np.abs(actual - expected) <= allowed), (phase, there)
 
 
 @NAMES
@@ -141,9 +141,9 @@ def test_a_training_file_names_its_options_without_executing_them(tmp_path: Path
     data = {"g_ema": rosinality.state_dict("G_ema", tiny_generator()), "args": argparse.Namespace(arch="stylegan2")}
     torch.save(data, tmp_path / "x.pt")
     with open(tmp_path / "x.pt", "rb") as f:
-        found = checkpoint.read(f, keep_foreign=True)
-    assert found["args"].name == "argparse.Namespace"
-    assert rosinality.reads(found)
+        result = checkpoint.read(f, keep_foreign=True)
+    assert result["args"].name == "argparse.Namespace"
+    assert rosinality.reads(result)
 
 
 def test_without_an_average_many_latents_give_one(caplog: pytest.LogCaptureFixture) -> None:

@@ -35,13 +35,13 @@ def test_networks_come_back_to_the_bit(kind: str, tmp_path: Path) -> None:
     nets = NETWORKS[kind]()
     path = tmp_path / "nets.safetensors"
     safetensors_files.write(safetensors_files.distinct(nets), path)
-    found = open_networks(str(path))
+    loaded = open_networks(str(path))
     for role, network in nets.items():
-        assert found[role] is None if network is None else same(found[role], network)
-    assert not any(p.requires_grad for p in found["G_ema"].parameters())
-    assert not found["G_ema"].training
+        assert loaded[role] is None if network is None else same(loaded[role], network)
+    assert not any(p.requires_grad for p in loaded["G_ema"].parameters())
+    assert not loaded["G_ema"].training
     again = tmp_path / "again.safetensors"
-    safetensors_files.write(safetensors_files.distinct({role: found.get(role) for role in nets}), again)
+    safetensors_files.write(safetensors_files.distinct({role: loaded.get(role) for role in nets}), again)
     assert again.read_bytes() == path.read_bytes()
 
 
@@ -49,12 +49,12 @@ def test_images_are_the_same(tmp_path: Path) -> None:
     nets = tiny.tiny_networks()
     safetensors_files.write({"G_ema": nets["G_ema"]}, tmp_path / "g.safetensors")
     z, c = tiny.latents()
-    found = open_networks(str(tmp_path / "g.safetensors"))
-    assert torch.equal(found["G_ema"](z, c, noise_mode="const"), nets["G_ema"](z, c, noise_mode="const"))
-    assert found["G"] is found["G_ema"]
+    loaded = open_networks(str(tmp_path / "g.safetensors"))
+    assert torch.equal(loaded["G_ema"](z, c, noise_mode="const"), nets["G_ema"](z, c, noise_mode="const"))
+    assert loaded["G"] is loaded["G_ema"]
     with pytest.raises(CheckpointError, match=r"g\.safetensors: holds no D, which is needed here; export the networks "
                                               r"with `parts=all`"):
-        found["D"]
+        loaded["D"]
 
 
 def test_the_safetensors_package_reads_and_writes_them_too(tmp_path: Path) -> None:
@@ -66,8 +66,8 @@ def test_the_safetensors_package_reads_and_writes_them_too(tmp_path: Path) -> No
     assert all(torch.equal(tensors[f"G_ema.{name}"], tensor) for name, tensor in named_params_and_buffers(G))
     metadata, _ = safetensors_files.read(io.BytesIO(path.read_bytes()))
     assert (metadata["format"], metadata["licence"]) == ("pt", "none")
-    package.save_file(tensors, tmp_path / "theirs.safetensors", metadata)
-    assert same(open_networks(str(tmp_path / "theirs.safetensors"))["G_ema"], G)
+    package.save_file(tensors, tmp_path / "other.safetensors", metadata)
+    assert same(open_networks(str(tmp_path / "other.safetensors"))["G_ema"], G)
 
 
 def file_of(header: Any, data: bytes = b"") -> io.BytesIO:

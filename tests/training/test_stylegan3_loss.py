@@ -40,10 +40,10 @@ def test_phases(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         largest = max(triple[2] for triple in triples.values())
         for parameter_name, p in module.named_parameters():
             gradient = torch.zeros_like(p) if p.grad is None else p.grad
-            found = np.array([gradient.sum(), gradient.abs().sum(), gradient.norm()])
+            actual = np.array([gradient.sum(), gradient.abs().sum(), gradient.norm()])
             expected = triples[parameter_name]
             allowed = GRADIENTS * np.maximum(np.abs(expected[[1, 1, 2]]), 1e-3 * largest)
-            assert np.all(np.abs(found - expected) <= allowed), (phase, parameter_name, found, expected)
+            assert np.all(np.abs(actual - expected) <= allowed), (phase, parameter_name, actual, expected)
         np.testing.assert_allclose(G.mapping.w_avg, ref[f"after/{phase}/w_avg"], rtol=1e-6, atol=1e-7)
         np.testing.assert_allclose(magnitudes(G), ref[f"after/{phase}/magnitude_ema"], rtol=1e-6)
         assert float(loss.pl_mean) == pytest.approx(float(ref[f"after/{phase}/pl_mean"]), rel=1e-6)
@@ -70,14 +70,14 @@ def test_blur_fades(cur_nimg: int, sigma: float) -> None:
 
 def test_what_the_discriminator_sees_is_blurred() -> None:
     loss = tiny_loss(blur_init_sigma=0.5, blur_fade_kimg=1)
-    seen: list[torch.Tensor] = []
-    loss.D.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach()))
+    noted: list[torch.Tensor] = []
+    loss.D.register_forward_hook(lambda module, inputs, output: noted.append(inputs[0].detach()))
     loss.accumulate_gradients("D", Part.REG, step())
     taps = torch.tensor([2**-4.0, 1, 2**-4.0])
     expected = upfirdn2d.filter2d(images(), taps / taps.sum())
-    torch.testing.assert_close(seen[0], expected)
+    torch.testing.assert_close(noted[0], expected)
     loss.accumulate_gradients("D", Part.REG, step(cur_nimg=1000))
-    torch.testing.assert_close(seen[1], images())
+    torch.testing.assert_close(noted[1], images())
 
 
 def test_averages_move_in_the_main_phase_of_the_discriminator_alone() -> None:

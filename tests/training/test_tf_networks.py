@@ -56,58 +56,58 @@ def same(x: torch.Tensor) -> Any:
 
 def modulated(part: Any, prefix: str, weight: Any = conv) -> dict[str, Any]:
     """Variables of a modulated convolution."""
-    found = {
+    collected = {
         f"{prefix}/weight": weight(part.weight),
         f"{prefix}/bias": same(part.bias),
         f"{prefix}/mod_weight": dense(part.affine.weight),
         f"{prefix}/mod_bias": same(part.affine.bias - 1),
     }
     if getattr(part, "use_noise", False):
-        found[f"{prefix}/noise_strength"] = same(part.noise_strength)
-    return found
+        collected[f"{prefix}/noise_strength"] = same(part.noise_strength)
+    return collected
 
 
 def synthesis_variables(synthesis: Any) -> dict[str, Any]:
-    found = {"4x4/Const/const": synthesis.b4.const.numpy()[None], "lod": 0.0}
+    result = {"4x4/Const/const": synthesis.b4.const.numpy()[None], "lod": 0.0}
     convs = [synthesis.b4.conv1]
     for res in synthesis.block_resolutions:
         block, prefix = getattr(synthesis, f"b{res}"), f"{res}x{res}"
         if res == 4:
-            found |= modulated(block.conv1, "4x4/Conv")
+            result |= modulated(block.conv1, "4x4/Conv")
         else:
-            found |= modulated(block.conv0, f"{prefix}/Conv0_up", flipped) | modulated(block.conv1, f"{prefix}/Conv1")
+            result |= modulated(block.conv0, f"{prefix}/Conv0_up", flipped) | modulated(block.conv1, f"{prefix}/Conv1")
             convs += [block.conv0, block.conv1]
         if block.num_torgb:
-            found |= modulated(block.torgb, f"{prefix}/ToRGB")
+            result |= modulated(block.torgb, f"{prefix}/ToRGB")
         if hasattr(block, "skip"):
-            found[f"{prefix}/Skip/weight"] = flipped(block.skip.weight)
+            result[f"{prefix}/Skip/weight"] = flipped(block.skip.weight)
     if convs[0].use_noise:
-        found |= {f"noise{i}": layer.noise_const.numpy()[None, None] for i, layer in enumerate(convs)}
-    return found
+        result |= {f"noise{i}": layer.noise_const.numpy()[None, None] for i, layer in enumerate(convs)}
+    return result
 
 
 def mapping_variables(mapping: Any, layer: str) -> dict[str, Any]:
-    found = {}
+    collected = {}
     if mapping.c_dim > 0:
-        found |= {"LabelEmbed/weight": dense(mapping.embed.weight), "LabelEmbed/bias": same(mapping.embed.bias)}
+        collected |= {"LabelEmbed/weight": dense(mapping.embed.weight), "LabelEmbed/bias": same(mapping.embed.bias)}
     for i in range(mapping.num_layers):
         fc = getattr(mapping, f"fc{i}")
-        found |= {f"{layer}{i}/weight": dense(fc.weight), f"{layer}{i}/bias": same(fc.bias)}
-    return found
+        collected |= {f"{layer}{i}/weight": dense(fc.weight), f"{layer}{i}/bias": same(fc.bias)}
+    return collected
 
 
 def discriminator_variables(D: Any) -> dict[str, Any]:
-    found = mapping_variables(D.mapping, "Mapping") if D.c_dim > 0 else {}
+    result = mapping_variables(D.mapping, "Mapping") if D.c_dim > 0 else {}
     for res in D.block_resolutions:
         block = getattr(D, f"b{res}")
         for ours, foreign in [("fromrgb", "FromRGB"), ("conv0", "Conv0"), ("conv1", "Conv1_down"), ("skip", "Skip")]:
             if hasattr(block, ours):
-                found[f"{res}x{res}/{foreign}/weight"] = conv(getattr(block, ours).weight)
+                result[f"{res}x{res}/{foreign}/weight"] = conv(getattr(block, ours).weight)
                 if ours != "skip":
-                    found[f"{res}x{res}/{foreign}/bias"] = same(getattr(block, ours).bias)
+                    result[f"{res}x{res}/{foreign}/bias"] = same(getattr(block, ours).bias)
     if hasattr(D.b4, "fromrgb"):
-        found |= {"4x4/FromRGB/weight": conv(D.b4.fromrgb.weight), "4x4/FromRGB/bias": same(D.b4.fromrgb.bias)}
-    return found | {
+        result |= {"4x4/FromRGB/weight": conv(D.b4.fromrgb.weight), "4x4/FromRGB/bias": same(D.b4.fromrgb.bias)}
+    return result | {
         "4x4/Conv/weight": conv(D.b4.conv.weight),
         "4x4/Conv/bias": same(D.b4.conv.bias),
         "4x4/Dense0/weight": dense(D.b4.fc.weight),
@@ -158,13 +158,13 @@ def load(G: Network, D: Network, protocol: int = 4) -> dict[str, Any]:
 
 def record(source: Network) -> TFNetworkRecord:
     """What reading makes of a network."""
-    found = TFNetworkRecord()
-    found.build({**vars(source), "components": {k: record(v) for k, v in vars(source)["components"].items()}})
-    return found
+    result = TFNetworkRecord()
+    result.build({**vars(source), "components": {k: record(v) for k, v in vars(source)["components"].items()}})
+    return result
 
 
-def assert_same(found: Any, expected: Any) -> None:
-    have, want = found.state_dict(), expected.state_dict()
+def assert_same(actual: Any, expected: Any) -> None:
+    have, want = actual.state_dict(), expected.state_dict()
     assert list(have) == list(want)
     for name, tensor in want.items():
         assert torch.equal(have[name], tensor), name
@@ -181,39 +181,39 @@ def assert_same(found: Any, expected: Any) -> None:
 def test_a_triple(architecture: str, c_dim: int, protocol: int) -> None:
     G = rounded(tiny_generator(architecture, c_dim=c_dim))
     D = rounded(tiny_discriminator(architecture, c_dim=c_dim, mapping_kwargs={"num_layers": 2, "lr_multiplier": 0.1}))
-    found = load(
+    loaded = load(
         generator_record(G, architecture=architecture, truncation_psi=0.5, style_mixing_prob=None, structure="auto"),
         discriminator_record(D, architecture=architecture, mapping_layers=2 if c_dim else 0, structure="auto"),
         protocol,
     )
-    assert list(found) == ["G", "D", "G_ema", "training_set_kwargs", "augment_pipe"]
-    assert found["training_set_kwargs"] is None
-    assert found["augment_pipe"] is None
+    assert list(loaded) == ["G", "D", "G_ema", "training_set_kwargs", "augment_pipe"]
+    assert loaded["training_set_kwargs"] is None
+    assert loaded["augment_pipe"] is None
     z, c = latents(c_dim=c_dim)
     for name in ("G", "G_ema"):
-        assert_same(found[name], G)
-        assert torch.equal(found[name](z, c, noise_mode="const"), G(z, c, noise_mode="const"))
-        assert not found[name].training
-        assert not any(p.requires_grad for p in found[name].parameters())
-    assert_same(found["D"], D)
-    assert torch.equal(found["D"](images(), c), D(images(), c))
-    assert not found["D"].training
+        assert_same(loaded[name], G)
+        assert torch.equal(loaded[name](z, c, noise_mode="const"), G(z, c, noise_mode="const"))
+        assert not loaded[name].training
+        assert not any(p.requires_grad for p in loaded[name].parameters())
+    assert_same(loaded["D"], D)
+    assert torch.equal(loaded["D"](images(), c), D(images(), c))
+    assert not loaded["D"].training
 
 
 def test_the_third_network_is_the_average() -> None:
     first, third = rounded(tiny_generator(seed=1)), rounded(tiny_generator(seed=2))
     triple = generator_record(first), discriminator_record(tiny_discriminator()), generator_record(third)
-    found = pickles.load_networks(io.BytesIO(pickle.dumps(triple)))
-    assert_same(found["G"], first)
-    assert_same(found["G_ema"], third)
+    loaded = pickles.load_networks(io.BytesIO(pickle.dumps(triple)))
+    assert_same(loaded["G"], first)
+    assert_same(loaded["G_ema"], third)
 
 
 def test_a_triple_read_with_trust() -> None:
     G, D = rounded(tiny_generator()), tiny_discriminator()
     content = pickle.dumps((generator_record(G), discriminator_record(D), generator_record(G)))
-    found = pickles.load_networks(io.BytesIO(content), trust_pickle=True)
-    assert_same(found["G_ema"], G)
-    assert_same(found["D"], D)
+    loaded = pickles.load_networks(io.BytesIO(content), trust_pickle=True)
+    assert_same(loaded["G_ema"], G)
+    assert_same(loaded["D"], D)
 
 
 @pytest.mark.parametrize(
@@ -229,11 +229,11 @@ def test_a_triple_read_with_trust() -> None:
 )
 def test_options_of_the_generator(ours: dict[str, Any], foreign: dict[str, Any]) -> None:
     G = rounded(tiny_generator(**ours))
-    found = load(generator_record(G, **foreign), discriminator_record(tiny_discriminator()))["G"]
+    loaded = load(generator_record(G, **foreign), discriminator_record(tiny_discriminator()))["G"]
     for name, part in G.named_modules():
         for key in ("conv_clamp", "use_fp16", "use_noise", "activation"):
-            assert getattr(found.get_submodule(name), key, None) == getattr(part, key, None)
-    assert_same(found, tiny_like(G))
+            assert getattr(loaded.get_submodule(name), key, None) == getattr(part, key, None)
+    assert_same(loaded, tiny_like(G))
 
 
 def tiny_like(G: Any) -> Any:
@@ -268,11 +268,11 @@ def tiny_like(G: Any) -> Any:
 @torch.no_grad()
 def test_options_of_the_discriminator(ours: dict[str, Any], foreign: dict[str, Any]) -> None:
     D = tiny_discriminator(**ours)
-    found = load(generator_record(tiny_generator()), discriminator_record(D, **foreign))["D"]
-    assert_same(found, D)
-    assert {n for n, _ in found.named_buffers()} == {n for n, _ in D.named_buffers()}
+    loaded = load(generator_record(tiny_generator()), discriminator_record(D, **foreign))["D"]
+    assert_same(loaded, D)
+    assert {n for n, _ in loaded.named_buffers()} == {n for n, _ in D.named_buffers()}
     _, c = latents(c_dim=D.c_dim)
-    assert torch.equal(found(images(), c), D(images(), c))
+    assert torch.equal(loaded(images(), c), D(images(), c))
 
 
 def test_input_layers_named_by_level_of_detail() -> None:
@@ -282,9 +282,9 @@ def test_input_layers_named_by_level_of_detail() -> None:
     renamed = [(name.replace("16x16/FromRGB", "FromRGB_lod0"), v) for name, v in vars(source)["variables"]]
     renamed += [("FromRGB_lod1/weight", np.zeros([1, 1, 3, 16])), ("FromRGB_lod99999999999/weight", 0.0)]
     vars(source)["variables"] = renamed
-    found = load(generator_record(tiny_generator()), source)["D"]
-    assert found.init_kwargs.architecture == "orig"
-    assert_same(found, D)
+    loaded = load(generator_record(tiny_generator()), source)["D"]
+    assert loaded.init_kwargs.architecture == "orig"
+    assert_same(loaded, D)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -390,8 +390,8 @@ def changed(net: Network, **state: Any) -> Network:
 def with_variable(net: Network, name: str, value: Any, component: str | None = None) -> Network:
     """Replaces one variable; ... removes it."""
     holder = vars(vars(net)["components"][component] if component else net)
-    found = {**dict(holder["variables"]), name: value}
-    holder["variables"] = [(key, v) for key, v in found.items() if v is not ...]
+    result = {**dict(holder["variables"]), name: value}
+    holder["variables"] = [(key, v) for key, v in result.items() if v is not ...]
     return net
 
 

@@ -104,7 +104,7 @@ def test_status_line(data: dict[str, str], tmp_path: Path, capsys: pytest.Captur
     assert out.endswith("Training is done\n")
 
 
-def test_progress_is_told(data: dict[str, str], tmp_path: Path) -> None:
+def test_progress_is_reported(data: dict[str, str], tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     config = tiny_runs.options(data["plain"], *tiny_runs.STYLEGAN2)
     tiny_runs.run(tmp_path / "run", config, progress_fn=lambda *args: calls.append(args), total_kimg=0.016)
@@ -127,18 +127,18 @@ def test_data_are_loaded_alike_in_other_processes(data: dict[str, str], stylegan
 def test_another_seed_is_another_run(data: dict[str, str], stylegan2: Path, tmp_path: Path) -> None:
     config = tiny_runs.options(data["plain"], *tiny_runs.STYLEGAN2, "--aug=ada", "--seed=1")
     states = [tiny_runs.last_state(folder) for folder in (stylegan2, tiny_runs.run(tmp_path / "run", config))]
-    found = tiny_runs.differences(*states)
-    assert "/networks/G/synthesis.b4.const" in found
-    assert "/data/order" in found
+    result = tiny_runs.differences(*states)
+    assert "/networks/G/synthesis.b4.const" in result
+    assert "/data/order" in result
 
 
 def test_accumulated_passes_sum_up(data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Losses are means over a pass, and the passes of a batch add up without a division."""
-    seen: list[tuple[str, int]] = []
+    noted: list[tuple[str, int]] = []
     original = StyleGAN2Loss.accumulate_gradients
 
     def note(self: Any, network: str, part: Part, step: Step) -> None:
-        seen.append((phase_name(network, part), len(step.real_img)))
+        noted.append((phase_name(network, part), len(step.real_img)))
         original(self, network, part, step)
 
     monkeypatch.setattr(StyleGAN2Loss, "accumulate_gradients", note)
@@ -146,7 +146,7 @@ def test_accumulated_passes_sum_up(data: dict[str, str], tmp_path: Path, monkeyp
     assert (config["batch_size"], config["batch_gpu"]) == (4, 2)
     tiny_runs.run(tmp_path / "run", config, total_kimg=0.008, G_reg_interval=None)
     phases = ["Gboth", "Dmain", "Dreg", "Gboth", "Dmain"]
-    assert seen == [(phase, 2) for phase in phases for _ in range(2)]
+    assert noted == [(phase, 2) for phase in phases for _ in range(2)]
 
 
 def test_a_wrong_data_set_is_named(data: dict[str, str], tmp_path: Path) -> None:

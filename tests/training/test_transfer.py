@@ -291,11 +291,11 @@ def test_every_network_of_a_pickle(tmp_path):
 def test_a_run_starts_from_a_pickle_without_labels_and_says_so(tmp_path, capsys):
     data = tiny.write_data(tmp_path / "data", num_classes=3)
     path = tiny.write_teacher(tmp_path / "source.pkl", seed=3)
-    found = tiny_runs.options(data, *tiny_runs.STYLEGAN2, "--cond=true", "--aug=ada", f"--resume={path}")
-    assert found["ada_kimg"] == 100
-    assert found["ema_rampup"] is None
+    result = tiny_runs.options(data, *tiny_runs.STYLEGAN2, "--cond=true", "--aug=ada", f"--resume={path}")
+    assert result["ada_kimg"] == 100
+    assert result["ema_rampup"] is None
     capsys.readouterr()
-    folder = tiny_runs.run(tmp_path / "run", found, total_kimg=0.004)
+    folder = tiny_runs.run(tmp_path / "run", result, total_kimg=0.004)
     output = capsys.readouterr().out
     assert f"Starting from {path}; its optimizer state" in output
     assert "tensors copied, 1 in part, 2 new\n  partial: mapping.fc0.weight [16, 32] from [16, 16]\n" in output
@@ -309,8 +309,8 @@ def test_a_run_starts_from_a_pickle_without_labels_and_says_so(tmp_path, capsys)
 def test_freezed_layers_stay_as_they_are_in_the_pickle(tmp_path):
     data = tiny.write_data(tmp_path / "data")
     path = tiny.write_teacher(tmp_path / "source.pkl", seed=3)
-    found = tiny_runs.options(data, *tiny_runs.STYLEGAN2, "--aug=noaug", "--freezed=2", f"--resume={path}")
-    folder = tiny_runs.run(tmp_path / "run", found, total_kimg=0.008)
+    result = tiny_runs.options(data, *tiny_runs.STYLEGAN2, "--aug=noaug", "--freezed=2", f"--resume={path}")
+    folder = tiny_runs.run(tmp_path / "run", result, total_kimg=0.008)
     before, after = (
         tensors(pickles.open_networks(str(name))["D"]) for name in (path, folder / "network-snapshot-000000.pkl")
     )
@@ -342,7 +342,7 @@ def test_names_urls_and_paths(tmp_path):
 
 def test_a_named_source_in_the_options(tmp_path):
     data = tiny.write_data(tmp_path / "data")
-    found = tiny_runs.options(data, *tiny_runs.STYLEGAN2, "--resume=ffhq256", "--freezed=10")
-    assert found["init_kwargs"]["func_name"] == "training.transfer.from_pickle"
-    assert found["init_kwargs"]["url"] == config.TRANSFER_BASE + "ffhq-res256-mirror-paper256-noaug.pkl"
-    assert found["D_kwargs"]["block_kwargs"]["freeze_layers"] == 10
+    result = tiny_runs.options(data, *tiny_runs.STYLEGAN2, "--resume=ffhq256", "--freezed=10")
+    assert result["init_kwargs"]["func_name"] == "training.transfer.from_pickle"
+    assert result["init_kwargs"]["url"] == config.TRANSFER_BASE + "ffhq-res256-mirror-paper256-noaug.pkl"
+    assert result["D_kwargs"]["block_kwargs"]["freeze_layers"] == 10

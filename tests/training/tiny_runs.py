@@ -25,10 +25,10 @@ def options(data: str, *args: str, **changes: Any) -> dict[str, Any]:
     command = [f"--data={data}", "--outdir=/tmp", "--metrics=none", "--dry-run", *args]
     result = CliRunner().invoke(train.main, command)
     assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout.split("Resolved options:\n")[1].split("\n\nNothing was started")[0])
+    actual = json.loads(result.stdout.split("Resolved options:\n")[1].split("\n\nNothing was started")[0])
     for name in ("num_gpus", "run_dir"):
-        found.pop(name)
-    return {**found, **SHORT, **changes}
+        actual.pop(name)
+    return {**actual, **SHORT, **changes}
 
 
 def run(folder: Path, config: dict[str, Any], **changes: Any) -> Path:

@@ -63,7 +63,7 @@ def compute_gradients(group_size: int) -> dict[str, Any]:
     z, c = tiny.latents(BATCH, c_dim=2)
     batch = {"real_img": tiny.images(BATCH).double(), "real_c": c.double(), "gen_z": z.double(), "gen_c": c.double()}
     collector = training_stats.Collector()
-    found: dict[str, Any] = {}
+    collected: dict[str, Any] = {}
     draws = WholeBatchDraws()
     for module in (loss, networks, augment):
         module.torch = draws  # type: ignore[attr-defined]
@@ -77,23 +77,23 @@ def compute_gradients(group_size: int) -> dict[str, Any]:
             network.requires_grad_(False)
             gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
             distributed.mean_(list(gradients.values()))
-            found[f"{step} {phase}"] = gradients
+            collected[f"{step} {phase}"] = gradients
     finally:
         for module in (loss, networks, augment):
             module.torch = torch  # type: ignore[attr-defined]
     distributed.mean_([G.mapping.w_avg])
     collector.update()
-    found["state"] = {"w_avg": G.mapping.w_avg, "pl_mean": losses.pl_mean}
-    found["statistics"] = {name: dict(values) for name, values in collector.as_dict().items() if "Loss" in name}
-    return found
+    collected["state"] = {"w_avg": G.mapping.w_avg, "pl_mean": losses.pl_mean}
+    collected["statistics"] = {name: dict(values) for name, values in collector.as_dict().items() if "Loss" in name}
+    return collected
 
 
 def gradients(folder: str, group_sizes: list[int]) -> None:
     """Stores `compute_gradients` of every rank."""
     distributed.init()
     training_stats.init_multiprocessing(distributed.rank(), CPU)
-    found = {size: compute_gradients(size) for size in group_sizes}
-    torch.save(found, Path(folder, f"rank{distributed.rank()}.pt"))
+    result = {size: compute_gradients(size) for size in group_sizes}
+    torch.save(result, Path(folder, f"rank{distributed.rank()}.pt"))
     distributed.shutdown()
 
 
@@ -118,7 +118,8 @@ def train(folder: str, runs: list[tuple[str, dict[str, Any]]]) -> None:
 
     def note(*args: Any) -> dict[str, Any]:
         data = snapshot_data(*args)
-        snapshots.append({name: digest(data[name]) for name in (*pickles.NETWORKS, "augment_pipe")})
+        names = [name for name in (*pickles.NETWORKS, "augment_pipe") if data[name] is not None]
+        snapshots.append({name: digest(data[name]) for name in names})
         return data
 
     pickles.snapshot_data = note

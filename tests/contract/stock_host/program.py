@@ -21,7 +21,7 @@ def run_networks(nets, z, c, img):
     """Plain calls."""
     G, D = nets["G_ema"], nets["D"]
     ws = G.mapping(z, c)
-    found = {
+    collected = {
         "ws": ws,
         "ws_psi": G.mapping(z=z, c=c, truncation_psi=0.7, truncation_cutoff=2),
         "img": G(z, c, truncation_psi=0.5, noise_mode="const", force_fp32=True),
@@ -31,8 +31,8 @@ def run_networks(nets, z, c, img):
     }
     if nets["augment_pipe"] is not None:
         torch.manual_seed(0)  # of the noise
-        found["augmented"] = nets["augment_pipe"](img, debug_percentile=0.7)
-    return found
+        collected["augmented"] = nets["augment_pipe"](img, debug_percentile=0.7)
+    return collected
 
 
 def invert(G, z, c):
@@ -134,15 +134,15 @@ def work_with(path):
     walk(nets)
     roles = ("G", "D", "G_ema")
     with torch.no_grad():
-        found = run_networks(nets, z, c, img)
-        found.update(rebind(nets["G_ema"], z, c))
+        result = run_networks(nets, z, c, img)
+        result.update(rebind(nets["G_ema"], z, c))
         halved = {**nets, **{role: force_fp16(role, nets[role]) for role in roles}}
         rebuilt = {**nets, **{role: rebuild(nets[role]) for role in roles}}
-        found.update({f"fp16/{key}": value for key, value in run_networks(halved, z, c, img).items()})
-        found.update({f"rebuilt/{key}": value for key, value in run_networks(rebuilt, z, c, img).items()})
-        found.update({f"copied/{key}": v for key, v in run_networks(copy.deepcopy(nets), z, c, img).items()})
-    found.update(invert(nets["G_ema"], z, c))
-    np.savez(path.with_suffix(".out.npz"), **{key: value.detach().numpy() for key, value in found.items()})
+        result.update({f"fp16/{key}": value for key, value in run_networks(halved, z, c, img).items()})
+        result.update({f"rebuilt/{key}": value for key, value in run_networks(rebuilt, z, c, img).items()})
+        result.update({f"copied/{key}": v for key, v in run_networks(copy.deepcopy(nets), z, c, img).items()})
+    result.update(invert(nets["G_ema"], z, c))
+    np.savez(path.with_suffix(".out.npz"), **{key: value.detach().numpy() for key, value in result.items()})
     with open(path.with_suffix(".again"), "wb") as f:
         pickle.dump({**nets, "G": halved["G"]}, f)
 

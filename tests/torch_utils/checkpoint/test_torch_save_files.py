@@ -30,33 +30,33 @@ def test_tensors_and_plain_values(tmp_path: Path, zipped: bool) -> None:
         "scalar": torch.tensor(1.5),
         "parameter": torch.nn.Parameter(torch.ones([2])),
     }
-    found = read_torch_file(save(data, tmp_path / "x.pth", zipped))
-    assert found["plain"] == data["plain"]
+    result = read_torch_file(save(data, tmp_path / "x.pth", zipped))
+    assert result["plain"] == data["plain"]
     for key in "abc":
-        assert torch.equal(found["state"][key], data["state"][key])
-    assert [t.dtype for t in found["types"]] == [t.dtype for t in data["types"]]
-    assert all(torch.equal(a, b) for a, b in zip(found["types"], data["types"]))
-    assert found["empty"].shape == (0, 3)
-    assert found["scalar"].item() == 1.5
-    assert torch.equal(found["parameter"], torch.ones([2]))
+        assert torch.equal(result["state"][key], data["state"][key])
+    assert [t.dtype for t in result["types"]] == [t.dtype for t in data["types"]]
+    assert all(torch.equal(a, b) for a, b in zip(result["types"], data["types"]))
+    assert result["empty"].shape == (0, 3)
+    assert result["scalar"].item() == 1.5
+    assert torch.equal(result["parameter"], torch.ones([2]))
 
 
 @BOTH
 def test_the_state_of_a_network(tmp_path: Path, zipped: bool) -> None:
     network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
-    found = read_torch_file(save(network.state_dict(), tmp_path / "x.pth", zipped))
-    assert list(found) == list(network.state_dict())
-    assert all(torch.equal(found[name], tensor) for name, tensor in network.state_dict().items())
+    result = read_torch_file(save(network.state_dict(), tmp_path / "x.pth", zipped))
+    assert list(result) == list(network.state_dict())
+    assert all(torch.equal(result[name], tensor) for name, tensor in network.state_dict().items())
 
 
 @BOTH
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
 def test_objects_become_inert(tmp_path: Path, zipped: bool) -> None:
     data = {"relu": torch.nn.ReLU(), "path": Path("x"), "score": np.float64(3), "kept": 1}
-    found = read_torch_file(save(data, tmp_path / "x.pth", zipped))
-    assert isinstance(found["relu"], Inert)
-    assert isinstance(found["path"], Inert)
-    assert (found["score"], found["kept"]) == (3, 1)
+    result = read_torch_file(save(data, tmp_path / "x.pth", zipped))
+    assert isinstance(result["relu"], Inert)
+    assert isinstance(result["path"], Inert)
+    assert (result["score"], result["kept"]) == (3, 1)
 
 
 @BOTH

@@ -44,9 +44,9 @@ def build(
     return output
 
 
-def build_library(output: Path, **options) -> "HostLibrary":
+def build_library(output: Path, flags: tuple[str, ...] = (), **options) -> "HostLibrary":
     """The same as a library that PyTorch's process loads."""
-    return HostLibrary(build(output, flags=("-shared", "-fPIC"), **options))
+    return HostLibrary(build(output, flags=("-shared", "-fPIC", *flags), **options))
 
 
 class HostLibrary(Library):

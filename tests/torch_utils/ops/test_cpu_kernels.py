@@ -179,18 +179,18 @@ def test_gradients_of_weights_can_be_left_out() -> None:
 def test_the_number_of_threads_does_not_change_the_bits() -> None:
     x, b = randn(3, 8, 80, 90, dtype=torch.float32).to(memory_format=torch.channels_last), randn(8).float()
     f = upfirdn2d.setup_filter([1, 3, 3, 1])
-    before, found = torch.get_num_threads(), []
+    before, result = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             leaf = x.clone().requires_grad_()
             bias = b.clone().requires_grad_()
             y = upfirdn2d.upfirdn2d(bias_act.bias_act(leaf, bias, act="lrelu"), f, padding=1)
-            found.append([y.detach(), *torch.autograd.grad(y.square().sum(), (leaf, bias))])
+            result.append([y.detach(), *torch.autograd.grad(y.square().sum(), (leaf, bias))])
     finally:
         torch.set_num_threads(before)
-    for other in found[1:]:
-        for a, c in zip(found[0], other):
+    for other in result[1:]:
+        for a, c in zip(result[0], other):
             torch.testing.assert_close(a, c, rtol=0, atol=0) if a.ndim == 4 else torch.testing.assert_close(a, c)
 
 
@@ -217,7 +217,7 @@ def test_the_build_is_cached_and_complete(tmp_path: Path) -> None:
     assert suffixes == [".sha256", ".so"]  # the library and its check sum
 
 
-def test_without_a_compiler_torch_computes_and_nobody_is_told(tmp_path: Path) -> None:
+def test_without_a_compiler_torch_computes_without_a_message(tmp_path: Path) -> None:
     out = run(PRINT, CXX="/nowhere/c++", DNNLIB_CACHE_DIR=str(tmp_path))
     assert out.startswith("25.45")
     assert "plain torch (no host compiler: /nowhere/c++ not found on the PATH)" in out

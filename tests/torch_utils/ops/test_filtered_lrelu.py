@@ -29,9 +29,9 @@ def arguments(case: str) -> dict[str, Any]:
     return {**args, **{name: None if args[name] == "none" else tensor(args[name]) for name in ("fu", "fd")}}
 
 
-def assert_near(found: torch.Tensor, reference: torch.Tensor) -> None:
-    assert found.shape == reference.shape
-    assert float((found - reference).detach().abs().max()) <= TOLERANCE * float(reference.abs().max())
+def assert_near(actual: torch.Tensor, reference: torch.Tensor) -> None:
+    assert actual.shape == reference.shape
+    assert float((actual - reference).detach().abs().max()) <= TOLERANCE * float(reference.abs().max())
 
 
 @pytest.mark.usefixtures("cpu_path")
@@ -42,8 +42,8 @@ def test_values_and_gradients_of_both_orders(case: str, impl: str) -> None:
     y = filtered_lrelu(x, b=b, **arguments(case), impl=impl)
     dx, db = torch.autograd.grad((y * v).sum(), [x, b], create_graph=True)
     (ddv,) = torch.autograd.grad((dx * tensor(f"{case}/p")).sum() + (db * tensor(f"{case}/q")).sum(), v)
-    for name, found in (("y", y), ("dx", dx), ("db", db), ("ddv", ddv)):
-        assert_near(found, tensor(f"{case}/{name}"))
+    for name, result in (("y", y), ("dx", dx), ("db", db), ("ddv", ddv)):
+        assert_near(result, tensor(f"{case}/{name}"))
 
 
 @pytest.mark.parametrize("case", ["1", "3", "4f", "5", "7", "11", "8f"])

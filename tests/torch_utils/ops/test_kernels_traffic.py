@@ -17,10 +17,10 @@ def test_specialised_kernels_move_little_more_than_the_least(host_library, layer
     for layer in small:
         ratios.setdefault(layer[:4] + layer.arguments[1:3], traffic.measure(host_library, layer))
     assert len(ratios) >= 5
-    assert {found.kernel.split("_")[2] for found in ratios.values()} == {"u1d1", "u1d2", "u2d1"}
-    for layer, found in ratios.items():
-        assert found.kernel.startswith("fir4"), layer
-        assert 0.99 <= found.ratio <= MAX_RATIO, (layer, found)
+    assert {result.kernel.split("_")[2] for result in ratios.values()} == {"u1d1", "u1d2", "u2d1"}
+    for layer, result in ratios.items():
+        assert result.kernel.startswith("fir4"), layer
+        assert 0.99 <= result.ratio <= MAX_RATIO, (layer, result)
 
 
 def test_bias_act_reads_and_writes_once(host_library, layers) -> None:

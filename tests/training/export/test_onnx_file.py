@@ -42,9 +42,9 @@ def write(program: Program, folder: Path, **kwargs: Any) -> Path:
 
 def outputs(path: Path, program: Program, args: tuple[torch.Tensor, ...]) -> tuple[np.ndarray, np.ndarray]:
     """(found, expected)"""
-    found = onnx_file.run(onnx_file.open_session(path, threads=1), program, args)
+    result = onnx_file.run(onnx_file.open_session(path, threads=1), program, args)
     with torch.no_grad():
-        return found, program(*args).numpy()
+        return result, program(*args).numpy()
 
 
 def test_a_conditional_generator_with_noise_as_inputs_and_bytes_as_output(tmp_path: Path) -> None:
@@ -58,25 +58,25 @@ def test_a_conditional_generator_with_noise_as_inputs_and_bytes_as_output(tmp_pa
     assert names == ["z", "label", "truncation", "noise_b4_conv1", "noise_b8_conv0", "noise_b8_conv1"]
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     for batch in (1, 2, 5):
-        found, expected = outputs(path, program, program.examples(batch, seed=9))
-        assert found.shape == (batch, 8, 8, 1)
-        assert found.dtype == np.uint8
-        assert np.abs(found.astype(int) - expected).max() <= 1
+        actual, expected = outputs(path, program, program.examples(batch, seed=9))
+        assert actual.shape == (batch, 8, 8, 1)
+        assert actual.dtype == np.uint8
+        assert np.abs(actual.astype(int) - expected).max() <= 1
     # The stored noise, given as an input, makes the image of noise_mode="const".
     z, c = tiny.latents(2, c_dim=3)
     noise = [G.synthesis.get_buffer(f"{name.removeprefix('noise_').replace('_', '.')}.noise_const").expand(2, 1, -1, -1)
              for name in names[3:]]
-    found, _ = outputs(path, program, (z, c, torch.tensor(0.5), *noise))
+    actual, _ = outputs(path, program, (z, c, torch.tensor(0.5), *noise))
     with torch.no_grad():
         expected = G(z, c, truncation_psi=0.5, noise_mode="const")
-    assert np.abs(found[..., 0] - (expected * 127.5 + 128).clamp(0, 255).numpy()[:, 0]).max() <= 1.01
+    assert np.abs(actual[..., 0] - (expected * 127.5 + 128).clamp(0, 255).numpy()[:, 0]).max() <= 1.01
 
 
 def test_a_synthesis_network_alone_with_float16_weights(tmp_path: Path) -> None:
     program = generator_program(tiny.tiny_generator("resnet", resolution=8), source="w", noise="none")
     path = write(program, tmp_path, weights="float16", metadata={"title": "tiny"})
-    found, expected = outputs(path, program, program.examples(3))
-    assert 1e-5 < np.abs(found - expected).max() / expected.std() < 0.02
+    actual, expected = outputs(path, program, program.examples(3))
+    assert 1e-5 < np.abs(actual - expected).max() / expected.std() < 0.02
     about = onnx_file.read_metadata(path)
     assert (about["title"], about["weights"], about["opset"]) == ("tiny", "float16", "20")
     assert json.loads(about["difference_from_torch"])["psnr"] > 55
@@ -88,10 +88,10 @@ def test_biggan(tmp_path: Path) -> None:
     path = write(program, tmp_path)
     z, labels = tiny_biggan.inputs(G, 5)
     onehot = torch.nn.functional.one_hot(labels, 3).float()
-    found, expected = outputs(path, program, (z, onehot, torch.tensor(0.8)))
-    assert np.abs(found - expected).max() <= 1e-4 * expected.std()
+    actual, expected = outputs(path, program, (z, onehot, torch.tensor(0.8)))
+    assert np.abs(actual - expected).max() <= 1e-4 * expected.std()
     with torch.no_grad():
-        np.testing.assert_allclose(found, G(z, labels, truncation_psi=0.8).numpy(), atol=1e-4)
+        np.testing.assert_allclose(actual, G(z, labels, truncation_psi=0.8).numpy(), atol=1e-4)
 
 
 def test_int8_has_one_scale_per_output_channel(tmp_path: Path) -> None:
@@ -104,10 +104,10 @@ def test_int8_has_one_scale_per_output_channel(tmp_path: Path) -> None:
     weight = (program.weight * 2).detach().numpy()
     np.testing.assert_allclose(scales, np.abs(weight).max(axis=0, keepdims=True) / 127, rtol=1e-6)
     assert np.abs(codes * scales - weight).max() <= scales.max() / 2 * 1.001
-    found, expected = outputs(path, program, program.examples(2))
+    actual, expected = outputs(path, program, program.examples(2))
     by_hand = program.examples(2)[0].numpy() @ (codes * scales) + program.shift.detach().numpy()
-    np.testing.assert_allclose(found, by_hand, rtol=1e-5, atol=1e-5)
-    assert np.abs(found - expected).max() > 0
+    np.testing.assert_allclose(actual, by_hand, rtol=1e-5, atol=1e-5)
+    assert np.abs(actual - expected).max() > 0
 
 
 def test_large_numbers_keep_their_format() -> None:

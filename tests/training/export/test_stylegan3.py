@@ -46,10 +46,10 @@ def test_onnx(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     onnx_file.write(program, path)
     args = program.examples(4, seed=3)
-    found = onnx_file.run(onnx_file.open_session(path, threads=1), program, args)
+    actual = onnx_file.run(onnx_file.open_session(path, threads=1), program, args)
     expected = program(*args).numpy()
-    assert found.shape == expected.shape
-    assert np.abs(found.astype(float) - expected).max() <= (1e-4 * expected.std() if kind == "t" else 1)
+    assert actual.shape == expected.shape
+    assert np.abs(actual.astype(float) - expected).max() <= (1e-4 * expected.std() if kind == "t" else 1)
     assert json.loads(onnx_file.read_metadata(path)["difference_from_torch"])["psnr"] > 60
 
 

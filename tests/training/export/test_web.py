@@ -80,16 +80,16 @@ def expected(G: Any, seed: int, label: int = 0, psi: float = 1.0, other: int = 1
     return truncated(G.synthesis(ws, noise_mode="const"))[0].astype(int)
 
 
-def assert_alike(found: list[np.ndarray], wanted: list[np.ndarray]) -> None:
-    for image, reference in zip(found, wanted, strict=True):
+def assert_alike(actual: list[np.ndarray], wanted: list[np.ndarray]) -> None:
+    for image, reference in zip(actual, wanted, strict=True):
         assert np.abs(image - reference).mean() <= 1
         assert np.abs(image - reference).max() <= 2
 
 
 def test_images_are_those_of_python(page: browser.Page, generators: dict[str, Any]) -> None:
     for seed, label in ((0, 0), (4294967295, 1), (17, 1)):
-        found = set_fields(page, seed=seed, **{"class": label})
-        assert_alike(found, [expected(G, seed, label) for G in generators.values()])
+        actual = set_fields(page, seed=seed, **{"class": label})
+        assert_alike(actual, [expected(G, seed, label) for G in generators.values()])
     assert "by Web" in page.run("document.getElementById('status').textContent")
     assert page.run("document.querySelector('h1').textContent") == "</script><b>tiny & \"small\""
     captions = page.run("[...document.querySelectorAll('figcaption')].map(item => item.textContent)")
@@ -99,10 +99,10 @@ def test_images_are_those_of_python(page: browser.Page, generators: dict[str, An
 
 def test_truncation_and_style_mixing(page: browser.Page, generators: dict[str, Any]) -> None:
     top = page.run("document.getElementById('layer').max")
-    found = set_fields(page, seed=3, psi=PSI, **{"class": 0})
-    assert_alike(found, [expected(G, 3, 0, PSI) for G in generators.values()])
-    found = set_fields(page, other=8, layer=1)
-    assert_alike(found, [expected(G, 3, 0, PSI, 8, 1) for G in generators.values()])
+    actual = set_fields(page, seed=3, psi=PSI, **{"class": 0})
+    assert_alike(actual, [expected(G, 3, 0, PSI) for G in generators.values()])
+    actual = set_fields(page, other=8, layer=1)
+    assert_alike(actual, [expected(G, 3, 0, PSI, 8, 1) for G in generators.values()])
     set_fields(page, psi=1, layer=top)
 
 
@@ -137,7 +137,7 @@ def test_phones_and_keyboards(page: browser.Page, tmp_path: Path) -> None:
     assert picture.std() > 10
 
 
-def test_a_browser_without_simd_is_told(page: browser.Page) -> None:
+def test_a_browser_without_simd_gets_a_message(page: browser.Page) -> None:
     address = page.run("location.href")
     with browser.Page() as other:
         other.send("Page.addScriptToEvaluateOnNewDocument", source="WebAssembly.validate = () => false")
@@ -173,8 +173,8 @@ def test_the_runtime_can_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "dist").mkdir()
     for file in web_runtime.FILES.values():
         (tmp_path / "dist" / file).write_text(file)
-    found = web_runtime.runtime_files(tmp_path)
-    assert found == {name: file.encode() for name, file in web_runtime.FILES.items()}
+    result = web_runtime.runtime_files(tmp_path)
+    assert result == {name: file.encode() for name, file in web_runtime.FILES.items()}
     with pytest.raises(UserError, match=r"runtime: expected the package onnxruntime-web in .*, found no ort"):
         web_runtime.runtime_files(tmp_path / "dist" / "none")
 

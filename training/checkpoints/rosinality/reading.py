@@ -92,9 +92,9 @@ def _tensors(state: object) -> dict[str, torch.Tensor]:
     """
     stranger = foreign_name(state)
     if not isinstance(state, dict) or stranger is not None:
-        found = stranger or f"a {type(state).__name__}"
-        raise CheckpointError(f"expected a state dict of tensors, found {found}; save network.state_dict() instead of "
-                              "the network")
+        content = stranger or f"a {type(state).__name__}"
+        raise CheckpointError(f"expected a state dict of tensors, found {content}; save network.state_dict() instead "
+                              "of the network")
     tensors = {str(name).removeprefix("module."): value for name, value in state.items()}
     if any(".iwt." in name or ".dwt." in name or name.startswith("from_rgbs.") for name in tensors):
         raise CheckpointError("this is a SWAGAN, another architecture, which cannot be read")

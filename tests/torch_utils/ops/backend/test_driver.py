@@ -31,7 +31,7 @@ def test_kernels_run_through_the_driver(library) -> None:
     assert ctypes.CDLL(str(library)).fake_contexts_left() == 0
 
 
-def test_the_drivers_errors_are_told(library) -> None:
+def test_the_drivers_errors_are_passed_on(library) -> None:
     driver = Driver(str(library))
     with pytest.raises(BackendError, match=r"^cuModuleLoadData: failure \(1\)$"):
         Module(driver, b"another image", 0)
