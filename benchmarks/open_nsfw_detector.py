@@ -79,14 +79,14 @@ def network(content: bytes) -> "torch.nn.Module":
     class Network(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
+            self.register_buffer("offset", 127 - torch.tensor(MEAN_BGR).reshape(3, 1, 1))
             self.weights = torch.nn.ParameterList([weights[name] for _, names, _, _ in steps for name in names[1:]
                                                    if name in weights])
             self._fc = torch.nn.Linear(*weights[matmul.input[1]].shape)
             self._fc.load_state_dict({"weight": weights[matmul.input[1]].T, "bias": weights[add.input[1]]})
 
         def extract_features(self, x: "torch.Tensor") -> "torch.Tensor":
-            to_input = 127 - torch.tensor(MEAN_BGR, device=x.device)
-            values = {nodes[0].output[0]: x.flip(1) * 128 + to_input[:, None, None]}
+            values = {nodes[0].output[0]: x.flip(1) * 128 + self.offset}
             stored = iter(self.weights)
             for function, names, output, arguments in steps:
                 values[output] = function(*(next(stored) if name in weights else values[name] for name in names),
