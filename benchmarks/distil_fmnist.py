@@ -63,10 +63,10 @@ def score(shop: execution.Workshop, job: Job, path: Path, data: Path) -> None:
         if (job.name, job.seed, detector.stem) in done:
             continue
         first = number == 0
-        what = ("--metrics=fid50k_full,pr50k3_full", f"--num-gen={shop.num_gen}") if first else (
+        measured = ("--metrics=fid50k_full,pr50k3_full", f"--num-gen={shop.num_gen}") if first else (
             "--metrics=fid50k_full", f"--num-gen={min(SECOND_NUM_GEN, shop.num_gen)}")
         outputs = [shop.command("calc_metrics.py", f"--network={path}", f"--data={data}", f"--detector={detector}",
-                                *what, "--verbose=false")]
+                                *measured, "--verbose=false")]
         if first:
             outputs.append(shop.command("calc_metrics.py", f"--network={path}", f"--teacher={shop.teacher}",
                                         "--metrics=agreement", "--verbose=false"))

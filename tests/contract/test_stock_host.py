@@ -85,9 +85,9 @@ def ours(nets: dict[str, Any], z: torch.Tensor, c: torch.Tensor, img: torch.Tens
     return {**collected, "inverted": G.synthesis(ws, noise_mode="const")}
 
 
-def assert_close(actual: np.ndarray, expected: torch.Tensor, what: str) -> None:
-    assert actual.shape == tuple(expected.shape), what
-    assert np.abs(actual - expected.numpy()).max() <= TOLERANCE * float(expected.abs().max()), what
+def assert_close(actual: np.ndarray, expected: torch.Tensor, name: str) -> None:
+    assert actual.shape == tuple(expected.shape), name
+    assert np.abs(actual - expected.numpy()).max() <= TOLERANCE * float(expected.abs().max()), name
 
 
 @pytest.mark.parametrize("name", SNAPSHOTS)

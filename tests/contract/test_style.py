@@ -15,8 +15,22 @@ PAGES = [
     path for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("demo/**/*.md")])
     if path.relative_to(ROOT).as_posix() not in UNWRAPPED
 ]
+PACKAGES = (".", "dnnlib", "torch_utils", "metrics", "training", "dgl")
 WIDTH = 100
 PRIVATE_WORDS = re.compile(r"\b(?:go(?:es|ing)? on|went on|upkeep|settles?|addends?|anew|afresh|got)\b")
+
+
+# Names that do not say what they hold; a mistake's text has the word "found".
+VAGUE_NAMES = {"found", "seen", "told", "theirs", "upkeep", "settle", "rim", "trimmed", "renew", "addend"}
+
+
+def vague_names(source: str) -> list[str]:
+    """The names that a program's text binds and that say nothing."""
+    nodes = list(ast.walk(ast.parse(source)))
+    names = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    names += [node.arg for node in nodes if isinstance(node, ast.arg)]
+    names += [node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    return [name for name in names if name.strip("_") in VAGUE_NAMES]
 
 
 def blank_after_docstring(source: str) -> bool:
@@ -53,7 +67,14 @@ def test_pages_use_the_words_of_the_glossary(path: Path) -> None:
     assert PRIVATE_WORDS.findall(path.read_text(encoding="utf-8")) == []
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_names_say_what_they_hold(package: str) -> None:
+    paths = (ROOT / package).rglob("*.py") if package != "." else ROOT.glob("*.py")
+    assert {str(path): names for path in paths if (names := vague_names(path.read_text(encoding="utf-8")))} == {}
+
+
 def test_the_checks_find_something() -> None:
+    assert vague_names("def f(seen): found = seen[0]\n") == ["found", "seen"]
     assert blank_after_docstring('"""A."""\n\nimport os\n')
     assert not blank_after_docstring('"""A."""\nimport os\n')
     assert not blank_after_docstring('"""A."""\n\n\ndef f(): ...\n')

@@ -169,11 +169,11 @@ def test_rows_per_class() -> None:
 def test_large_images_are_few_and_shown_small() -> None:
     assert [samples.affordable(side, 400, 64) for side in (8, 64, 128, 256, 1024)] == [400, 400, 100, 64, 64]
     pixels = np.arange(256 * 256, dtype=np.uint8).reshape(1, 256, 256, 1)
-    found = samples.shown(pixels)
-    assert found.shape == (1, 128, 128, 1)
-    assert found[0, 0, 0, 0] == round(np.mean([0, 1, 0, 1]))
-    assert "data:image/jpeg" in drawing.picture(found[0], "large", 128)
-    assert "data:image/png" in drawing.picture(found[0, :8, :8], "small", 8)
+    result = samples.shown(pixels)
+    assert result.shape == (1, 128, 128, 1)
+    assert result[0, 0, 0, 0] == round(np.mean([0, 1, 0, 1]))
+    assert "data:image/jpeg" in drawing.picture(result[0], "large", 128)
+    assert "data:image/png" in drawing.picture(result[0, :8, :8], "small", 8)
 
 
 @pytest.mark.parametrize("kind", ["stylegan3", "biggan"])

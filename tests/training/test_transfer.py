@@ -130,10 +130,10 @@ def test_a_shrunk_generator_makes_the_lower_resolution_of_its_images():
     assert (report.partial, report.new) == ([], [])
     assert all(name.startswith("synthesis.b32.") for name in report.left_out)
     z, _ = tiny.latents(3)
-    seen = []
-    source.synthesis.b16.register_forward_hook(lambda block, inputs, output: seen.append(output[1]))
+    noted = []
+    source.synthesis.b16.register_forward_hook(lambda block, inputs, output: noted.append(output[1]))
     source(z, None, noise_mode="const")
-    assert torch.allclose(target(z, None, noise_mode="const"), seen[0], atol=SAME_IMAGES)
+    assert torch.allclose(target(z, None, noise_mode="const"), noted[0], atol=SAME_IMAGES)
 
 
 @pytest.mark.parametrize("resolutions", [(16, 32), (32, 16)])
@@ -209,9 +209,9 @@ def test_biggan_of_other_images_is_refused():
 def test_a_run_starts_from_a_pickle_of_other_images_and_trains(tmp_path, capsys):
     data = tiny.write_data(tmp_path / "data", num_classes=3, channels=1)
     path = tiny.write_teacher(tmp_path / "source.pkl", resolution=32, seed=3)
-    found = tiny_runs.options(data, *tiny_runs.STYLEGAN2, "--cond=true", "--aug=noaug", f"--resume={path}")
+    result = tiny_runs.options(data, *tiny_runs.STYLEGAN2, "--cond=true", "--aug=noaug", f"--resume={path}")
     capsys.readouterr()
-    folder = tiny_runs.run(tmp_path / "run", found, total_kimg=0.004)
+    folder = tiny_runs.run(tmp_path / "run", result, total_kimg=0.004)
     output = capsys.readouterr().out
     assert "  partial: synthesis.b16.torgb.weight [1, 8, 1, 1] from [3, 8, 1, 1]\n" in output
     assert "  left out: synthesis.b32.torgb.weight [3, 4, 1, 1]\n" in output

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.signal
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -62,7 +61,9 @@ def test_gradients_by_finite_differences(case: str) -> None:
 def _by_definition(x: np.ndarray, b: np.ndarray, fu: np.ndarray, fd: np.ndarray, args: dict[str, Any]) -> np.ndarray:
     """One plane at a time, with scipy; filters [fh, fw]."""
     up, down, (left, right, top, bottom) = args["up"], args["down"], args["padding"]
-    apply = scipy.signal.correlate2d if args["flip_filter"] else scipy.signal.convolve2d
+    from scipy import signal  # takes seconds to import
+
+    apply = signal.correlate2d if args["flip_filter"] else signal.convolve2d
     planes = []
     for image in x:
         for plane, shift in zip(image, b):
