@@ -14,7 +14,14 @@ import click
 
 import dnnlib
 from dnnlib import EasyDict
-from dnnlib.cli import CommaList, Command, device_option, trust_detector_option, trust_pickle_option
+from dnnlib.cli import (
+    CommaList,
+    Command,
+    FiniteFloatRange,
+    device_option,
+    trust_detector_option,
+    trust_pickle_option,
+)
 from dnnlib.errors import UserError
 from dnnlib.files import check_writable_dir, new_run_dir, next_run_dir
 from dnnlib.locks import sole_writer
@@ -31,8 +38,8 @@ AUGPIPE_NAMES = [
     "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc",
 ]
 POSITIVE = click.IntRange(min=1)
-NOT_NEGATIVE = click.FloatRange(min=0)
-UNIT = click.FloatRange(min=0, max=1)
+NOT_NEGATIVE = FiniteFloatRange(min=0)
+UNIT = FiniteFloatRange(min=0, max=1)
 
 
 class PowerOfTwo(click.ParamType):
@@ -135,7 +142,7 @@ FIELDS = {"total_kimg": "kimg", "batch_size": "batch", "num_gpus": "gpus", "rand
 @click.option("--p", help="Probability of every augmentation with --aug=fixed.", type=UNIT, metavar="FLOAT")
 @click.option("--target", help="Target of --aug=ada.", show_default="0.6", type=UNIT, metavar="FLOAT")
 @click.option("--ada-max", help="Upper bound of the probability with --aug=ada.", show_default="1",
-              type=click.FloatRange(min=0, max=1, min_open=True), metavar="FLOAT")
+              type=FiniteFloatRange(min=0, max=1, min_open=True), metavar="FLOAT")
 # Ticks, snapshots and metrics.
 @click.option("--tick", help="Length of a tick in thousands of images.", show_default="4", type=POSITIVE, metavar="INT")
 @click.option("--snap", help="Ticks between snapshots of images and networks.", type=POSITIVE, default=50,
@@ -181,7 +188,7 @@ def main(ctx: click.Context, **values: Any) -> None:
       python train.py --cfg=biggan --data=cifar10.zip --outdir=runs --metrics=fid50k_full,is50k
       python train.py --cfg=dgl-biggan --teacher=weights/138k --width=0.5 --data=imagenet.zip --outdir=runs
     \b
-      # Resume after an interruption.
+      # Resume after an interruption; SIGTERM and Ctrl-C save the state and end with status 143 or 130.
       python train.py --resume=runs/00000-shoes-auto1-kimg2000
 
     The presets are those of StyleGAN2-ADA: auto adapts to the resolution and the number of GPUs, stylegan2 reproduces
@@ -441,15 +448,27 @@ def _run(config: RunConfig, run_dir: str, resume: bool, trust: str, at_end: AtEn
     """The training and what comes after its end, for which the main process is alone."""
     from torch_utils import distributed
 
-    done, is_main = _worker(config, run_dir, resume, trust), distributed.is_main()
+    status, is_main = _worker(config, run_dir, resume, trust), distributed.is_main()
     distributed.shutdown()
-    if done and is_main:
+    if status:
+        sys.exit(status)
+    if is_main:
         for function in at_end:
             click.echo(f"Written: {function(config, run_dir)}")
 
 
-def _worker(config: RunConfig, run_dir: str, resume: bool, trust: str) -> bool:
-    """One process of the training; whether that came to its end. `trust` is a value of `metrics.detector.Trust`."""
+def _worker(config: RunConfig, run_dir: str, resume: bool, trust: str) -> int:
+    """One process of the training.
+
+    Args:
+        config: of the run.
+        run_dir: its folder.
+        resume: resume it.
+        trust: a value of `metrics.detector.Trust`.
+
+    Returns:
+        Exit status: 0, or 128 and the number of the signal that interrupted the run, as shells count it.
+    """
     from metrics import detector
     from torch_utils import devices, distributed
     from training.training_loop import training_loop
@@ -457,17 +476,18 @@ def _worker(config: RunConfig, run_dir: str, resume: bool, trust: str) -> bool:
     devices.tune_allocator()
     if config.machine.num_gpus != distributed.world_size():
         raise UserError(f"expected {config.machine.num_gpus} processes, found {distributed.world_size()}")
-    level = detector.Trust(trust)
-    if not distributed.is_main():
-        with detector.trust(level):
-            return training_loop(config, run_dir, resume)
-    log, console = os.path.join(run_dir, "log.txt"), sys.stderr
-    with detector.trust(level), sole_writer(run_dir), dnnlib.util.Logger(log, file_mode="a", should_flush=True):
-        with _log_to(sys.stderr, console):
-            done = training_loop(config, run_dir, resume)
-        if not done:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(distributed.naming_lost_ranks())
+        stack.enter_context(detector.trust(detector.Trust(trust)))
+        if distributed.is_main():
+            console = sys.stderr
+            stack.enter_context(sole_writer(run_dir))
+            stack.enter_context(dnnlib.util.Logger(os.path.join(run_dir, "log.txt"), file_mode="a", should_flush=True))
+            stack.enter_context(_log_to(sys.stderr, console))
+        number = training_loop(config, run_dir, resume)
+        if number is not None and distributed.is_main():
             click.echo(f"To resume this run: python train.py --resume={run_dir}")
-        return done
+    return 0 if number is None else 128 + number
 
 
 @contextlib.contextmanager

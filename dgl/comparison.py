@@ -1,14 +1,13 @@
 """What distillation terms share: the teacher's images of a batch's latents, and means over the pixels that count."""
 import dataclasses
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
-from dnnlib.errors import UserError
 from torch_utils.network_types import Generator
 from training.loss import GenBatch
 
+from .masks import read_mask
 from .teacher import Teacher
 
 
@@ -42,7 +41,8 @@ class Comparison:
     def __init__(self, teacher: Teacher, G: Generator, options: ComparisonOptions = ComparisonOptions()) -> None:
         self.teacher, self.G, self.options = teacher, G, options
         self._masks: dict[tuple[int, ...], torch.Tensor] = {}  # size → weights of mean 1
-        self._mask = None if options.mask is None else read_mask(options.mask, teacher.G_ema.img_resolution)
+        self._mask = None if options.mask is None else read_mask(
+            options.mask, teacher.G_ema.img_resolution, "kd_mask", "the teacher's")
         self._batch: GenBatch | None = None
         self._image = torch.empty(0)
 
@@ -85,24 +85,3 @@ def draw(G: Generator, z: torch.Tensor, c: torch.Tensor, ws: torch.Tensor) -> to
     own: constant noise of a generator with styles, which is given the ws; another one is given latents and labels.
     """
     return G.synthesis(ws, noise_mode="const") if ws.shape[1] else G(z, c)
-
-
-def read_mask(path: str, resolution: int) -> torch.Tensor:
-    """The brightness [H, W] of a picture, 0 to 1.
-
-    Raises:
-        UserError: the picture cannot be read, is not of this resolution, or is black.
-    """
-    import PIL.Image
-
-    try:
-        with PIL.Image.open(path) as picture:
-            bright = np.asarray(picture.convert("L"), dtype=np.float32) / 255
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error})", field="kd_mask") from None
-    if bright.shape != (resolution, resolution):
-        raise UserError(f"the mask {path} is {bright.shape[1]}x{bright.shape[0]}, the teacher's images are "
-                        f"{resolution}x{resolution}", field="kd_mask")
-    if not bright.any():
-        raise UserError(f"the mask {path} has no bright pixel, so nothing would be compared", field="kd_mask")
-    return torch.from_numpy(bright.copy())

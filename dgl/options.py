@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dnnlib import EasyDict
-from dnnlib.cli import Fraction01
+from dnnlib.cli import FiniteFloatRange, Fraction01
 from dnnlib.errors import UserError
 from training import architectures
 from training.options import DataInfo, OptionError
@@ -82,7 +82,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  "student's logits, while its D learns the teacher's images) or heads (fresh heads on its D's "
                  "features, trained as a second D).", show_default="verdict", type=click.Choice(GUIDANCE)),
     click.option("--dgl-weight", help="Weight (lambda) of the teacher's term.", show_default="0.1",
-                 type=click.FloatRange(min=0), metavar="FLOAT"),
+                 type=FiniteFloatRange(min=0), metavar="FLOAT"),
     click.option("--dgl-ramp", help="Let lambda grow from 0 over that many thousands of images.", show_default="0",
                  type=click.IntRange(min=0), metavar="INT"),
     click.option("--teacher-weights", help="Weights of several teachers, e.g. 2,1, or 'dynamic', which favours the "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dnnlib import EasyDict
+from dnnlib.cli import FiniteFloatRange
 from training.options import DataInfo, OptionError
 from training.run_config import DATASETS, Component, RunConfig
 
@@ -56,7 +57,7 @@ OPTIONS: list[Callable[[Any], Any]] = [
                  "of images of --data, or of the teacher with --data=teacher.", show_default="0",
                  type=click.IntRange(min=0), metavar="INT"),
     click.option("--distil-lr", help="Learning rate of distillation.", show_default="0.008",
-                 type=click.FloatRange(min=0, min_open=True), metavar="FLOAT"),
+                 type=FiniteFloatRange(min=0, min_open=True), metavar="FLOAT"),
     click.option("--kd-blocks", help="Weights of the blocks of the teacher's D in --kd=feature, from high to low "
                  "resolution.", show_default="1 each, with --recipe=paper their mean", type=Weights(), metavar="LIST"),
     click.option("--kd-mask", help="Greyscale picture of the image's size; bright pixels count in all terms of --kd.",
@@ -211,7 +212,7 @@ def configured(config: RunConfig, opts: EasyDict, D: "Discriminator", resolution
                                              f"teacher's discriminator, found {len(blocks)}")
         details["kd_blocks"] = blocks
     if opts.kd_mask is not None:
-        read_mask(opts.kd_mask, resolution)
+        read_mask(opts.kd_mask, resolution, "kd_mask", "the teacher's")
         details["kd_mask"] = opts.kd_mask
     if opts.kd_lpips is not None:
         details["kd_lpips"] = opts.kd_lpips

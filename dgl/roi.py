@@ -4,15 +4,14 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from dnnlib.errors import UserError
 
-if TYPE_CHECKING:
-    import PIL.Image
+from .masks import read_mask
 
 Roi = Callable[[torch.Tensor], torch.Tensor]
 
@@ -33,7 +32,9 @@ def load(text: str, resolution: int) -> Roi:
         UserError: the file or the function cannot be had; the message names it.
     """
     if os.path.splitext(text)[1].lower() in (".png", ".jpg", ".jpeg", ".bmp", ".webp"):
-        mask = _mask(text, resolution)
+        mask = read_mask(text, resolution, "roi", "the network's") > 0.5
+        if not mask.any():
+            raise UserError(f"the mask {text} has no bright pixel, so no region is of interest", field="roi")
         return lambda img: mask
     function = _function(text)
 
@@ -94,31 +95,3 @@ def _as_mask(result: object, text: str, img: torch.Tensor) -> torch.Tensor:
         raise UserError(f"{wanted} of True and False, found {str(mask.dtype).removeprefix('torch.')} values; compare "
                         "them with a threshold, e.g. return mask > 0.5", field="roi")
     return mask.reshape(size) != 0
-
-
-def _mask(path: str, resolution: int) -> torch.Tensor:
-    import PIL.Image
-
-    try:
-        with PIL.Image.open(path) as picture:
-            bright = _bright(picture)
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error})", field="roi") from None
-    if bright.shape != (resolution, resolution):
-        raise UserError(f"the mask {path} is {bright.shape[1]}x{bright.shape[0]}, the network's images are "
-                        f"{resolution}x{resolution}", field="roi")
-    mask = torch.from_numpy(bright)
-    if not mask.any():
-        raise UserError(f"the mask {path} has no bright pixel, so no region is of interest", field="roi")
-    return mask
-
-
-def _bright(picture: "PIL.Image.Image") -> np.ndarray:
-    """Pixels above half of the mode's largest value that are not transparent, [H, W]."""
-    if picture.mode.startswith("I"):  # 16 bits; `convert` would cut off all above 255
-        pixels = np.asarray(picture).astype(np.int64)
-        return (pixels > 65535 // 2) & (pixels != picture.info.get("transparency", -1))
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        grey, alpha = np.asarray(picture.convert("RGBA").convert("LA")).transpose(2, 0, 1)
-        return (grey > 127) & (alpha > 127)
-    return np.asarray(picture.convert("L")) > 127

@@ -282,6 +282,17 @@ class FiniteFloat(click.ParamType):
         return number
 
 
+class FiniteFloatRange(click.FloatRange):
+    """Option type: a number in a range, which NaN and infinity never are."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Reads the option's text."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"expected a finite number, found {value!r}", param, ctx)
+        return number
+
+
 def class_label(c_dim: int, class_idx: int | tuple[float, ...] | None) -> np.ndarray:
     """The label that `class_idx` stands for: float32 [1, c_dim]; warns if the network (c_dim 0) has no use for it.
 

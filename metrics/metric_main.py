@@ -1,11 +1,11 @@
 """The registry of metrics, running one of them, and reporting its result."""
-import json
 import os
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+from dnnlib import strict_json
 from dnnlib.errors import UserError
 from dnnlib.files import append_line
 from dnnlib.util import EasyDict, format_time
@@ -90,7 +90,7 @@ def report_metric(result_dict: dict[str, Any], run_dir: str | None = None, snaps
         snapshot_pkl: the network that was measured; recorded relative to run_dir if both are given.
     """
     facts = {**result_dict, "snapshot_pkl": _relative_to(run_dir, snapshot_pkl), "timestamp": time.time()}
-    line = json.dumps({key: facts[key] for key in sorted(facts, key=_OWN_KEYS.__contains__)})
+    line = strict_json.dumps({key: facts[key] for key in sorted(facts, key=_OWN_KEYS.__contains__)})
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
     if run_dir is not None and os.path.isdir(run_dir):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from dnnlib.cli import Command
+from dnnlib.cli import Command, FiniteFloatRange
 from dnnlib.files import check_writable_dir, write_json_atomic
 from dnnlib.util import format_time
 
@@ -22,7 +22,7 @@ from dnnlib.util import format_time
 @click.option("--dest", help="File to write; the card goes beside it.", metavar="FILE", type=Path, required=True)
 @click.option("--epochs", help="Passes over the images.", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--batch", help="Images per step.", type=click.IntRange(1), default=128, show_default=True)
-@click.option("--lr", help="Highest learning rate.", type=click.FloatRange(0), default=0.004, show_default=True)
+@click.option("--lr", help="Highest learning rate.", type=FiniteFloatRange(0), default=0.004, show_default=True)
 @click.option("--seed", help="Random seed.", type=click.IntRange(0), default=0, show_default=True)
 def main(data: Path, dest: Path, epochs: int, batch: int, lr: float, seed: int) -> None:
     """Train the small feature detector and write it with a card (.json)."""

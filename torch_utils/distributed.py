@@ -2,12 +2,15 @@
 
 Everything is the identity, or does nothing, in a single process.
 """
+import atexit
 import collections
 import datetime
 import os
 import pickle
 import time
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,8 +18,9 @@ import torch.distributed as dist
 
 from dnnlib.errors import UserError
 from torch_utils.function_context import Context
+from torch_utils.heartbeat import Heartbeat
 from torch_utils.interfaces import interface_towards
-from torch_utils.launch import TIMEOUT_ENV, RankError, launch
+from torch_utils.launch import RankError, default_timeout, is_network_error, launch
 
 __all__ = [
     "RankError",
@@ -32,15 +36,16 @@ __all__ = [
     "local_rank",
     "mean",
     "mean_",
+    "naming_lost_ranks",
     "rank",
     "shutdown",
     "sum_",
     "world_size",
 ]
 
-_DEFAULT_TIMEOUT_SEC = 600.0
-
 _MAX_WAIT_SEC = 2.0  # longer only if an operation never ended; then the group is left as it is
+
+_heartbeat: Heartbeat | None = None
 
 _in_flight: collections.deque[weakref.ref] = collections.deque(maxlen=256)
 
@@ -58,7 +63,7 @@ def init(device_type: str = "cpu", timeout_sec: float | None = None) -> None:
     Args:
         device_type: "cuda" uses nccl and takes the GPU $LOCAL_RANK; anything else uses gloo.
         timeout_sec: how long an operation waits for the other processes before it fails; by default what `launch` was
-            given, else 600.
+            given, else `launch.default_timeout`.
 
     Raises:
         UserError: the environment is incomplete, or there are fewer GPUs than processes.
@@ -69,7 +74,7 @@ def init(device_type: str = "cpu", timeout_sec: float | None = None) -> None:
         if not os.environ.get(name):
             raise UserError(f"environment variable {name} is not set; start the processes with torchrun")
     if timeout_sec is None:
-        timeout_sec = float(os.environ.get(TIMEOUT_ENV, _DEFAULT_TIMEOUT_SEC))
+        timeout_sec = default_timeout()
     options: dict[str, Any] = {"backend": "gloo"}
     if device_type == "cuda":
         if local_rank() >= torch.cuda.device_count():
@@ -87,6 +92,41 @@ def init(device_type: str = "cpu", timeout_sec: float | None = None) -> None:
         timeout=datetime.timedelta(seconds=timeout_sec),
         **options,
     )
+    _start_heartbeat()
+
+
+def _start_heartbeat() -> None:
+    global _heartbeat
+    address = os.environ["MASTER_ADDR"], _env_int("MASTER_PORT")
+    _heartbeat = Heartbeat(dist.get_rank(), dist.get_world_size(), *address)
+    atexit.register(_heartbeat.stop)  # a thread must not be in the store when the interpreter ends
+
+
+@contextmanager
+def naming_lost_ranks() -> Iterator[None]:
+    """Turns the failure of an operation for which another rank did not come into an error that names that rank.
+
+    An operation fails at once if a rank is killed, and after the time-out given to `init` if one stands still. Any
+    other failure of the body is left to the other ranks as a message.
+
+    Raises:
+        RankError: names the rank that is gone or has failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _heartbeat is None:
+            raise
+        if not is_network_error(error):
+            _heartbeat.say_failed(f"{type(error).__name__}: {error}")
+            raise
+        lost = _heartbeat.lost()
+        _heartbeat.say_failed("it waited for a rank that is gone")
+        # Those that failed because they waited as well are not the cause.
+        cause = min(lost, key=lambda rank: ("it waited" in lost[rank], rank), default=None)
+        if cause is None:
+            raise
+        raise RankError(cause, f"{lost[cause]} (noticed by rank {rank()})") from error
 
 
 def _is_many() -> bool:
@@ -256,5 +296,9 @@ def mean(x: torch.Tensor) -> torch.Tensor:
 
 def shutdown() -> None:
     """Leaves the group of processes."""
+    global _heartbeat
+    if _heartbeat is not None:
+        _heartbeat.stop()
+        _heartbeat = None
     if dist.is_available() and dist.is_initialized() and _wait_for_gloo():
         dist.destroy_process_group()

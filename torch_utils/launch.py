@@ -1,4 +1,5 @@
 """Starts local processes that work as one job, and ends all of them as soon as one fails."""
+import math
 import multiprocessing
 import os
 import signal
@@ -17,9 +18,11 @@ from dnnlib.errors import UserError
 
 TIMEOUT_ENV = "SG_DIST_TIMEOUT_SEC"
 
+_DEFAULT_TIMEOUT_SEC = 600.0
 _POLL_SEC = 0.2
 _REPORT_SEC = 0.5  # time for processes that fail together to report why
 _GRACE_SEC = 3.0  # between asking a process to end and killing it
+_ENDED_BY_SIGNAL = {128 + signal.SIGTERM, 128 + signal.SIGINT}  # exit statuses of processes that saved their work
 _MAX_REPORT = 20_000  # characters; must fit into a pipe that is not read yet
 
 
@@ -28,7 +31,7 @@ class RankError(RuntimeError):
 
     def __init__(self, rank: int, reason: str, child_traceback: str = ""):
         super().__init__(f"rank {rank} {reason}" + (f"\n\n{child_traceback}" if child_traceback else ""))
-        self.rank = rank
+        self.rank, self.reason = rank, reason
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class _Report:
     is_network_error: bool
     monotonic_sec: float
     field: str | None = None  # of a UserError
+    about_rank: int | None = None  # the rank that is the cause, if it is another one
 
 
 @dataclass
@@ -57,7 +61,7 @@ class _Worker:
         with suppress(EOFError, OSError):
             if self.report is None and self.pipe.poll():
                 self.report = self.pipe.recv()
-        return self.process.exitcode not in (None, 0)
+        return self.process.exitcode not in (None, 0, *_ENDED_BY_SIGNAL)
 
     def error(self) -> Exception:
         """The failure as an exception."""
@@ -65,7 +69,8 @@ class _Worker:
         if self.report is not None and self.report.is_user_error:
             return UserError(f"{self.report.reason} (rank {self.rank})", self.report.field)
         if self.report is not None:
-            return RankError(self.rank, self.report.reason, self.report.traceback)
+            rank = self.rank if self.report.about_rank is None else self.report.about_rank
+            return RankError(rank, self.report.reason, self.report.traceback)
         if code >= 0:
             return RankError(self.rank, f"exited with status {code}")
         hint = " (the system does so when memory runs out)" if code == -signal.SIGKILL else ""
@@ -77,6 +82,22 @@ class _Worker:
             return (2 if self.report.is_network_error else 1), self.report.monotonic_sec
         # NCCL aborts the processes that wait for a dead one.
         return (3 if self.process.exitcode == -signal.SIGABRT else 0), 0.0
+
+
+def default_timeout() -> float:
+    """How long an operation waits for the other processes, in seconds: $SG_DIST_TIMEOUT_SEC, else 600.
+
+    Raises:
+        UserError: the variable holds no number above 0.
+    """
+    text = os.environ.get(TIMEOUT_ENV, str(_DEFAULT_TIMEOUT_SEC))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise UserError(f"environment variable {TIMEOUT_ENV}: expected a number of seconds above 0, found {text!r}")
+    return seconds
 
 
 def _free_port() -> int:
@@ -129,7 +150,7 @@ def _share_cores(num_procs: int) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_procs))
 
 
-def _is_network_error(error: Exception) -> bool:
+def is_network_error(error: Exception) -> bool:
     """Whether an exception only says that another process is gone."""
     import torch.distributed as dist
 
@@ -147,10 +168,12 @@ def _run_rank(fn: Callable[..., Any], args: Sequence[Any], env: dict[str, str], 
         return
     except UserError as error:
         report = _Report(error.message, "", True, False, time.monotonic(), error.field)
+    except RankError as error:  # another rank is the cause
+        report = _Report(error.reason, "", False, True, time.monotonic(), about_rank=error.rank)
     except Exception as error:
         reason = f"raised {type(error).__name__}: {str(error)[:_MAX_REPORT]}"
         text = traceback.format_exc()[-_MAX_REPORT:]
-        report = _Report(reason, text, False, _is_network_error(error), time.monotonic())
+        report = _Report(reason, text, False, is_network_error(error), time.monotonic())
     except KeyboardInterrupt:
         os._exit(128 + signal.SIGINT)
     pipe.send(report)
@@ -182,6 +205,8 @@ def _watch(workers: list[_Worker], received: list[int], timeout_sec: float) -> N
             deadline = min(deadline, time.monotonic() + timeout_sec) if not num_passed_on else 0.0
             num_passed_on = len(received)
             _signal_all(workers)
+        elif deadline == float("inf") and any(worker.process.exitcode in _ENDED_BY_SIGNAL for worker in workers):
+            deadline = time.monotonic() + timeout_sec  # a signal reached the processes alone
         if time.monotonic() > deadline:
             break
         if not received and any([worker.failed() for worker in workers]):
@@ -196,6 +221,9 @@ def _watch(workers: list[_Worker], received: list[int], timeout_sec: float) -> N
         raise SystemExit(128 + received[0])
     if failed:
         raise min(failed, key=_Worker.blame).error()
+    statuses = {worker.process.exitcode for worker in workers} & _ENDED_BY_SIGNAL
+    if statuses:
+        raise SystemExit(128 + received[0] if received else max(statuses))
 
 
 def _signal_all(workers: list[_Worker]) -> None:
@@ -217,7 +245,9 @@ def _end(workers: list[_Worker]) -> None:
         worker.pipe.close()
 
 
-def launch(fn: Callable[..., Any], args: Sequence[Any] = (), num_procs: int = 1, timeout_sec: float = 600.0) -> None:
+def launch(
+    fn: Callable[..., Any], args: Sequence[Any] = (), num_procs: int = 1, timeout_sec: float | None = None
+) -> None:
     """Runs `fn(*args)` in several processes of this machine and waits for them.
 
     Each has $RANK, $WORLD_SIZE, $LOCAL_RANK, $MASTER_ADDR and $MASTER_PORT (a free port of the loopback device) set, so
@@ -225,20 +255,23 @@ def launch(fn: Callable[..., Any], args: Sequence[Any] = (), num_procs: int = 1,
 
     If a process fails, the rest is ended at once, children of the processes included; the same happens if this process
     is killed. SIGINT and SIGTERM are passed on as SIGTERM, and the processes have `timeout_sec` to end by themselves; a
-    second signal ends them at once.
+    second signal ends them at once. A process that ends by itself because of a signal says so by the exit status 143
+    (SIGTERM) or 130 (SIGINT), which is then that of the job.
 
     Args:
         fn: a function at the top level of a module.
         args: its arguments; it must be possible to pickle them.
         num_procs: number of processes.
-        timeout_sec: how long a collective operation waits in them before it fails.
+        timeout_sec: how long a collective operation waits in them before it fails; None is `default_timeout`.
 
     Raises:
         RankError: names the process that failed first and shows its traceback.
         UserError: a process raised it; the same message with the rank.
-        KeyboardInterrupt, SystemExit: a signal ended the job, and not every process ended by itself.
+        SystemExit: a signal ended the job.
+        KeyboardInterrupt: SIGINT did, and not every process ended by itself.
     """
     assert num_procs >= 1, num_procs
+    timeout_sec = default_timeout() if timeout_sec is None else timeout_sec
     if num_procs == 1:
         fn(*args)
         return

@@ -1,5 +1,4 @@
 """What a run reports: console lines, tables of networks, progress, stats.jsonl, TensorBoard events, provenance."""
-import json
 import os
 import platform
 import subprocess
@@ -13,6 +12,7 @@ import psutil
 import torch
 
 import dnnlib
+from dnnlib import strict_json
 from dnnlib.progress import Progress
 from torch_utils import distributed, training_stats
 from torch_utils.summary import print_module_summary
@@ -105,7 +105,7 @@ class StatsWriter:
 
     def write(self, stats: dict[str, Any], metrics: dict[str, float], cur_nimg: int) -> None:
         """Writes the statistics of a tick (name → num, mean, std) and the latest metric values."""
-        line = json.dumps({**stats, "timestamp": time.time()})
+        line = strict_json.dumps({**stats, "timestamp": time.time()})
         with open(self._path, "a", encoding="utf-8") as f:
             f.write(line + "\n")
         if self._tensorboard is not None:

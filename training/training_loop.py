@@ -32,7 +32,7 @@ def training_loop(
     resume: bool = False,
     abort_fn: Callable[[], bool] | None = None,
     progress_fn: Callable[[int, int], None] | None = None,
-) -> bool:
+) -> int | None:
     """Trains until `total_kimg`, a signal, or abort_fn; every rank calls it with equal arguments.
 
     SIGTERM and SIGINT end the run after the iteration under way, with its state saved.
@@ -45,7 +45,7 @@ def training_loop(
         progress_fn: called with (cur_kimg, total_kimg) at the start and after every tick.
 
     Returns:
-        Whether the run came to its end, rather than being interrupted by a signal.
+        The number of the signal that interrupted the run, None if the run came to its end.
 
     Raises:
         UserError: something that the user can correct; the message names it.
@@ -91,7 +91,7 @@ def training_loop(
         state = None
     if run.finished_nimg == run.cur_nimg >= total_nimg:
         print_line(f"This run is complete at {run.cur_nimg / 1000:g} kimg")
-        return True
+        return None
 
     # Sample images, progress, and the work between ticks.
     grid = None
@@ -108,6 +108,7 @@ def training_loop(
     report_progress(run.cur_nimg // 1000, int(schedule.total_kimg))
     bar = progress_bar(schedule.total_kimg, run.cur_nimg / 1000)
 
+    interrupted_by = None
     with catch_signals() as caught_signals, bar:
         while True:
             # End of a tick, or of the run.
@@ -139,12 +140,13 @@ def training_loop(
 
             # Signals.
             if distributed.any_rank(bool(caught_signals)):
+                interrupted_by = max(max(numbers, default=0) for numbers in distributed.gather_objects(caught_signals))
                 maintenance.save_state()
                 bar.clear()
                 print_line(f"Interrupted at image {run.cur_nimg:,}; the state is saved")
                 break
     maintenance.close()
-    return done
+    return interrupted_by
 
 
 def _seed(random_seed: int, step: int) -> None:

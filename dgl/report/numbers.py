@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dnnlib import strict_json
 from torch_utils.network_types import Generator
 
 from .. import cost
@@ -54,7 +55,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            row = json.loads(line)
+            row = strict_json.loads(line)
         except ValueError:
             continue
         if isinstance(row, dict):

@@ -4,6 +4,7 @@ import json
 import struct
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -119,10 +120,37 @@ def test_palettes_and_bitmaps_are_exact(tmp_path: Path) -> None:
 def test_cmyk_and_deep_images() -> None:
     cmyk = image_bytes(PIL.Image.new("CMYK", (8, 8), (0, 255, 255, 0)), ".tif")
     assert read_picture(cmyk, channels=3).pixels[0, 0].tolist() == [255, 0, 0]
-    deep = image_bytes(np.full([8, 8], 30000, np.uint16))
+    deeper = image_bytes(PIL.Image.fromarray(np.full([8, 8], 0.5, np.float32)), ".tif")
     for channels in (None, 1, 3):
-        with pytest.raises(BadFile, match="more than 8 bits per channel and no agreed scale to 8"):
-            read_picture(deep, channels)
+        with pytest.raises(BadFile, match="more than 16 bits per channel and no agreed scale to 8"):
+            read_picture(deeper, channels)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_of_16_bits_the_upper_8_are_taken(suffix: str) -> None:
+    deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1040
+    picture = read_picture(image_bytes(PIL.Image.fromarray(deep), suffix))
+    assert picture.is_reduced
+    np.testing.assert_array_equal(picture.pixels[:, :, 0], deep // 256)
+    in_colour = read_picture(image_bytes(PIL.Image.fromarray(deep), suffix), channels=3)
+    np.testing.assert_array_equal(in_colour.pixels[:, :, 2], deep // 256)
+
+
+def test_16_bits_of_colour_are_read_as_those_of_grey() -> None:
+    deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1040
+    rows = b"".join(b"\0" + np.repeat(row[:, None], 3, axis=1).astype(">u2").tobytes() for row in deep)
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(data)) + name + data
+                                          + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts)
+    np.testing.assert_array_equal(read_picture(png).pixels[:, :, 0], deep // 256)
+
+
+def test_the_transparent_grey_of_16_bits() -> None:
+    deep = np.full([8, 8], 30000, np.uint16)
+    deep[:, 4:] = 0
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(deep).save(buffer, "png", transparency=0)
+    assert read_picture(buffer.getvalue(), channels=1).pixels[0, :, 0].tolist() == [30000 // 256] * 4 + [255] * 4
 
 
 def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
@@ -263,8 +291,8 @@ def test_account_as_json(tmp_path: Path) -> None:
         "dest": str(tmp_path / "d.zip"), "images": 2, "width": 16, "height": 16, "channels": 3, "source_images": 2,
         "left_out": {"bad": 0, "too_small": 0, "unsupported": 1, "hidden": 1},
         "left_out_names": {"unsupported": ["b/2.heic is a HEIC image"], "hidden": [".c/3.png"]},
-        "turned": 1, "composed": 0, "first_frames": 0, "labels_in_source": 2, "labels_stored": 2, "unlabelled": 0,
-        "classes": {"a": 1, "b": 1}, "classes_without_images": [],
+        "turned": 1, "composed": 0, "first_frames": 0, "reduced": 0, "labels_in_source": 2, "labels_stored": 2,
+        "unlabelled": 0, "classes": {"a": 1, "b": 1}, "classes_without_images": [],
     }  # fmt: skip
 
 

@@ -196,6 +196,25 @@ def test_killed_process_ends_all_and_is_named(data, tmp_path):
     assert not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks)
 
 
+@pytest.mark.slow
+def test_stopped_process_ends_all_at_the_timeout_and_is_named(data, tmp_path):
+    command = [sys.executable, *options(data, tmp_path, "--gpus=2", "--kimg=10000", "--batch-gpu=25")]
+    process = start(command, SG_DIST_TIMEOUT_SEC="20")
+    deadline = time.monotonic() + TIMEOUT_SEC
+    while not list(tmp_path.glob("*/state/*.pt")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.2)
+    ranks = ranks_of(process)
+    ranks[1].send_signal(signal.SIGSTOP)
+    output = process.communicate(timeout=TIMEOUT_SEC)[0]
+    assert process.returncode == 1
+    assert "Error: rank 1 gives no sign of life: it was killed or stopped, or its machine or network is gone" in output
+    assert not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks)
+    resumed = CliRunner().invoke(train.main, [f"--resume={the_run(tmp_path)}", "--dry-run"])
+    assert resumed.exit_code == 0
+
+
 def dry_run(data, monkeypatch, rank, *more):
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", str(rank))

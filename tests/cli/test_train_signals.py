@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT to all processes of a training at once, as schedulers and terminals send them."""
+"""SIGTERM and SIGINT to all processes of a training at once, as schedulers and terminals send them, or to one."""
 import json
 import os
 import signal
@@ -24,11 +24,21 @@ def descendants(process):
     return [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
 
 
+def rank_of(process):
+    """One of the processes that train."""
+    ranks = [child.pid for child in psutil.Process(process.pid).children()
+             if "resource_tracker" not in " ".join(child.cmdline())]
+    return ranks[1]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 @pytest.mark.parametrize(
-    ("number", "gpus"), [(signal.SIGINT, 1), pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow)]
-)
-def test_the_state_is_saved(tmp_path, number, gpus):
+    ("number", "gpus", "is_alone"),
+    [(signal.SIGINT, 1, False), pytest.param(signal.SIGTERM, 2, False, marks=pytest.mark.slow),
+     pytest.param(signal.SIGTERM, 2, True, marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_the_state_is_saved(tmp_path, number, gpus, is_alone):
+    """With `is_alone`, the signal reaches one of the ranks only, and the others end with it."""
     data = tiny.write_data(tmp_path / "data", num=8, side=8)
     command = [sys.executable, "train.py", f"--data={data}", f"--outdir={tmp_path}/runs", "--workers=2",
                f"--gpus={gpus}", *SMALL]
@@ -38,12 +48,12 @@ def test_the_state_is_saved(tmp_path, number, gpus):
         assert process.poll() is None, process.communicate()[0]
         started = descendants(process)
         assert len(started) >= 2 * gpus
-        for pid in (*started, process.pid):
+        for pid in [rank_of(process)] if is_alone else [*started, process.pid]:
             os.kill(pid, number)
         output = process.communicate(timeout=TIMEOUT_SEC)[0]
     finally:
         process.kill()
-    assert process.returncode == 0, output
+    assert process.returncode == 128 + number, output
     (run_dir,) = (tmp_path / "runs").iterdir()
     assert "Traceback" not in output
     assert "exited unexpectedly" not in output

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dgl import kd, teacher
-from dgl.comparison import Comparison, ComparisonOptions, draw, read_mask
+from dgl.comparison import Comparison, ComparisonOptions, draw
 from dgl.kd import feature, latent, lpips, rgb, torgb
 from dgl.loss import DGLLoss
 from dnnlib.errors import UserError
@@ -246,10 +246,13 @@ def test_masks_that_do_not_fit_are_named(trained: Any, tmp_path: Path) -> None:
         make("rgb", trained, trained.G_ema, mask=write_mask(tmp_path / "mask.png", (8, 16)))
     PIL.Image.new("L", (16, 16)).save(tmp_path / "black.png")
     with pytest.raises(UserError, match="has no bright pixel"):
-        read_mask(str(tmp_path / "black.png"), 16)
+        make("rgb", trained, trained.G_ema, mask=str(tmp_path / "black.png"))
     (tmp_path / "no.png").write_text("no")
     with pytest.raises(UserError, match="cannot be read as an image"):
-        read_mask(str(tmp_path / "no.png"), 16)
+        make("rgb", trained, trained.G_ema, mask=str(tmp_path / "no.png"))
+    (tmp_path / "page.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n")
+    with pytest.raises(UserError, match=r"cannot be read as an image \(is a PostScript file, which is not"):
+        make("rgb", trained, trained.G_ema, mask=str(tmp_path / "page.png"))
 
 
 def test_images_by_resolution_end_with_the_image(trained: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 from dnnlib.errors import UserError
 from tests.helpers import is_alive, wait_until
 from tests.torch_utils import light_jobs
-from torch_utils.launch import RankError, launch
+from torch_utils.launch import RankError, default_timeout, launch
 
 
 def test_users_mistake_stays_one():
@@ -21,6 +21,15 @@ def test_users_mistake_stays_one():
 def test_exit_status():
     with pytest.raises(RankError, match=r"^rank [01] exited with status 3$"):
         launch(light_jobs.exit_with_3, num_procs=2)
+
+
+@pytest.mark.parametrize("text", ["soon", "nan", "0", "-3", "inf"])
+def test_timeout_of_the_environment(monkeypatch, text):
+    monkeypatch.setenv("SG_DIST_TIMEOUT_SEC", "7.5")
+    assert default_timeout() == 7.5
+    monkeypatch.setenv("SG_DIST_TIMEOUT_SEC", text)
+    with pytest.raises(UserError, match=f"SG_DIST_TIMEOUT_SEC: expected a number of seconds above 0, found '{text}'"):
+        default_timeout()
 
 
 def start_waiting(folder, is_polite):

@@ -136,3 +136,14 @@ def test_half_precision_can_be_forced(tmp_path: Path) -> None:
     path = str(tmp_path / "n.safetensors")
     safetensors_files.write(safetensors_files.distinct(nets), path)
     assert open_networks(path, force_fp16=True)["G_ema"].synthesis.b16.use_fp16
+
+
+def test_networks_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    nets = tiny.tiny_networks()
+    nets["D"].b4.fc.weight[0, 0] = float("nan")
+    path = tmp_path / "nets.safetensors"
+    safetensors_files.write(safetensors_files.distinct(nets), path)
+    found = open_networks(str(path))
+    assert same(found["G_ema"], nets["G_ema"])
+    with pytest.raises(CheckpointError, match=r"nets\.safetensors: D: b4\.fc\.weight holds numbers that are not"):
+        found["D"]

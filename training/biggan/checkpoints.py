@@ -21,6 +21,7 @@ from torch_utils.checkpoint import MALFORMED, CheckpointError, read_torch_file
 from torch_utils.checkpoint.writing import torch_save
 from torch_utils.network_types import Network
 
+from ..checkpoints.parts import WholeNetworks
 from ..checkpoints.rebuilding import rebuild
 from ..networks_biggan import BigGANDiscriminator, BigGANGenerator
 from . import layout, studiogan
@@ -87,17 +88,6 @@ def opened(path: str | os.PathLike, suffix: str = "") -> Iterator[dict[Path, IO[
         yield files
 
 
-class _Networks(dict):
-    """Networks by role; the error for one that is not there says what to do."""
-
-    def __init__(self, path: str | os.PathLike) -> None:
-        super().__init__(training_set_kwargs=None, augment_pipe=None)
-        self._path = os.fspath(path)
-
-    def __missing__(self, role: str) -> Any:
-        raise CheckpointError(f"{self._path}: holds no {role}, which is needed here; put {role}.pth beside the others")
-
-
 def load_networks(
     path: str | os.PathLike, suffix: str = "", files: Mapping[Path, IO[bytes]] | None = None
 ) -> dict[str, Any]:
@@ -114,7 +104,7 @@ def load_networks(
     if files is None:
         with opened(path, suffix) as files:
             return load_networks(path, suffix, files)
-    nets: dict[str, Any] = _Networks(path)
+    nets: dict[str, Any] = WholeNetworks(os.fspath(path), "put {0}.pth beside the others".format)
     folder, suffix = split_suffix(path, suffix)
     if os.path.isdir(folder):
         by_role = _files(folder, suffix)

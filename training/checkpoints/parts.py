@@ -23,6 +23,41 @@ def _check_finite(role: str, network: torch.nn.Module) -> None:
                                   "use an earlier snapshot")
 
 
+class WholeNetworks(dict):
+    """Networks that are built already, by role; an error names one that is asked for and not finite, or missing.
+
+    Args:
+        where: the file or folder, for error messages.
+        advice: what to do about a missing one, called with its role.
+    """
+
+    def __init__(self, where: str, advice: Callable[[str], str]) -> None:
+        super().__init__(training_set_kwargs=None, augment_pipe=None)
+        self._where, self._advice = where, advice
+        self._checked: set[str] = set()
+
+    def __getitem__(self, role: str) -> Any:
+        part = super().__getitem__(role)
+        if role in NETWORKS and role not in self._checked:
+            try:
+                _check_finite(role, part)
+            except CheckpointError as error:
+                raise CheckpointError(f"{self._where}: {error}") from None
+            self._checked.add(role)
+        return part
+
+    def __missing__(self, role: str) -> Any:
+        raise CheckpointError(f"{self._where}: holds no {role}, which is needed here; {self._advice(role)}")
+
+    def get(self, role: str, default: Any = None) -> Any:
+        """The part of a role; `default` if there is none.
+
+        Raises:
+            CheckpointError: it holds numbers that are not finite.
+        """
+        return self[role] if role in self else default
+
+
 class Networks(dict):
     """'G', 'D' and 'G_ema' → networks, 'training_set_kwargs' → dictionary or None, 'augment_pipe' → module or None.
 

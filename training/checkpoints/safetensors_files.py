@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeGuard
 
 import torch
 
-from dnnlib import EasyDict
+from dnnlib import EasyDict, strict_json
 from dnnlib.files import open_atomic
 from dnnlib.util import get_obj_by_name
 from torch_utils import misc
@@ -23,6 +23,7 @@ from torch_utils.network_types import Network
 
 from .. import architectures
 from ..augment import AugmentPipe
+from .parts import WholeNetworks
 from .rebuilding import rebuild
 
 SUFFIX = ".safetensors"
@@ -31,6 +32,7 @@ CONFIG_FILE = "config.json"
 ROLES = ("G_ema", "G", "D", "augment_pipe")
 FORMAT = "stylegan-networks-1"
 
+_ADVICE = "export the networks with `parts=all`, or name the pickle that the file was made from"
 _MAX_HEADER = 100 << 20  # bytes, as the safetensors package has it
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
@@ -155,18 +157,6 @@ def write(
 # Reading
 
 
-class _Networks(dict):
-    """Networks by role; the error for one that is not there says what to do."""
-
-    def __init__(self, where: str) -> None:
-        super().__init__(training_set_kwargs=None, augment_pipe=None)
-        self._where = where
-
-    def __missing__(self, role: str) -> Any:
-        raise CheckpointError(f"{self._where}: holds no {role}, which is needed here; export the networks with "
-                              "`parts=all`, or name the pickle that the file was made from")
-
-
 def load_networks(f: BinaryIO, where: str) -> dict[str, Any]:
     """The networks in a file, in eval mode on the CPU, without gradients; G_ema stands in for a missing G.
 
@@ -183,7 +173,7 @@ def load_networks(f: BinaryIO, where: str) -> dict[str, Any]:
         networks = _rebuild_all(metadata, tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from error.__cause__
-    result: dict[str, Any] = _Networks(where)
+    result: dict[str, Any] = WholeNetworks(where, lambda role: _ADVICE)
     result.update(networks)
     for role, other in (("G", "G_ema"), ("G_ema", "G")):
         if role not in result and other in result:
@@ -204,7 +194,7 @@ def read(f: BinaryIO) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     if len(content) < 8 + length:
         raise CheckpointError(f"the file is truncated: its header has {length} bytes, found {len(content) - 8}")
     try:
-        header = json.loads(content[8 : 8 + length])
+        header = strict_json.loads(bytes(content[8 : 8 + length]))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"the header is no JSON: {describe(error)}") from None
     if not isinstance(header, dict):
@@ -242,7 +232,7 @@ def _are_sizes(value: object) -> TypeGuard[list[int]]:
 
 def _rebuild_all(metadata: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.nn.Module]:
     try:
-        config = json.loads(metadata.get("config", "null"))
+        config = strict_json.loads(metadata.get("config", "null"))
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict) or config.get("format") != FORMAT or not isinstance(config.get("networks"), dict):

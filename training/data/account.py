@@ -56,7 +56,7 @@ class Account:
         labels: stored name → label.
         num_labels: labels that the source has, for whatever images.
         classes: names of the classes, if folders give them.
-        num_turned, num_composed, num_first_frames: images that `pixels.read_picture` changed in this way.
+        num_turned, num_composed, num_first_frames, num_reduced: images that `pixels.read_picture` changed in this way.
     """
 
     num_source: int = 0
@@ -73,6 +73,7 @@ class Account:
     num_turned: int = 0
     num_composed: int = 0
     num_first_frames: int = 0
+    num_reduced: int = 0
 
     @property
     def stored_labels(self) -> dict[str, Any] | None:
@@ -106,6 +107,7 @@ class Account:
             (self.num_turned, "turned upright as their EXIF data say"),
             (self.num_composed, "with transparency, composed on the background"),
             (self.num_first_frames, "animated or of several pages, the first frame taken"),
+            (self.num_reduced, "of 16 bits per channel, the upper 8 taken"),
         ]
         notes += [f"{heading}: {count} images" for count, heading in counts if count]
         if self.num_labels:
@@ -132,6 +134,7 @@ class Account:
             "turned": self.num_turned,
             "composed": self.num_composed,
             "first_frames": self.num_first_frames,
+            "reduced": self.num_reduced,
             "labels_in_source": self.num_labels,
             "labels_stored": len(self.stored_labels or {}),
             "unlabelled": self.unlabelled.count,

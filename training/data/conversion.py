@@ -156,6 +156,7 @@ class _Job:
         account.num_turned += picture.is_turned
         account.num_composed += picture.is_composed
         account.num_first_frames += picture.is_first_frame
+        account.num_reduced += picture.is_reduced
         account.labels[name] = self.source_labels[item.name] = item.label
         if item.label is None:
             account.unlabelled.add(index, item.name)

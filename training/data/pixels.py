@@ -22,6 +22,8 @@ _LOSSLESS = {"L": "L", "1": "L", "RGB": "RGB", "P": "RGB"}  # mode → the mode 
 _MODES_WITH_ALPHA = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
 _WITH_ALPHA: dict[int | None, str] = {2: "LA", 4: "RGBA"}
 _DEEP_MODES = "IF"  # I, I;16, I;16B, F, ...: Pillow would clip their values to 255
+_16_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+_16_BIT_FORMATS = frozenset({"PNG", "PPM"})  # of which mode I never holds more than 16 bits
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NO_IMAGE = "cannot be read: not an image, or damaged at its start"
 _ORIENTATION = 0x0112  # EXIF tag
@@ -37,12 +39,14 @@ class Picture:
         is_turned: the orientation in its EXIF data was applied.
         is_composed: transparency was composed on the background.
         is_first_frame: it is the first frame of an animation.
+        is_reduced: it had 16 bits per channel.
     """
 
     image: PIL.Image.Image
     is_turned: bool = False
     is_composed: bool = False
     is_first_frame: bool = False
+    is_reduced: bool = False
 
     @property
     def pixels(self) -> np.ndarray:
@@ -54,25 +58,28 @@ class Picture:
 def read_picture(data: bytes, channels: int | None = None, background: Colour | None = None) -> Picture:
     """Decodes an image file as a viewer shows it: upright, with its palette, the first frame of several.
 
-    Everything that takes images (data sets, their conversion, the projector) uses this function.
+    Everything that takes images (data sets, their conversion, the projector, masks) uses this function. Of 16 bits per
+    channel the upper 8 are taken.
 
     Args:
         data: the file's bytes, in one of `formats.FORMATS`.
         channels: None takes greyscale (L) and RGB images, with or without a palette, and refuses the rest; 1 or 3
-            converts any mode of 8 bits to greyscale or RGB; 2 or 4 keep the transparency (LA, RGBA).
+            converts any mode to greyscale or RGB; 2 or 4 keep the transparency (LA, RGBA).
         background: what transparency is composed on; None is white with `channels`, and refuses transparency without.
 
     Raises:
         BadFile: the bytes are no readable image of these formats, or the mode is not accepted.
     """
     image, is_first_frame, was_turned = _open(data)
-    upright = _upright(image)
-    is_turned = was_turned or upright is not image
+    turned = _upright(image)
+    is_turned = was_turned or turned is not image
+    upright = _reduced(turned, image.format)
+    is_reduced = upright is not turned
     is_transparent = upright.mode in _MODES_WITH_ALPHA or "transparency" in upright.info
     if upright.mode[0] in _DEEP_MODES:
-        raise BadFile("has more than 8 bits per channel and no agreed scale to 8", image.mode, image.size)
+        raise BadFile("has more than 16 bits per channel and no agreed scale to 8", image.mode, image.size)
     if channels in _WITH_ALPHA:
-        return Picture(upright.convert(_WITH_ALPHA[channels]), is_turned, False, is_first_frame)
+        return Picture(upright.convert(_WITH_ALPHA[channels]), is_turned, False, is_first_frame, is_reduced)
     if is_transparent and channels is None and background is None:
         raise BadFile(_mode_problem(image.mode, is_transparent), image.mode, image.size)
     try:
@@ -83,7 +90,7 @@ def read_picture(data: bytes, channels: int | None = None, background: Colour | 
         flat = flat if flat.mode == mode else flat.convert(mode)
     except ValueError as error:
         raise BadFile(f"cannot be converted: {error}", image.mode, image.size) from error
-    return Picture(flat, is_turned, is_transparent, is_first_frame)
+    return Picture(flat, is_turned, is_transparent, is_first_frame, is_reduced)
 
 
 def decode_image(data: bytes, channels: int | None = None, background: Colour | None = None) -> np.ndarray:
@@ -137,6 +144,17 @@ def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
     if _EXIF_PLACES.isdisjoint(image.info) or _orientation(image) == 1:
         return image
     return PIL.ImageOps.exif_transpose(image)
+
+
+def _reduced(image: PIL.Image.Image, file_format: str | None) -> PIL.Image.Image:
+    """A greyscale image of 16 bits with the upper 8 of them, as Pillow makes of a colour image; others as they are."""
+    if image.mode not in _16_BIT_MODES and not (image.mode == "I" and file_format in _16_BIT_FORMATS):
+        return image
+    values = np.asarray(image).astype(np.int32)
+    grey = PIL.Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
+    if isinstance(transparent := image.info.get("transparency"), int):
+        grey.putalpha(PIL.Image.fromarray(((values != transparent) * 255).astype(np.uint8)))
+    return grey
 
 
 def _orientation(image: PIL.Image.Image) -> int:

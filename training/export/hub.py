@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from dnnlib import strict_json
 from dnnlib.cli import seed_latents
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_dir, open_atomic, write_json_atomic
@@ -70,7 +71,7 @@ def read_scores(path: str | os.PathLike) -> list[dict[str, Any]]:
         UserError: the file is missing, or no such file.
     """
     try:
-        rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [strict_json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise UserError(f"{os.fspath(path)} is no file of metric rows ({error})", field="scores") from error
     if not rows or not all(isinstance(row, dict) and isinstance(row.get("results"), dict) for row in rows):
