@@ -1,6 +1,5 @@
 """The command-line options of presets with a teacher, and what they turn into. No torch until a run is configured."""
 import dataclasses
-import math
 import os
 from collections.abc import Callable
 from fractions import Fraction
@@ -197,8 +196,6 @@ def check(opts: EasyDict, given: set[str]) -> None:
     for name in base.meaningless:
         if opts[name] and opts[name] != "none":
             raise OptionError(_flag(name), f"cannot be given together with --cfg={opts.cfg}")
-    if opts.dgl_weight is not None and not math.isfinite(opts.dgl_weight):
-        raise OptionError("--dgl-weight", f"expected a finite number of at least 0, found {opts.dgl_weight}")
     terms = [name for name, _ in opts.kd or ()]
     for name in terms:
         if name not in kd.names(base.family):

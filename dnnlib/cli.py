@@ -42,7 +42,9 @@ def in_flags(error: UserError, command: click.Command, fields: Mapping[str, str]
 
     argument = re.compile(r"`([A-Za-z_]\w*)(?:=([^`]*))?`")
     message = argument.sub(lambda match: flag(match[1], match[2]) or match[0], error.message)
-    return printable(message if error.field is None else f"{flag(error.field) or error.field}: {message}")
+    shown = printable(message if error.field is None else f"{flag(error.field) or error.field}: {message}")
+    is_list = "\n  " in shown  # in other messages, a line break is part of a name
+    return shown if is_list else shown.replace("\n", "\\n")
 
 
 @contextmanager
@@ -56,7 +58,7 @@ def _one_line_errors(command: click.Command, fields: Mapping[str, str]) -> Itera
     except _SHOWS_HELP:
         raise
     except click.UsageError as error:
-        raise click.UsageError(printable(error.format_message())) from error
+        raise click.UsageError(printable(" ".join(error.format_message().split()))) from error
     except UserError as error:
         raise click.ClickException(in_flags(error, command, fields)) from error
 

@@ -1,5 +1,6 @@
 """Fetches one http(s) URL: attempts, check of length and hash, Google Drive's interposed pages, readable errors."""
 import hashlib
+import logging
 import posixpath
 import re
 import time
@@ -9,7 +10,7 @@ from contextlib import AbstractContextManager
 from html.parser import HTMLParser
 from typing import IO, TYPE_CHECKING
 
-from dnnlib.errors import UrlError
+from dnnlib.errors import UrlError, printable
 from dnnlib.progress import Progress
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class _AttemptFailed(Exception):
 
 def unreadable(url: str, reason: str) -> UrlError:
     """The error for a URL that cannot be read."""
+    reason = printable(" ".join(reason.split()))
     return UrlError(f"URL {url} could not be read: {reason}; download it and pass the local path")
 
 
@@ -67,6 +69,7 @@ def download(url: str, open_sink: OpenSink, num_attempts: int, verbose: bool, sh
 def _attempt(url: str, open_sink: OpenSink, verbose: bool, sha256: str | None) -> None:
     import requests
 
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of damaged headers with a traceback
     host = urllib.parse.urlsplit(url).netloc
     try:
         with requests.Session() as session:
@@ -98,7 +101,7 @@ def _fetch(session: "requests.Session", url: str, open_sink: OpenSink, verbose: 
         )
         with response:
             _check_status(url, response)
-            page = _small_page(response)
+            page = _small_page(url, response)
             onward = _drive_link(url, page) if page else None
             if onward is None:
                 return _save(url, response, page, open_sink, verbose, sha256)
@@ -114,11 +117,18 @@ def _check_status(url: str, response: "requests.Response") -> None:
         raise unreadable(url, reason)
 
 
-def _small_page(response: "requests.Response") -> bytes:
+def _small_page(url: str, response: "requests.Response") -> bytes:
     """The whole body if it is a short HTML page, else nothing (and nothing is read)."""
     length = response.headers.get("Content-Length", "0")
     is_html = response.headers.get("Content-Type", "").startswith("text/html")
-    return response.content if is_html and length.isdigit() and int(length) <= _MAX_PAGE else b""
+    if not is_html or not length.isdigit() or int(length) > _MAX_PAGE:
+        return b""
+    page = b""
+    for block in response.iter_content(1 << 12):
+        page += block
+        if len(page) > _MAX_PAGE:  # it did not say how long it is, or it was compressed
+            raise unreadable(url, "the server answers with a web page in its place")
+    return page
 
 
 class _DrivePage(HTMLParser):

@@ -65,6 +65,9 @@ class Run:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores all but the data position, which the feed was built with."""
         for name in self._COUNTERS:
+            kind = float if name == "elapsed_sec" else int
+            if type(state[name]) is not kind or not -1 <= state[name] < 1 << 62:
+                raise ValueError(f"{name}: expected a count, found {state[name]!r}")
             setattr(self, name, state[name])
         for name, module in self.networks.items():
             module.load_state_dict(state["networks"][name])

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
 from dnnlib import strict_json
-from dnnlib.errors import UserError
+from dnnlib.bounded import read_file
+from dnnlib.errors import FileError, UserError
 from dnnlib.registry import Registry
 
 from .architectures import NETWORKS
@@ -261,11 +262,7 @@ def read(run_dir: str | os.PathLike) -> RunConfig:
     """
     path = os.path.join(run_dir, FILE_NAME)
     try:
-        with open(path, "rb") as f:
-            content = f.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise UserError(f"expected at most {MAX_BYTES >> 20} MiB")
-        values = strict_json.loads(content)
+        values = strict_json.loads(read_file(path, MAX_BYTES))
         if not isinstance(values, dict):
             raise UserError(f"expected a dictionary, found a {type(values).__name__}")
         if _depth(values) > MAX_DEPTH:
@@ -273,6 +270,8 @@ def read(run_dir: str | os.PathLike) -> RunConfig:
         for name in ("provenance", "run_dir"):
             values.pop(name, None)
         return from_dict(values)
+    except FileError:
+        raise
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UserError(f"{path}: {reason}") from None

@@ -2,17 +2,20 @@
 import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZIP_STORED, ZipFile
 
 import torch
 
 from dnnlib import files
-from dnnlib.errors import UserError
+from dnnlib.bounded import open_regular
+from dnnlib.errors import UserError, printable
 from torch_utils import distributed
 from torch_utils.checkpoint.writing import torch_save
+from torch_utils.launch import is_network_error
 
 from .reporting import print_line
 
@@ -88,11 +91,40 @@ def _of_image(image: int | None) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    with ZipFile(path) as archive:  # torch does not verify the checksums
-        damaged = archive.testzip()
+    with open_regular(path) as file, ZipFile(file) as archive:
+        if any(entry.compress_type != ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("torch writes nothing compressed")  # it might unpack to any size
+        damaged = archive.testzip()  # torch does not verify the checksums
     if damaged is not None:
         raise ValueError(f"{damaged} in it is damaged")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict) or not _is_count(state.get("cur_nimg")):
+        raise ValueError("it is no state of a run")
+    return state
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+@contextmanager
+def restoring(run_dir: str | os.PathLike) -> Iterator[None]:
+    """For a body that takes over the options and the state of a run directory: it trips over what these hold.
+
+    Raises:
+        ResumeError: they do not fit each other, or are not what a run writes.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if is_network_error(error):
+            raise
+        reason = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
+        raise ResumeError(
+            f"{os.fspath(run_dir)}: its options or its state cannot be used ({reason}); {_ADVICE}"
+        ) from error
 
 
 def load_latest(run_dir: str | os.PathLike) -> dict[str, Any] | None:
@@ -105,8 +137,8 @@ def load_latest(run_dir: str | os.PathLike) -> dict[str, Any] | None:
     for path in paths:
         try:
             state = _read(path)
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError, BadZipFile, UnpicklingError) as error:
-            _log.warning("%s cannot be read (%s); trying the one before", path, error)
+        except Exception as error:  # of zipfile, pickle and torch, whatever they trip over
+            _log.warning("%s cannot be read (%s); trying the one before", path, " ".join(str(error).split())[:300])
             continue
         if state.get("version") != VERSION:
             raise ResumeError(f"{path}: expected a state of version {VERSION}, found {state.get('version')}; "

@@ -1,8 +1,8 @@
 """The training loop: the order of events, and nothing else."""
+import contextlib
 import copy
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -51,44 +51,19 @@ def training_loop(
         UserError: something that the user can correct; the message names it.
     """
     start_time = time.time()
-    schedule, augmentation = config.schedule, config.augmentation
+    schedule = config.schedule
     num_images = schedule.batch_size * config.optimizers.D_steps  # per iteration
     total_nimg = schedule.total_kimg * 1000
 
-    # Device, random numbers, and the state to resume from.
+    # Device, random numbers, data, networks, and everything else that an exact resume restores.
     device = resolve_device(config.machine.device)
     torch.backends.cudnn.benchmark = config.machine.cudnn_benchmark
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.machine.allow_tf32
     training_stats.init_multiprocessing(distributed.rank(), device if distributed.world_size() > 1 else None)
     cuda_kernels.prepare(device)
     _seed(schedule.random_seed, 0)
-    state = run_state.resume(run_dir) if resume else None
-
-    # Training data.
-    dataset = run_config.DATASETS.call(config.data.training_set.name, config.data.training_set.arguments)
-    feed = make_feed(dataset, num_images, schedule.random_seed, device, config.data.loader, state and state["data"])
-    print_line(f"Training set: {len(dataset)} images {dataset.image_shape}, labels {dataset.label_shape}")
-
-    # Networks and their initial weights, the same on every rank.
-    networks = _build_networks(config.networks, dataset, device)
-    if config.networks.init is not None and state is None:  # on every rank: none waits for one that scores for long
-        init = config.networks.init
-        for line in run_config.INITIALIZERS.call(init.name, init.arguments, networks=networks):
-            print_line(line)
-    if augmentation.pipe is not None and (augmentation.p > 0 or augmentation.ada_target is not None):
-        pipe = run_config.AUGMENTATIONS.call(augmentation.pipe.name, augmentation.pipe.arguments)
-        networks["augment_pipe"] = pipe.to(device).requires_grad_(False).train()
-        networks["augment_pipe"].get_buffer("p").fill_(augmentation.p)
-    for module in networks.values():
-        for tensor in misc.params_and_buffers(module):
-            distributed.broadcast_(tensor.data)
-    print_summaries(networks["G_ema"], networks["D"], device)
-
-    # Loss, phases and everything else that an exact resume restores.
-    run = _build_run(config, networks, feed, num_images, device)
-    if state is not None:
-        run.load_state_dict(state)
-        state = None
+    with run_state.restoring(run_dir) if resume else contextlib.nullcontext():
+        run, dataset = _set_up(config, run_dir if resume else None, num_images, device)
     if run.finished_nimg == run.cur_nimg >= total_nimg:
         print_line(f"This run is complete at {run.cur_nimg / 1000:g} kimg")
         return None
@@ -97,7 +72,7 @@ def training_loop(
     grid = None
     if distributed.is_main():
         seed = schedule.random_seed
-        grid = image_grid.SampleGrid(dataset, networks["G_ema"], seed, schedule.batch_gpu, run_dir)
+        grid = image_grid.SampleGrid(dataset, run.networks["G_ema"], seed, schedule.batch_gpu, run_dir)
         if run.cur_nimg == 0:
             grid.save_reals()
             grid.save_fakes("fakes_init.png")
@@ -128,9 +103,9 @@ def training_loop(
             _optimize(run, schedule.batch_size, schedule.batch_gpu, maintenance.stopwatch)
 
             # Moving average of G.
-            distributed.mean_(_running_buffers(networks["G"]))
+            distributed.mean_(_running_buffers(run.networks["G"]))
             beta = ema_beta(num_images, config.ema.kimg, config.ema.rampup, run.cur_nimg, config.ema.start_kimg)
-            update_ema(networks["G_ema"], networks["G"], beta, config.ema.buffers)
+            update_ema(run.networks["G_ema"], run.networks["G"], beta, config.ema.buffers)
             run.cur_nimg += num_images
             run.batch_idx += 1
 
@@ -153,6 +128,39 @@ def _seed(random_seed: int, step: int) -> None:
     """Seeds everything for one iteration, so that a resumed run draws the same numbers as an uninterrupted one."""
     sequence = np.random.SeedSequence([random_seed, distributed.rank(), step])
     torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+
+def _set_up(config: RunConfig, resume_from: str | None, num_images: int, device: torch.device) -> tuple[Run, Dataset]:
+    """The run at its beginning, or as the newest state in the folder `resume_from` has it, and its training set."""
+    state = None if resume_from is None else run_state.resume(resume_from)
+
+    # Training data.
+    dataset = run_config.DATASETS.call(config.data.training_set.name, config.data.training_set.arguments)
+    position = None if state is None else state["data"]
+    feed = make_feed(dataset, num_images, config.schedule.random_seed, device, config.data.loader, position)
+    print_line(f"Training set: {len(dataset)} images {dataset.image_shape}, labels {dataset.label_shape}")
+
+    # Networks and their initial weights, the same on every rank.
+    networks = _build_networks(config.networks, dataset, device)
+    if config.networks.init is not None and state is None:  # on every rank: none waits for one that scores for long
+        init = config.networks.init
+        for line in run_config.INITIALIZERS.call(init.name, init.arguments, networks=networks):
+            print_line(line)
+    augmentation = config.augmentation
+    if augmentation.pipe is not None and (augmentation.p > 0 or augmentation.ada_target is not None):
+        pipe = run_config.AUGMENTATIONS.call(augmentation.pipe.name, augmentation.pipe.arguments)
+        networks["augment_pipe"] = pipe.to(device).requires_grad_(False).train()
+        networks["augment_pipe"].get_buffer("p").fill_(augmentation.p)
+    for module in networks.values():
+        for tensor in misc.params_and_buffers(module):
+            distributed.broadcast_(tensor.data)
+    print_summaries(networks["G_ema"], networks["D"], device)
+
+    # Loss, phases and the rest.
+    run = _build_run(config, networks, feed, num_images, device)
+    if state is not None:
+        run.load_state_dict(state)
+    return run, dataset
 
 
 def _build_networks(config: NetworksConfig, dataset: Dataset, device: torch.device) -> dict[str, torch.nn.Module]:
@@ -236,7 +244,7 @@ def _step(run: Run, phase: Phase, real_img: torch.Tensor, real_c: torch.Tensor, 
     optimization.step(phase, run.guard)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _trainable(module: torch.nn.Module) -> Iterator[None]:
     """In here the module's parameters require gradients; before and after, they do not."""
     try:

@@ -60,22 +60,27 @@ def _damage(data: bytearray, rng: random.Random) -> bytearray:
     return data
 
 
+def tried(count: Count, action: Callable[[], object]) -> None:
+    """Does something with damaged input, and counts what became of it."""
+    count.tried += 1
+    try:
+        action()
+        count.loaded += 1
+    except UserError as error:
+        text = str(error)
+        is_one_line = "\n" not in text and 0 < len(text) < 4000
+        if is_one_line:
+            count.refused += 1
+        else:
+            count.failures.append(f"case {count.tried}: not one line: {text[:200]!r}")
+    except Exception as error:
+        count.failures.append(f"case {count.tried}: {type(error).__name__}: {str(error)[:200]}")
+
+
 def fuzz(path: Path, contents: Iterator[bytes], read: Callable[[Path], object]) -> Count:
     """Writes each content to the path and reads it."""
     count = Count()
     for content in contents:
-        count.tried += 1
         path.write_bytes(content)
-        try:
-            read(path)
-            count.loaded += 1
-        except UserError as error:
-            text = str(error)
-            is_one_line = "\n" not in text and 0 < len(text) < 4000
-            if is_one_line:
-                count.refused += 1
-            else:
-                count.failures.append(f"case {count.tried}: not one line: {text[:200]!r}")
-        except Exception as error:
-            count.failures.append(f"case {count.tried}: {type(error).__name__}: {str(error)[:200]}")
+        tried(count, lambda: read(path))
     return count

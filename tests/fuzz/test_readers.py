@@ -41,7 +41,7 @@ def _no_warnings():
 
 
 def check(count: Count, name: str) -> None:
-    print(f"{name}: {count}")  # noqa: T201, shown by make fuzz
+    print(f"{name}, seed {SEED}: {count}")  # noqa: T201, shown by make fuzz
     assert count.failures == []
     assert count.tried == count.loaded + count.refused > 0
 
