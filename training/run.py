@@ -63,7 +63,11 @@ class Run:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores all but the data position, which the feed was built with."""
+        """Restores all but the data position, which the feed was built with.
+
+        Raises:
+            ValueError: a counter is none. Other errors say what else does not fit.
+        """
         for name in self._COUNTERS:
             kind = float if name == "elapsed_sec" else int
             if type(state[name]) is not kind or not -1 <= state[name] < 1 << 62:
