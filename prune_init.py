@@ -119,7 +119,6 @@ def main(**options: Any) -> None:
     ]
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     nets = {"G": narrow.G, "D": narrow.D, "G_ema": narrow.G_ema, "augment_pipe": None}
-    save_networks(snapshot_data(nets, source.training_set_kwargs), path)
     how = {name: options[name] for name in ("keep", "score", "score_samples", "roi", "refine", "seed", *_TARGETS)}
     record = {
         "teacher": options["teacher"],
@@ -133,7 +132,9 @@ def main(**options: Any) -> None:
         "costs": [dataclasses.asdict(c) for c in costs],
         "kept_channels": {name: kept.tolist() for name, kept in narrow.keep.items()},
     }
+    # The network comes last: where it is, everything is.
     write_json_atomic(os.path.splitext(path)[0] + ".cost.json", record)
+    save_networks(snapshot_data(nets, source.training_set_kwargs), path)
     for name, report in narrow.refits.items():
         click.echo(f"refit of {name}: {report.summary()}")
     click.echo(cost.table(costs))

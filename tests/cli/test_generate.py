@@ -70,6 +70,15 @@ def test_files_and_images_of_seeds(tmp_path, network, batch):
         assert_image(out / f"seed{seed:04d}.png", expected_image(network, seed, psi=0.7))
 
 
+def test_a_run_directory_is_answered_with_its_newest_network(tmp_path):
+    for number in (0, 200, 1000):
+        (tmp_path / f"network-snapshot-{number:06d}.pkl").write_bytes(b"")
+    result = CliRunner().invoke(generate.main, [f"--network={tmp_path}", "--seeds=1", f"--outdir={tmp_path}/out"])
+    assert result.exit_code == 1
+    assert result.output == (f"Error: {tmp_path}: is a folder, expected a file; its newest network is {tmp_path}/"
+                             "network-snapshot-001000.pkl\n")
+
+
 @pytest.mark.parametrize("name", ["ffhq64", "gray32", "sg3tree_sg2", "tf_config_f_64", "tf_ada_cond_32"])
 def test_networks_of_other_code_bases(tmp_path, name):
     network = str(GOLDEN / f"{name}.pkl")

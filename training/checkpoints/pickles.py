@@ -44,6 +44,7 @@ def open_networks(
     Raises:
         CheckpointError: the file is missing or not what it should be; the message names it.
     """
+    _refuse_run_dir(path_or_url)
     if safetensors_files.is_checkpoint(path_or_url):
         path_or_url = safetensors_files.file_of(path_or_url)
     elif (family := architectures.of_path(path_or_url)) is not None:
@@ -55,6 +56,15 @@ def open_networks(
     with f:
         _check_content([f], check_sha256)
         return read_networks(f, path_or_url, force_fp16, trust_pickle)
+
+
+def _refuse_run_dir(path: str) -> None:
+    """A folder of snapshots is no network, unless it holds files of one."""
+    names = sorted(os.listdir(path)) if os.path.isdir(path) else []
+    snapshots = [name for name in names if name.startswith("network-snapshot-") and name.endswith(".pkl")]
+    if snapshots and not any(name.endswith((".pth", ".safetensors")) for name in names):
+        newest = os.path.join(path, snapshots[-1])
+        raise CheckpointError(f"{path}: is a folder, expected a file; its newest network is {newest}")
 
 
 def _open_checkpoint(
