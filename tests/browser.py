@@ -7,12 +7,17 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
 import pytest
 
+# WebGPU computed by the processor, where the browser brings the library for that.
+SOFTWARE_WEBGPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan",
+                   "--use-vulkan=swiftshader", "--use-angle=swiftshader")
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -35,17 +40,21 @@ def _raised(descriptor: int) -> int:
 class Page:
     """One page of a browser of its own.
 
+    Args:
+        width, height: of the page in px.
+        gpu: flags of the browser for graphics; none by default.
+
     Attributes:
         errors: what the console and exceptions said.
         requests: URLs that the page asked for.
     """
 
-    def __init__(self, width: int = 1000, height: int = 800) -> None:
+    def __init__(self, width: int = 1000, height: int = 800, gpu: Sequence[str] = ("--disable-gpu",)) -> None:
         self.errors: list[str] = []
         self.requests: list[str] = []
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         to_browser, from_browser = os.pipe(), os.pipe()
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--disable-dev-shm-usage",
+        flags = ["--headless", "--no-sandbox", *gpu, "--remote-debugging-pipe", "--disable-dev-shm-usage",
                  "--disable-background-networking", "--no-first-run", "--hide-scrollbars",
                  f"--user-data-dir={self._folder.name}", f"--window-size={width},{height}"]
         ends = [_raised(to_browser[0]), _raised(from_browser[1])]
@@ -126,6 +135,12 @@ class Page:
         while not self.run(condition):
             assert time.monotonic() < end, f"{condition} never came true; errors: {self.errors}"
             time.sleep(0.1)
+
+    def processor_seconds(self) -> float:
+        """The processor time that the browser and its processes have taken so far."""
+        browser = psutil.Process(self._process.pid)
+        times = [process.cpu_times() for process in (browser, *browser.children(recursive=True))]
+        return sum(time.user + time.system for time in times)
 
     def screenshot(self, path: Path | None = None) -> bytes:
         """What the page looks like, as PNG."""

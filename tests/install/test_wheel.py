@@ -70,7 +70,8 @@ def test_the_wheel_takes_one_name(wheel: Path) -> None:
         assert {name.split("/")[0] for name in names} == {"dgl", "dgl_stylegan2-0.1.0.dist-info"}
         metadata = archive.read("dgl_stylegan2-0.1.0.dist-info/METADATA").decode()
     for needed in ("dgl/_core/train.py", "dgl/_core/torch_utils/ops/csrc/cpu_kernels.cpp", "dgl/prune.py",
-                   "dgl/_core/metrics/detectors/clothing32.pt"):
+                   "dgl/_core/metrics/detectors/clothing32.pt", "dgl/py.typed",
+                   "dgl/_core/training/export/page/program.js", "dgl/report/page.py"):
         assert needed in names
     assert not any("__pycache__" in name or name.startswith("dgl/_core/tests") for name in names)
     for extra in ("export", "hub", "log", "video", "dev"):

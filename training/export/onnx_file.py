@@ -85,9 +85,16 @@ def build(program: Program, weights: str = "float32", metadata: Mapping[str, str
     _strip(model)
     _name_batch(model, {item.name for item in program.inputs if item.batched} | {program.output})
     onnx_weights.store(model, weights)
-    for key, text in {"opset": str(OPSET), "weights": weights, **(metadata or {})}.items():
-        model.metadata_props.add(key=key, value=text)
+    _set_metadata(model, {"opset": str(OPSET), "weights": weights, **(metadata or {})})
     return model.SerializeToString()
+
+
+def _set_metadata(model: Any, entries: Mapping[str, str]) -> None:
+    """Sets key and text pairs of a model (onnx.ModelProto), in place."""
+    kept = {item.key: item.value for item in model.metadata_props} | dict(entries)
+    del model.metadata_props[:]
+    for key, text in kept.items():
+        model.metadata_props.add(key=key, value=text)
 
 
 def _strip(model: Any) -> None:
@@ -203,8 +210,16 @@ def with_metadata(content: bytes, entries: Mapping[str, str]) -> bytes:
     """The same file with further metadata."""
     (onnx,) = require(("onnx",), "export", "the format onnx")
     model = onnx.load_from_string(content)
-    for key, text in entries.items():
-        model.metadata_props.add(key=key, value=text)
+    _set_metadata(model, entries)
+    return model.SerializeToString()
+
+
+def with_weights(content: bytes, weights: str) -> bytes:
+    """A file of `build` with float32 weights, with them stored in another format (`onnx_weights.FORMATS`)."""
+    (onnx,) = require(("onnx",), "export", "the format onnx")
+    model = onnx.load_from_string(content)
+    onnx_weights.store(model, weights)
+    _set_metadata(model, {"weights": weights})
     return model.SerializeToString()
 
 

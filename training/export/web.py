@@ -4,7 +4,7 @@ import gzip
 import html
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,15 +77,33 @@ def write(
     Raises:
         UserError: a network cannot be exported, the runtime cannot be had, or `dest` cannot be written.
     """
-    files = runtime_files(runtime)
-    networks = []
+    runtime_by_name = runtime_files(runtime)
+    networks: list[dict[str, Any]] = []
+    files: dict[str, bytes] = {}
     for name, G in generators.items():
         about, own = network_files(G, name, weights)
         networks.append(about)
         files |= own
-    models = {name: content for name, content in files.items() if name.endswith(".onnx")}
-    sizes = ", ".join(f"{name} {len(content) / 2**20:.2f} MiB" for name, content in models.items())
-    data = {"networks": networks, "about": f"Weights stored as {weights}: {sizes}."}
+    sizes = ", ".join(f"{name} {len(content) / 2**20:.2f} MiB" for name, content in files.items())
+    write_page(networks, {**runtime_by_name, **files}, dest, title, f"Weights stored as {weights}: {sizes}.")
+
+
+def write_page(
+    networks: Sequence[Mapping[str, Any]], files: Mapping[str, bytes], dest: str | os.PathLike, title: str, about: str
+) -> None:
+    """Writes the page of networks that are ONNX files already.
+
+    Args:
+        networks: what the page must know of each, as `network_files` returns it.
+        files: their ONNX files by name, and those of `runtime_files`.
+        dest: see `write`.
+        title: of the page.
+        about: a line below the controls.
+
+    Raises:
+        UserError: `dest` cannot be written.
+    """
+    data = {"networks": list(networks), "about": about}
     is_page = os.fspath(dest).endswith(".html")
     embedded = "\n".join(_embedded(name, content) for name, content in files.items()) if is_page else ""
     page = _filled({

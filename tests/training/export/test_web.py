@@ -90,7 +90,7 @@ def test_images_are_those_of_python(page: browser.Page, generators: dict[str, An
     for seed, label in ((0, 0), (4294967295, 1), (17, 1)):
         actual = set_fields(page, seed=seed, **{"class": label})
         assert_alike(actual, [expected(G, seed, label) for G in generators.values()])
-    assert "by Web" in page.run("document.getElementById('status').textContent")
+    assert page.run("document.getElementById('status').textContent").startswith("Computed in this browser, by Web")
     assert page.run("document.querySelector('h1').textContent") == "</script><b>tiny & \"small\""
     captions = page.run("[...document.querySelectorAll('figcaption')].map(item => item.textContent)")
     assert [caption.split(":")[0] for caption in captions] == ["teacher", "student"]
@@ -145,6 +145,43 @@ def test_a_browser_without_simd_gets_a_message(page: browser.Page) -> None:
         other.wait("document.body?.dataset.ready === '1'")
         assert other.run("document.getElementById('status').textContent").startswith(
             "This browser has no WebAssembly SIMD, which the page needs")
+
+
+BROKEN_GPUS = {
+    "this browser has no WebGPU": "undefined",
+    "its WebGPU does not work (it offers no adapter)": "{requestAdapter: async () => null}",
+    "its WebGPU does not work (lost)": "{requestAdapter: async () => { throw new Error('lost'); }}",
+    "its WebGPU does not work (no device)": "{requestAdapter: async () => ({features: new Set(), limits: {}, info: {}, "
+                                            "requestDevice: async () => { throw new Error('no device'); }})}",
+}
+
+
+@pytest.mark.parametrize("reason", BROKEN_GPUS)
+def test_without_webgpu_images_come_from_webassembly(
+    reason: str, page: browser.Page, generators: dict[str, Any]
+) -> None:
+    address = page.run("location.href")
+    with browser.Page() as other:
+        other.send("Page.addScriptToEvaluateOnNewDocument",
+                   source=f"Object.defineProperty(navigator, 'gpu', {{value: {BROKEN_GPUS[reason]}}})")
+        other.open(address)
+        other.wait("document.body?.dataset.ready === '1'")
+        message = other.run("document.getElementById('status').textContent")
+        assert message.startswith(f"Computed in this browser, by WebAssembly: {reason}")
+        assert_alike(drawn(other), [expected(G, 0) for G in generators.values()])
+
+
+@pytest.mark.slow
+def test_webgpu(page: browser.Page, generators: dict[str, Any]) -> None:
+    address = page.run("location.href")
+    with browser.Page(gpu=browser.SOFTWARE_WEBGPU) as other:
+        other.open(address)
+        other.wait("document.body?.dataset.ready === '1'", 200)
+        if not other.run("navigator.gpu ? navigator.gpu.requestAdapter().then(found => !!found) : false"):
+            pytest.skip("this browser has no WebGPU that a processor computes")
+        assert other.run("document.getElementById('status').textContent") == "Computed in this browser, by WebGPU."
+        assert_alike(drawn(other), [expected(G, 0) for G in generators.values()])
+        assert [error for error in other.errors if "W:onnxruntime" not in error] == []
 
 
 def test_a_folder_for_a_server(generators: dict[str, Any], exported: dict[str, Any], tmp_path: Path,

@@ -135,11 +135,15 @@ function fail(error) {
   field("status").textContent = String(error.message || error);
 }
 
-// Draws once everything that was asked for before is drawn: a session runs one image at a time.
-function draw(ort, step = null) {
+function showSettings() {
   field("psi-text").textContent = field("psi").value;
   field("layer-text").textContent = Number(field("layer").value) < Number(field("layer").max)
     ? field("layer").value : "(none)";
+}
+
+// Draws once everything that was asked for before is drawn: a session runs one image at a time.
+function draw(ort, step = null) {
+  showSettings();
   state.queue = state.queue.then(() => drawNow(ort, step)).catch(fail);
   return state.queue;
 }
@@ -175,9 +179,9 @@ function connect(ort) {
   });
 }
 
-async function addNetwork(ort, network, providers) {
+async function addNetwork(ort, network, provider) {
   const open = async (name) => ort.InferenceSession.create(new Uint8Array(await bytesOf(name)),
-    { executionProviders: providers });
+    { executionProviders: [provider], logSeverityLevel: 3 });
   network.image = await open(network.image_file);
   network.mapping = network.mapping_file ? await open(network.mapping_file) : null;
   const figure = document.createElement("figure");
@@ -189,6 +193,32 @@ async function addNetwork(ort, network, providers) {
   figure.append(network.canvas, network.caption);
   field("images").append(figure);
   state.networks.push(network);
+}
+
+// Opens all networks with a provider of onnxruntime-web, and draws the first images.
+async function open(ort, provider) {
+  state.networks = [];
+  field("images").replaceChildren();
+  for (const network of data.networks) await addNetwork(ort, network, provider);
+  await drawNow(ort, null);
+}
+
+// Opens all networks with WebGPU where that works, else with WebAssembly; returns what to say about it.
+async function openAnyhow(ort) {
+  let reason = "this browser has no WebGPU";
+  if (navigator.gpu) {
+    try {
+      const adapter = await navigator.gpu.requestAdapter();
+      if (!adapter) throw new Error("it offers no adapter");
+      (await adapter.requestDevice()).destroy();
+      await open(ort, "webgpu");
+      return "Computed in this browser, by WebGPU.";
+    } catch (error) {
+      reason = `its WebGPU does not work (${String(error.message || error).split("\n")[0]})`;
+    }
+  }
+  await open(ort, "wasm");
+  return `Computed in this browser, by WebAssembly: ${reason}.`;
 }
 
 // A module with one SIMD instruction.
@@ -206,9 +236,6 @@ async function start() {
   ort.env.wasm.wasmBinary = await bytesOf("runtime.wasm");
   ort.env.wasm.numThreads = 1;
   ort.env.logLevel = "error";
-  const adapter = navigator.gpu ? await navigator.gpu.requestAdapter().catch(() => null) : null;
-  const providers = adapter ? ["webgpu", "wasm"] : ["wasm"];
-  for (const network of data.networks) await addNetwork(ort, network, providers);
   const first = data.networks[0];
   if (first.c_dim) {
     field("class-row").hidden = false;
@@ -216,11 +243,9 @@ async function start() {
   }
   field("layer").max = field("layer").value = Math.max(...data.networks.map((network) => network.num_ws));
   field("mixing").hidden = data.networks.every((network) => !network.mapping_file);
+  showSettings();
+  field("status").textContent = await openAnyhow(ort);
   connect(ort);
-  await draw(ort);
-  if (field("status").className !== "error") {
-    field("status").textContent = `Computed in this browser, by ${adapter ? "WebGPU" : "WebAssembly"}.`;
-  }
   field("about").textContent = data.about;
   document.body.dataset.ready = "1";
 }
