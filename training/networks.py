@@ -722,6 +722,9 @@ class Discriminator(torch.nn.Module):
             cmap_dim = 0
         elif cmap_dim is None:
             cmap_dim = tmp
+        elif cmap_dim < 1:
+            raise ValueError(f"cmap_dim: a discriminator with labels projects them on at least 1 number, "
+                             f"found {cmap_dim}")
         if c_dim > 0:
             self.mapping = MappingNetwork(
                 z_dim=0, c_dim=c_dim, w_dim=cmap_dim, num_ws=None, w_avg_beta=None, **mapping_kwargs

@@ -134,6 +134,7 @@ HUGE = 10**12
     ("role", "part", "state", "match"),
     [
         ("G", "", {"class_name": "Projector"}, "unknown network class 'Projector'; known: Generator, "),
+        ("G", "", {"class_name": "SuperresGenerator"}, "'SuperresGenerator' is of StyleGAN-XL, whose networks"),
         ("G", "synthesis.b4.conv1", {"class_name": "Conv"}, "synthesis.b4.conv1 is a Conv in the file, expected a S"),
         ("D", "b4.fc", {"class_name": "Conv"}, "b4.fc is a Conv in the file, expected a FullyConnectedLayer"),
         ("G", "", {"z_dim": ...}, "Generator: the file has no attribute 'z_dim'"),

@@ -399,6 +399,7 @@ G_CASES: list[tuple[Any, str]] = [
     (lambda g: changed(g, version=3), "network of version 3; those of StyleGAN2 begin with version 4"),
     (lambda g: changed(g, version="4"), "network of version '4'; those"),
     (lambda g: changed(g, static_kwargs={"blur": 1}), "kwarg 'blur' of G has no meaning here: no StyleGAN2 network"),
+    (lambda g: changed(g, static_kwargs={"use_wscale": 1}), r"G is of StyleGAN \(2018, TensorFlow\), whose architec"),
     (lambda g: changed(g, static_kwargs={"dlatent_avg_beta": 1}), "kwarg 'dlatent_avg_beta' of G has no meaning here"),
     (lambda g: changed(g, static_kwargs={"mbstd_group_size": 4}), "kwarg 'mbstd_group_size' of G has no meaning here"),
     (lambda g: changed(g, static_kwargs=[1]), "the file's values make no network"),

@@ -16,7 +16,7 @@ from torch_utils.checkpoint import CheckpointError, Foreign, ModuleRecord, TFNet
 from torch_utils.network_types import Network
 
 from .. import architectures
-from . import rosinality, safetensors_files
+from . import rosinality, safetensors_files, state_dicts
 from .parts import NETWORKS, Networks
 from .records import build
 from .tensorflow import discriminator_from_tf, generator_from_tf
@@ -109,7 +109,7 @@ def _is_style_based(f: BinaryIO) -> bool:
         return False  # whoever reads it as a BigGAN says what is wrong
     finally:
         f.seek(0)
-    return rosinality.reads(data) or isinstance(data, ModuleRecord) or (
+    return rosinality.reads(data) or state_dicts.parts(data) is not None or isinstance(data, ModuleRecord) or (
         isinstance(data, dict) and any(isinstance(data.get(role), ModuleRecord) for role in NETWORKS))
 
 
@@ -187,6 +187,8 @@ def _parts_in(data: object) -> tuple[dict[str, Any], Callable[[str, Any], Any]]:
         case dict() if rosinality.reads(data):
             others = {key: None for key in data if key not in rosinality.KEYS}
             return {**others, **{role: data for role in rosinality.roles(data)}}, rosinality.build
+        case dict() if (of_tensors := state_dicts.parts(data)) is not None:
+            return of_tensors, state_dicts.build
         case dict():
             _refuse_other_families(data)
         case _:

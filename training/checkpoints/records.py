@@ -17,6 +17,10 @@ from .. import architectures
 from ..augment import AugmentPipe
 from .rebuilding import rebuild
 
+_DESCENDANTS = {  # class → code base, of networks that other classes here could be taken for
+    "SuperresGenerator": "StyleGAN-XL", "ProjectedDiscriminator": "Projected GAN or StyleGAN-XL",
+    "TriPlaneGenerator": "EG3D", "DualDiscriminator": "EG3D",
+}
 _PLAIN = (bool, int, float, str, list, type(None))
 
 
@@ -44,6 +48,9 @@ def _class_and_arguments(record: ModuleRecord) -> tuple[Any, dict[str, Any]]:
                                (row.discriminator, reader.discriminator_arguments)):
             if dotted.rpartition(".")[2] == record.class_name:
                 return get_obj_by_name(dotted), derive(record)
+    if record.class_name in _DESCENDANTS:
+        raise CheckpointError(f"{record.class_name!r} is of {_DESCENDANTS[record.class_name]}, whose networks are not "
+                              "read here; `trust_pickle=True` loads it with the program text that the file contains")
     known = [name.rpartition(".")[2] for row in architectures.rows() for name in (row.generator, row.discriminator)]
     known = list(dict.fromkeys([*known, AugmentPipe.__name__]))
     raise CheckpointError(f"unknown network class {record.class_name!r}; known: {', '.join(known)}. "

@@ -118,6 +118,9 @@ def discriminator_from_tf(network: TFNetworkRecord) -> networks.Discriminator:
 # Options
 
 
+_STYLEGAN1_OPTIONS = {"use_wscale", "use_styles", "use_pixel_norm", "use_instance_norm", "const_input_layer"}
+
+
 def _arguments(
     network: TFNetworkRecord, kind: str, table: list[tuple[str, Any, str]], num_variables: int
 ) -> EasyDict:
@@ -134,6 +137,9 @@ def _arguments(
         for place in places.split():
             _put(kwargs, place, value)
     strange = sorted(str(name) for name in options.keys() - _UNUSED_OPTIONS[kind])
+    if _STYLEGAN1_OPTIONS.intersection(strange):
+        raise CheckpointError(f"{kind} is of StyleGAN (2018, TensorFlow), whose architecture is not read here; "
+                              "StyleGAN2 and later are")
     if strange:
         raise CheckpointError(f"TensorFlow kwarg {strange[0]!r} of {kind} has no meaning here: "
                               "no StyleGAN2 network of a known kind has it")
