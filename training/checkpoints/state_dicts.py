@@ -130,14 +130,14 @@ def _generator(tensors: Tensors) -> EasyDict:
         mapping.embed_features = tensors["mapping.embed.weight"].shape[0]
     if "mapping.w_avg" not in tensors:
         mapping.w_avg_beta = None
-    stock = widths.stock_arguments(resolution, layers, discriminator=False)
+    stock: dict[str, Any] = widths.stock_arguments(resolution, layers, False) or {"layer_channels": layers}
     kernel = tensors["synthesis.b4.conv1.weight"].shape[2]
     return EasyDict(
         z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, img_resolution=resolution,
         img_channels=tensors[f"synthesis.b{resolution}.torgb.weight"].shape[0],
         mapping_kwargs=mapping,
         synthesis_kwargs=EasyDict(
-            **(stock or {"layer_channels": layers}),
+            **stock,
             architecture=_architecture(tensors, "torgb"),
             resample_filter=_filter(tensors),
             use_noise="synthesis.b4.conv1.noise_strength" in tensors,
@@ -183,12 +183,12 @@ def _discriminator(tensors: Tensors) -> EasyDict:
     if embed is not None:
         conditional = {"cmap_dim": tensors["b4.out.weight"].shape[0],
                        "mapping_kwargs": EasyDict(num_layers=_count(tensors, "mapping."))}
-    stock = widths.stock_arguments(resolution, layers, discriminator=True)
+    stock: dict[str, Any] = widths.stock_arguments(resolution, layers, True) or {"layer_channels": layers}
     first = next(name for name in tensors if name.endswith("fromrgb.weight"))
     return EasyDict(
         c_dim=0 if embed is None else embed.shape[1], img_resolution=resolution, img_channels=tensors[first].shape[1],
         architecture=_architecture(tensors, "fromrgb"),
         block_kwargs=EasyDict(resample_filter=_filter(tensors)) if blocks else EasyDict(),
         epilogue_kwargs=EasyDict(mbstd_num_channels=statistics, mbstd_group_size=4),
-        **conditional, **(stock or {"layer_channels": layers}),
+        **conditional, **stock,
     )  # fmt: skip
