@@ -15,7 +15,6 @@ from dnnlib import EasyDict
 from torch_utils.checkpoint import CheckpointError
 
 from .. import networks, networks_stylegan3
-from ..stylegan3.widths import width_arguments
 from . import widths
 from .parts import NETWORKS
 from .rebuilding import MAX_RESOLUTION, rebuild
@@ -164,10 +163,7 @@ def _stylegan3(tensors: Tensors) -> EasyDict:
     )  # fmt: skip
     if sizes[-1] > MAX_RESOLUTION:
         _wrong("resolution", sizes[-1])
-    last, steps = sizes[-1] / 2, len(hidden) - 2
-    cutoffs = [2 * (last / 2) ** min(number / steps, 1) for number in range(len(hidden))]
-    channels = [hidden[0].shape[1], *(weight.shape[0] for weight in hidden)]
-    return EasyDict(arguments, **width_arguments(cutoffs, channels))
+    return EasyDict(arguments, layer_channels=[hidden[0].shape[1], *(weight.shape[0] for weight in hidden)])
 
 
 def _discriminator(tensors: Tensors) -> EasyDict:
