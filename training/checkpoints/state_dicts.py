@@ -81,8 +81,8 @@ def _wrong(what: str, value: object) -> NoReturn:
 
 def _resolution(tensors: Tensors, pattern: str) -> int:
     """The highest resolution of blocks whose tensors are named like this."""
-    found = [int(match[1]) for name in tensors if (match := re.match(pattern, name))]
-    largest = max(found, default=4)
+    resolutions = [int(match[1]) for name in tensors if (match := re.match(pattern, name))]
+    largest = max(resolutions, default=4)
     if largest > MAX_RESOLUTION or largest & (largest - 1):
         _wrong("resolution", largest)
     return largest
@@ -146,9 +146,9 @@ def _generator(tensors: Tensors) -> EasyDict:
 
 
 def _stylegan3(tensors: Tensors) -> EasyDict:
-    found = sorted((int(match[2]), match[1], int(match[3])) for name in tensors if (match := _LAYER.fullmatch(name)))
-    names, sizes = [name for _, name, _ in found], [size for _, _, size in found]
-    if [number for number, *_ in found] != list(range(len(found))) or not 3 < len(found) <= _MAX_LAYERS:
+    layers = sorted((int(match[2]), match[1], int(match[3])) for name in tensors if (match := _LAYER.fullmatch(name)))
+    names, sizes = [name for _, name, _ in layers], [size for _, _, size in layers]
+    if [number for number, *_ in layers] != list(range(len(layers))) or not 3 < len(layers) <= _MAX_LAYERS:
         _wrong("layers", ", ".join(names[:4]))
     hidden = [tensors[f"synthesis.{name}.weight"] for name in names[:-1]]
     w_dim = tensors["synthesis.input.affine.weight"].shape[1]
