@@ -20,7 +20,7 @@ import projector
 import prune_init
 import style_mixing
 import train
-from tests import tiny
+from tests import tiny, tiny_biggan
 from tests.helpers import forget_statistics, random_images, write_images
 
 ROOT = Path(train.__file__).parent
@@ -281,7 +281,7 @@ def test_one_bad_image_in_training(kind, workers, tmp_path):
 @pytest.mark.parametrize("kind", ["truncated", "eval", "other"])
 def test_a_run_that_cannot_start_leaves_no_folder(kind, files, tmp_path):
     """With --resume=PKL the networks are read after the run's folder has been made."""
-    path = tiny.write_teacher(tmp_path / "other.pkl", channels=1) if kind == "other" else f"{files.path}/{kind}.pkl"
+    path = tiny_biggan.write_teacher(tmp_path / "other.pkl") if kind == "other" else f"{files.path}/{kind}.pkl"
     args = [f"--data={files.data}", f"--resume={path}", f"--outdir={tmp_path}/runs", "--batch=4", "--aug=noaug",
             "--metrics=none", "--workers=0", "--device=cpu", "--cbase=64", "--cmax=8"]
     forget_statistics()
