@@ -194,8 +194,8 @@ def main(ctx: click.Context, **values: Any) -> None:
     The presets are those of StyleGAN2-ADA: auto adapts to the resolution and the number of GPUs, stylegan2 reproduces
     config-f of the StyleGAN2 paper, paper256, paper512 and paper1024 the results of the StyleGAN2-ADA paper, cifar
     those on CIFAR-10. stylegan3-t and stylegan3-r train the two configurations of StyleGAN3. biggan trains a
-    class-conditional BigGAN with the settings of its image size. dgl, dgl-stylegan3 and dgl-biggan take their
-    architecture from --teacher.
+    class-conditional BigGAN with the settings of its image size. dgl takes its architecture from --teacher, and is
+    dgl-stylegan3 or dgl-biggan if that is one.
     """
     opts = EasyDict(values)
     given = {name for name in opts if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
@@ -382,7 +382,8 @@ def _shared_out(config: RunConfig, gpus: int | None, batch: int | None, batch_gp
         except options.OptionError:
             if size in (1, batch_gpu):
                 raise
-    if gpus != started_with:
+    is_same = any(plugin.is_same_for_any_processes(config) for plugin in PLUGINS)
+    if gpus != started_with and not is_same:
         logging.warning("the run is resumed with %d instead of %d processes: no image is left out, but random numbers "
                         "are not those of an unbroken run", gpus, started_with)
     if batch != schedule.batch_size:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import torch
 
-from torch_utils import training_stats
+from torch_utils import distributed, training_stats
 from torch_utils.network_types import Generator
+from training.data.generated import latents
 from training.loss import GenBatch, LossTerm, Part, Phase, Step, accumulate
 
 from .comparison import draw
@@ -30,16 +31,26 @@ class Distillation:
         lr: learning rate.
         num_images: length in images.
         warmup_images: images over which the learning rate rises from 0.
+        seed: of the latents.
+        steps: per iteration, each on other latents.
     """
 
     def __init__(
-        self, G: Generator, terms: Sequence[LossTerm], lr: float, num_images: int, warmup_images: int = 0
+        self,
+        G: Generator,
+        terms: Sequence[LossTerm],
+        lr: float,
+        num_images: int,
+        warmup_images: int = 0,
+        seed: int = 0,
+        steps: int = 1,
     ) -> None:
         self.G, self.terms, self.lr = G, terms, lr
-        self.num_images, self.warmup_images = num_images, warmup_images
+        self.num_images, self.warmup_images, self.seed = num_images, warmup_images, seed
+        self._iteration, self._passed = -1, 0  # images before the present iteration, and of this rank in it so far
         module = G.synthesis if hasattr(G, "synthesis") else G
         opt = torch.optim.Adam(module.parameters(), lr=lr, betas=BETAS)
-        self.phase = Phase(NETWORK, Part.MAIN, module, opt)
+        self.phase = Phase(NETWORK, Part.MAIN, module, opt, steps=steps)
 
     def is_under_way(self, cur_nimg: int) -> bool:
         """Whether there is distillation after that many images."""
@@ -68,9 +79,23 @@ class Distillation:
         training_stats.report("Loss/distil/lr", self.learning_rate(step.cur_nimg))
         accumulate(loss, step.gain)
 
+    def _latents(self, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents [n, z_dim] and labels [n, c_dim] in place of the step's own.
+
+        Those of image number i depend on the seed and on i alone. Ranks take turns, so all ranks together see the same
+        ones however many they are.
+        """
+        if step.cur_nimg != self._iteration:
+            self._iteration, self._passed = step.cur_nimg, 0
+        ranks, num = distributed.world_size(), len(step.gen_z)
+        first = step.cur_nimg + distributed.rank() + ranks * self._passed
+        self._passed += num
+        z, c = latents(self.G, self.seed, range(first, first + ranks * num, ranks))
+        return z.to(step.gen_z), c.to(step.gen_z)
+
     def _generate(self, step: Step) -> GenBatch:
         """The student's images of the latents, with constant noise and without style mixing."""
-        z, c = step.gen_z, step.gen_c
+        z, c = self._latents(step)
         if hasattr(self.G, "mapping"):
             with torch.no_grad():
                 ws = self.G.mapping(z, c, skip_w_avg_update=True)

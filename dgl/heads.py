@@ -12,8 +12,11 @@ from metrics.perceptual import block_features
 class HeadsDiscriminator(torch.nn.Module):
     """One linear head per block of a frozen discriminator; the logit is the mean of the heads over pixels and blocks.
 
+    The weights of a head are w + E c, which is a linear head plus the projection of the features on an embedding of the
+    label c (Miyato and Koyama 2018, arXiv:1802.05637); there is no E without labels.
+
     Only the heads are parameters of this module, and only they are in its state. Their first weights depend on nothing
-    but the shapes, so they are the same on every rank. Labels are not used.
+    but the shapes, so they are the same on every rank; E begins at 0.
 
     Args:
         D: the frozen discriminator, on its device.
@@ -30,10 +33,14 @@ class HeadsDiscriminator(torch.nn.Module):
         random = torch.Generator().manual_seed(0)
         self.weights = torch.nn.ParameterList(
             torch.randn([c], generator=random).to(param.device) for c in channels)
+        labels = D.c_dim
+        self.embeddings = torch.nn.ParameterList(
+            torch.zeros([labels, c], device=param.device) for c in channels if labels)
         self.bias = torch.nn.Parameter(torch.zeros([], device=param.device))
 
     def forward(self, img: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-        """Logits [N, 1] of images [N, C, H, W]; labels [N, c_dim] are ignored."""
-        maps = block_features(self._trunk[0], img)
-        heads = [(x * w[:, None, None]).sum(dim=1).mean(dim=[1, 2]) for x, w in zip(maps, self.weights)]
+        """Logits [N, 1] of images [N, C, H, W] with labels [N, c_dim]."""
+        features = [x.mean(dim=[2, 3]) for x in block_features(self._trunk[0], img)]  # [N, C] of every block
+        weights = [w + c @ E for w, E in zip(self.weights, self.embeddings)] if self.embeddings else self.weights
+        heads = [(x * w).sum(dim=1) for x, w in zip(features, weights)]
         return (torch.stack(heads).mean(dim=0) + self.bias)[:, None]

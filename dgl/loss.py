@@ -60,6 +60,10 @@ class Guidance:
         distil_kimg: thousands of images of distillation alone, before the game begins; see Distillation.
         distil_lr: its learning rate.
         distil_warmup_kimg: thousands of images over which the learning rate rises to that.
+        distil_seed: of its latents.
+        distil_steps: of distillation per iteration, each on other latents.
+        game_warmup_kimg: thousands of images after distillation in which only discriminators are trained.
+        game_kd: factor of the distillation terms in the game that follows distillation.
     """
 
     guidance: str = "verdict"
@@ -79,11 +83,20 @@ class Guidance:
     distil_kimg: float = 0
     distil_lr: float = 0.008
     distil_warmup_kimg: float = 0
+    distil_seed: int = 0
+    distil_steps: int = 1
+    game_warmup_kimg: float = 0
+    game_kd: float = 1
 
     @property
     def start_nimg(self) -> int:
         """Images seen when the teachers join the game: after stage one, or after distillation."""
         return round(max(self.stage1_kimg, self.distil_kimg) * 1000)
+
+    @property
+    def start_nimg_of_G(self) -> int:
+        """Images seen when the student's generator joins the game."""
+        return self.start_nimg + round(self.game_warmup_kimg * 1000)
 
     @property
     def trains_teachers(self) -> bool:
@@ -96,6 +109,11 @@ class Guidance:
         return bool(self.kd) or self.guidance in ("relative", "ratio")
 
     @property
+    def needs_discriminator(self) -> bool:
+        """Whether the first teacher's discriminator takes part, which distillation alone may do without."""
+        return not self.distil_kimg or any(kd.TERMS[name].needs_discriminator for name in self.kd or {})
+
+    @property
     def comparison_options(self) -> ComparisonOptions:
         """Details of the distillation terms."""
         blocks = None if self.kd_blocks is None else tuple(self.kd_blocks)
@@ -103,14 +121,17 @@ class Guidance:
 
 
 class DelayedTerm:
-    """A term that adds nothing before that many images."""
+    """A term with a factor that adds nothing before that many images."""
 
-    def __init__(self, start_nimg: int, term: LossTerm) -> None:
-        self.start_nimg, self.term, self.name = start_nimg, term, term.name
+    def __init__(self, start_nimg: int, term: LossTerm, factor: float = 1) -> None:
+        self.start_nimg, self.term, self.factor, self.name = start_nimg, term, factor, term.name
 
     def __call__(self, batch: GenBatch) -> torch.Tensor | None:
         """The term's loss per sample [N], or None."""
-        return self.term(batch) if batch.cur_nimg >= self.start_nimg else None
+        if batch.cur_nimg < self.start_nimg or self.factor == 0:
+            return None
+        value = self.term(batch)
+        return value if value is None or self.factor == 1 else value * self.factor
 
 
 class GuidedLoss(Loss):
@@ -132,23 +153,25 @@ class GuidedLoss(Loss):
             comparison = Comparison(teachers.first, base.G, guidance.comparison_options)
         if guidance.guidance == "heads":
             teachers.use_heads()
-        teacher_term = _teacher_term(base, teachers, guidance, comparison)
         distillation_terms = _distillation_terms(guidance, comparison)
-        self.terms: list[LossTerm] = [DelayedTerm(guidance.start_nimg, term) for term in distillation_terms]
+        self.terms: list[LossTerm] = [
+            DelayedTerm(guidance.start_nimg, term, guidance.game_kd) for term in distillation_terms]
         self.ratio = None
-        if guidance.guidance == "ratio":
-            assert teachers.first is not None
-            self.ratio = Ratio(teachers.discriminators, teachers.first.G_ema, teacher_term.current_weight,
-                               guidance.ratio_calibrate)
-            base.change_logits = self.ratio.add
-        else:
-            self.terms.insert(0, teacher_term)
+        if teachers.discriminators:
+            teacher_term = _teacher_term(base, teachers, guidance, comparison)
+            if guidance.guidance == "ratio":
+                assert teachers.first is not None
+                self.ratio = Ratio(teachers.discriminators, teachers.first.G_ema, teacher_term.current_weight,
+                                   guidance.ratio_calibrate)
+                base.change_logits = self.ratio.add
+            else:
+                self.terms.insert(0, teacher_term)
         base.g_terms.extend(self.terms)
         self.distillation = None
         if guidance.distil_kimg:
             self.distillation = Distillation(
                 base.G, distillation_terms, guidance.distil_lr, round(guidance.distil_kimg * 1000),
-                round(guidance.distil_warmup_kimg * 1000))
+                round(guidance.distil_warmup_kimg * 1000), guidance.distil_seed, guidance.distil_steps)
         self._num_passes = 0
         self._trained: dict[str, torch.nn.Module] = {}  # network of a phase → discriminator
         self._extra_phases: list[Phase] = [] if self.distillation is None else [self.distillation.phase]
@@ -168,6 +191,10 @@ class GuidedLoss(Loss):
         """The phase of distillation, and those of the teachers that are trained further."""
         return self._extra_phases
 
+    def needs_images(self, cur_nimg: int) -> bool:
+        """Not as long as there is distillation."""
+        return self.distillation is None or not self.distillation.is_under_way(cur_nimg)
+
     def references(self) -> Mapping[str, torch.nn.Module]:
         """The teacher's generator, if the student is distilled from it."""
         first = self.teachers.first
@@ -181,14 +208,20 @@ class GuidedLoss(Loss):
         """As of the base loss."""
         self.base.begin_stage()
 
+    def starts_from_average(self) -> bool:
+        """After distillation the game goes on from the averaged student, which is what distillation is for."""
+        return self.distillation is not None
+
     def accumulate_gradients(self, network: str, part: Part, step: Step) -> None:
         """The base loss with the teachers' terms, the loss of a teacher that is trained further, or distillation.
 
-        As long as there is distillation, there is nothing else.
+        As long as there is distillation, there is nothing else; then discriminators may have a start.
         """
         if self.distillation is not None and (network == NETWORK or self.distillation.is_under_way(step.cur_nimg)):
             if network == NETWORK:
                 self.distillation.accumulate_gradients(step)
+            return
+        if network == "G" and step.cur_nimg < self.guidance.start_nimg_of_G and self.guidance.game_warmup_kimg:
             return
         has_joined = step.cur_nimg >= self.guidance.start_nimg
         if network in self._trained:
@@ -244,7 +277,7 @@ def _teacher_term(
         teachers.discriminators,
         weight=guidance.dgl_weight,
         augmented=guidance.teacher_aug,
-        start_nimg=guidance.start_nimg,
+        start_nimg=guidance.start_nimg_of_G,
         ramp_nimg=round(guidance.dgl_ramp_kimg * 1000),
         teacher_weights=guidance.teacher_weights,
         g_loss=base.g_loss,
@@ -274,7 +307,8 @@ def _guided_parts(
     guidance = Guidance(**{name: value for name, value in options.items() if name in fields})
     base_options = {name: value for name, value in options.items() if name not in fields}
     base = base_class(device, G, D, augment_pipe, **base_options)
-    opened = TeacherSet.open(teachers, device, guidance.teacher_update, guidance.needs_generator)
+    opened = TeacherSet.open(teachers, device, guidance.teacher_update, guidance.needs_generator,
+                             guidance.needs_discriminator)
     return base, opened, guidance
 
 

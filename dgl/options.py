@@ -140,11 +140,35 @@ def guides(config: RunConfig) -> bool:
 def complete(opts: EasyDict, given: set[str]) -> None:
     """Fills in what this plugin's presets default to, before anything is required.
 
+    `dgl` stands for the preset of the teacher's family.
+
     Raises:
         OptionError: options that need data, without data.
     """
+    if opts.cfg == "dgl" and opts.teacher:
+        opts.cfg = _preset_of_teacher(opts)
     if opts.cfg in BASES:
         recipes.complete(opts, given)
+
+
+def _preset_of_teacher(opts: EasyDict) -> str:
+    """The preset that trains networks like the first teacher's; the given one for a teacher that cannot be read, which
+    is reported where it is needed. Notes the teacher's hash, so that it is opened once.
+    """
+    from . import teacher as teachers
+
+    try:
+        teacher = teachers.load(os.path.expanduser(opts.teacher[0]), opts.trust_pickle, needs_discriminator=False)
+    except UserError:
+        return opts.cfg
+    opts.teacher_sha256 = teacher.sha256
+    return (_presets_for(teacher.G_ema) or [opts.cfg])[0]
+
+
+def _presets_for(G: Any) -> list[str]:
+    """The presets that train generators of this family."""
+    family = architectures.find(G)
+    return [name for name, base in BASES.items() if family is not None and base.family == family.name]
 
 
 def generated_data(opts: EasyDict) -> DataInfo | None:
@@ -174,6 +198,15 @@ def at_end(opts: EasyDict) -> Callable[[RunConfig, str], str] | None:
     from .report import of_run
 
     return of_run.write
+
+
+def is_same_for_any_processes(config: RunConfig) -> bool:
+    """Whether a run computes the same, but for rounding, with any number of processes.
+
+    Distillation does, except for the term that compares the images of one pass with each other.
+    """
+    arguments = config.loss.arguments
+    return arguments.get("distil_kimg", 0) >= config.schedule.total_kimg and "latent" not in arguments["kd"]
 
 
 def check(opts: EasyDict, given: set[str]) -> None:
@@ -277,41 +310,42 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> RunConfi
     from .student import resized
 
     start, base = _start(opts), BASES[opts.cfg]
-    known = data.training_set.arguments.get("teacher", {})  # one that makes the images has been opened already
-    hashes = {known.get("url"): known.get("sha256")}
     urls = [os.path.expanduser(url) for url in opts.teacher]
-    loaded = [teachers.load(url, opts.trust_pickle, hashes.get(url)) for url in urls]
+    hashes = {urls[0]: opts.get("teacher_sha256")}  # of one that has been opened already
+    loaded = [teachers.load(url, opts.trust_pickle, hashes.get(url), needs_discriminator=False) for url in urls]
     for teacher in loaded:
+        if teacher.D is None:
+            recipes.check_discriminator(opts, base.family, teacher.url)
         _check_kind(teacher, opts.cfg)
         teachers.check_alike(loaded[0], teacher)
         teachers.check_fits(teacher, data.resolution, data.num_channels, data.label_dim)
     config = base.config(recipes.base_options(opts, data.resolution), data)
     first = loaded[0]
-    D = resized(first.D, start.d_width)
-    if start.init in ("slice", "scratch"):
-        G = resized(first.G_ema, start.width)
-    else:
-        G, own_D = _student_of(start, opts, first)
-        D = own_D if start.d_init == "init" else D
-    specs = [teachers.spec(teacher, opts.trust_pickle) for teacher in loaded]
+    D = None if first.D is None else resized(first.D, start.d_width)
     if start.refit and not refit.applies(first.G_ema):
         raise OptionError("--refit", f"cannot be given together with --cfg={opts.cfg}")
     is_refitted = start.refit
     if is_refitted is None:
         is_refitted = recipes.is_distilled(opts) and refit.applies(first.G_ema)
+    if start.init in ("slice", "scratch"):
+        G = resized(first.G_ema, start.width, is_refitted)
+    else:
+        G, own_D = _student_of(start, opts, first)
+        D = own_D if start.d_init == "init" else D
+    specs = [teachers.spec(teacher, opts.trust_pickle) for teacher in loaded]
     init = Component("dgl.student.initialise", {
         "teacher": specs[0],
         "init": start.init,
         "width": str(start.width),
         "score": start.score or default_for(first.G_ema, is_refitted),
         "refine": start.refine,
-        "d_init": start.d_init,
+        "d_init": "scratch" if D is None else start.d_init,
         "d_width": str(start.d_width),
         "seed": opts.seed,
         **({"refit": True} if is_refitted else {}),
     })
     config = config.changed(
-        networks=NetworksConfig(G=_component(G), D=_component(D), init=init),
+        networks=NetworksConfig(G=_component(G), D=config.networks.D if D is None else _component(D), init=init),
         loss=_loss_config(opts, config, start, specs, base.loss),
     )
     if not recipes.is_distilled(opts) or opts.game_kimg:
@@ -331,7 +365,7 @@ def _check_kind(teacher: "Teacher", cfg: str) -> None:
     family = architectures.find(teacher.G_ema)
     expected = architectures.of_preset(cfg)
     if family is not expected:
-        fitting = [f"--cfg={name}" for name, base in BASES.items() if family is not None and base.family == family.name]
+        fitting = [f"--cfg={name}" for name in _presets_for(teacher.G_ema)]
         raise OptionError("--teacher", f"--cfg={cfg} expects a {expected.generator.rpartition('.')[2]}, {teacher.url} "
                                        f"holds a {type(teacher.G_ema).__name__}; "
                                        f"{'use ' + fitting[0] if fitting else 'it cannot be compressed'}")

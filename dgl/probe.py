@@ -97,7 +97,7 @@ def _slice(teacher: "Teacher") -> tuple[Any, None]:
     fits = refit.applies(teacher.G_ema)
     cut = student.Cut(SLICE_WIDTH, default_for(teacher.G_ema, fits), refit=fits)
     keep = student.keep_lists(teacher.G_ema, cut)
-    narrow = prune.slice_network(teacher.G_ema, keep)
+    narrow = prune.slice_network(refit.prepared(teacher.G_ema) if fits else teacher.G_ema, keep)
     if fits:
         refit.refit_network("G_ema", teacher.G_ema, narrow, keep, refit.RefitOptions())
     return narrow, None

@@ -15,6 +15,8 @@ from dnnlib.cli import FiniteFloatRange
 from training.options import DataInfo, OptionError
 from training.run_config import DATASETS, Component, RunConfig
 
+from . import kd
+
 if TYPE_CHECKING:
     from torch_utils.network_types import Discriminator
 
@@ -56,6 +58,10 @@ OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--game-kimg", help="With --recipe=distil: after distillation, play the game for that many thousands "
                  "of images of --data, or of the teacher with --data=teacher.", show_default="0",
                  type=click.IntRange(min=0), metavar="INT"),
+    click.option("--game-warmup", help="Train D alone over the first so many thousands of images of the game.",
+                 show_default="0", type=click.IntRange(min=0), metavar="INT"),
+    click.option("--game-kd", help="Factor of the distillation terms in the game; 0 leaves them out.",
+                 show_default="1", type=click.FloatRange(min=0), metavar="FLOAT"),
     click.option("--distil-lr", help="Learning rate of distillation.", show_default="0.008",
                  type=FiniteFloatRange(min=0, min_open=True), metavar="FLOAT"),
     click.option("--kd-blocks", help="Weights of the blocks of the teacher's D in --kd=feature, from high to low "
@@ -64,11 +70,12 @@ OPTIONS: list[Callable[[Any], Any]] = [
                  show_default="all pixels alike", metavar="PNG"),
     click.option("--kd-lpips", help="TorchScript file of --kd=lpips, such as vgg16.pt.", metavar="[PATH|URL]"),
 ]
-OPTION_NAMES = ("recipe", "game_kimg", "distil_lr", "kd_blocks", "kd_mask", "kd_lpips")
-_PAPER_ONLY = ("stage1_kimg",)
-_DISTIL_ONLY = ("game_kimg", "distil_lr")
-_GAME_ONLY = ("guidance", "dgl_weight", "dgl_ramp", "teacher_weights", "teacher_update", "teacher_aug", "glr",
-              "dlr", "gamma", "aug", "augpipe", "p", "target", "ada_max")
+OPTION_NAMES = ("recipe", "game_kimg", "game_warmup", "game_kd", "distil_lr", "kd_blocks", "kd_mask", "kd_lpips")
+_PAPER_ONLY = ("stage1_kimg", "ema_start")
+_DISTIL_ONLY = ("game_kimg", "game_warmup", "game_kd", "distil_lr")
+_GAME_ONLY = ("game_warmup", "game_kd", "d_steps", "ema_kimg", "guidance", "dgl_weight", "dgl_ramp", "teacher_weights",
+              "teacher_update", "teacher_aug", "glr", "dlr", "gamma", "aug", "augpipe", "p",
+              "target", "ada_max")
 _FILES_ONLY = ("mirror", "subset")
 
 
@@ -121,6 +128,11 @@ def check(opts: EasyDict, given: set[str]) -> None:
             if len(opts.teacher) > 1:
                 raise OptionError("--teacher", "distillation is from one teacher; several need a game: pass "
                                                "--game-kimg=N or --recipe=paper")
+        elif opts.game_warmup is not None and opts.game_warmup >= opts.game_kimg:
+            raise OptionError("--game-warmup", f"the game ends at {opts.game_kimg} kimg, before the student joins at "
+                                               f"{opts.game_warmup}")
+        if opts.game_kd is not None and not math.isfinite(opts.game_kd):
+            raise OptionError("--game-kd", f"expected a finite number of at least 0, found {opts.game_kd}")
         if opts.init == "scratch":
             raise OptionError("--init", "distillation compares images of the same w, but scratch gives the student a w "
                                         "of its own; start from a slice or a student's pickle, or pass --recipe=paper")
@@ -151,20 +163,42 @@ def generated_data(opts: EasyDict) -> DataInfo:
     """
     from . import teacher as teachers
 
-    teacher = teachers.load(os.path.expanduser(opts.teacher[0]), opts.trust_pickle)
+    teacher = teachers.load(os.path.expanduser(opts.teacher[0]), opts.trust_pickle, opts.get("teacher_sha256"),
+                            needs_discriminator=False)
+    opts.teacher_sha256 = teacher.sha256
     G, D = teacher.G_ema, teacher.D
-    for attribute in ("img_resolution", "img_channels", "c_dim"):
+    for attribute in ("img_resolution", "img_channels", "c_dim") if D is not None else ():
         if getattr(G, attribute) != getattr(D, attribute):
             raise OptionError("--teacher", f"{attribute} of the generator in {teacher.url} is {getattr(G, attribute)}, "
                                            f"of its discriminator {getattr(D, attribute)}, so its images cannot be "
                                            "shown to it; pass another teacher")
     use_labels = G.c_dim > 0 and opts.cond is not False
     arguments: dict[str, Any] = {"teacher": teachers.spec(teacher, opts.trust_pickle), "seed": opts.seed}
-    arguments["start_kimg"] = _distil_kimg(opts)
     arguments["use_labels"] = use_labels
     name = os.path.splitext(os.path.basename(os.path.normpath(opts.teacher[0])))[0]
     return DataInfo(Component("dgl.teacher_images.TeacherImages", arguments), name, G.img_resolution, G.img_channels,
                     G.c_dim if use_labels else 0)
+
+
+def check_discriminator(opts: EasyDict, family: str, url: str) -> None:
+    """Checks that a run can do with a teacher without discriminator.
+
+    Raises:
+        OptionError: a game, or terms of distillation that compare in its features; names what else there is.
+    """
+    others = [f"--kd={name}" for name in kd.names(family) if not kd.TERMS[name].needs_discriminator]
+    way_out = f"pass {', '.join(others[:-1])} or {others[-1]} (with --kd-lpips=FILE)"
+    if not is_distilled(opts) or opts.game_kimg:
+        what = "which the game needs" if not is_distilled(opts) else "which --game-kimg needs"
+        raise OptionError("--teacher", f"{url} holds no discriminator, {what}; pass another teacher, or distil alone: "
+                                       f"leave out options of the game, and {way_out}")
+    needing = [name for name in dict(opts.kd or TERMS) if kd.TERMS[name].needs_discriminator]
+    if needing:
+        raise OptionError("--teacher", f"{url} holds no discriminator, in whose features --kd={needing[0]} compares; "
+                                       f"{way_out}, or another teacher")
+    for name in ("d_init", "d_width"):
+        if opts[name] is not None and opts[name] != "scratch":
+            raise OptionError("--" + name.replace("_", "-"), f"{url} holds no discriminator; leave it out")
 
 
 def _distil_kimg(opts: EasyDict) -> int:
@@ -190,7 +224,7 @@ def configured(config: RunConfig, opts: EasyDict, D: "Discriminator", resolution
     Args:
         config: of the run with the loss of a teacher.
         opts: options of the command line.
-        D: the teacher's discriminator.
+        D: the teacher's discriminator; None if it has none, which no term then needs.
         resolution: of the images.
 
     Raises:
@@ -218,20 +252,29 @@ def configured(config: RunConfig, opts: EasyDict, D: "Discriminator", resolution
         details["kd_lpips"] = opts.kd_lpips
     if not is_distillation:
         return config.changed(loss=config.loss.with_arguments(**details))
-    batch = config.schedule.batch_size
+    batch, distil_kimg = config.schedule.batch_size, _distil_kimg(opts)
+    D_steps = config.optimizers.D_steps if opts.d_steps is not None else 1  # one batch of latents is one of real images
     warmup_kimg = WARMUP_STEPS * batch / 1000
     details.update(
-        distil_kimg=_distil_kimg(opts),
+        distil_kimg=distil_kimg,
         distil_lr=LEARNING_RATE if opts.distil_lr is None else opts.distil_lr,
         distil_warmup_kimg=warmup_kimg,
+        distil_seed=opts.seed,
     )
+    if D_steps > 1:
+        details["distil_steps"] = D_steps
+    if opts.game_warmup:
+        details["game_warmup_kimg"] = opts.game_warmup
+    if opts.game_kd is not None:
+        details["game_kd"] = opts.game_kd
     init = config.networks.init
     assert init is not None
+    game_ema = {"later_start_kimg": distil_kimg, "later_kimg": config.ema.kimg} if opts.game_kimg else {}
     return config.changed(
         loss=config.loss.with_arguments(**details),
         networks={"init": init.with_arguments(from_average=True)},
-        optimizers={"D_steps": 1} if opts.d_steps is None else {},  # one batch of latents is one of real images
-        ema={"kimg": math.log(2) * EMA_STEPS * batch / 1000, "rampup": None, "start_kimg": warmup_kimg},
+        optimizers={"D_steps": D_steps},
+        ema={"kimg": math.log(2) * EMA_STEPS * batch / 1000, "rampup": None, "start_kimg": warmup_kimg, **game_ema},
     )
 
 

@@ -12,7 +12,7 @@ from training.checkpoints.pickles import open_networks
 
 from . import budget, prune, refine
 from .architectures import costs_of, plan_of
-from .refit import RefitOptions, Report, images_of, refit_network
+from .refit import RefitOptions, Report, applies, images_of, prepared, refit_network
 from .roi import Roi
 from .scores import DISCRIMINATOR_SCORES
 from .scores.registry import ScoreOptions, compute
@@ -77,7 +77,8 @@ def slice_student(
 ) -> Student:
     """Slices G_ema by its scores, G by the same channels, and D by its own scores; refits them if `cut` says so.
 
-    A teacher whose G is its G_ema gives a student of which the same holds.
+    A teacher whose G is its G_ema gives a student of which the same holds. A discriminator of a family whose
+    discriminators cannot be refitted is only sliced.
 
     Args:
         d_width: part of the discriminator's channels to keep, uniformly; 1 keeps it as it is.
@@ -88,6 +89,8 @@ def slice_student(
     """
     keep = keep_lists(teacher.G_ema, cut, device)
     generators = {"G_ema": teacher.G_ema} if teacher.G is teacher.G_ema else {"G_ema": teacher.G_ema, "G": teacher.G}
+    if cut.refit and plan_of(teacher.G_ema).sets != {name: len(kept) for name, kept in keep.items()}:
+        generators = {name: prepared(network) for name, network in generators.items()}
     slices = {name: prune.slice_network(network, keep) for name, network in generators.items()}
     if cut.refine == "svs":
         for network in slices.values():
@@ -99,7 +102,8 @@ def slice_student(
         D = prune.slice_network(D, d_keep)
     student = Student(slices.get("G", slices["G_ema"]), slices["G_ema"], D, keep)
     if cut.refit:
-        keeps = {**dict.fromkeys(slices, keep), **({} if d_width == 1 else {"D": d_keep})}
+        of_D = {"D": d_keep} if d_width != 1 and applies(teacher.D) else {}
+        keeps = {**dict.fromkeys(slices, keep), **of_D}
         student.refits = refit(teacher, student, keeps, RefitOptions(seed=cut.seed), device)
     return student
 
@@ -140,10 +144,15 @@ def refit(
     return reports
 
 
-def resized(network: Network, width: Fraction) -> Any:
-    """A network of the same kind at another width, with random weights."""
+def resized(network: Network, width: Fraction, is_refitted: bool = False) -> Any:
+    """A network of the same kind at another width, with random weights; of the shape of a refitted slice or of a plain
+    one.
+    """
     plan = plan_of(network)
-    return plan.build(list(plan.scaled(width).values()))
+    widths = plan.scaled(width)
+    if is_refitted and widths != plan.sets:
+        plan = plan_of(prepared(network))
+    return plan.build(list(widths.values()))
 
 
 def initialise(
@@ -185,7 +194,7 @@ def initialise(
     if init == "slice" or d_init == "teacher":
         device = next(networks["G"].parameters()).device
         cut = Cut(Fraction(width), score, seed, refine=refine, refit=refit)
-        opened = load(**teacher)
+        opened = load(**teacher, needs_discriminator=d_init == "teacher")
         if from_average:
             opened = dataclasses.replace(opened, G=opened.G_ema)
         student = slice_student(opened, cut, Fraction(d_width), device)

@@ -9,6 +9,7 @@ import torch
 
 import dnnlib
 from dnnlib.errors import UserError
+from torch_utils.checkpoint import CheckpointError
 from training.biggan.checkpoints import split_suffix
 from training.checkpoints.pickles import open_networks
 
@@ -26,7 +27,8 @@ class Teacher:
     Attributes:
         url: path or URL of the file.
         sha256: of the file.
-        G, G_ema, D: networks in eval mode, without gradients.
+        G, G_ema, D: networks in eval mode, without gradients. G is G_ema in a file without G; D is None if the file
+            holds none that can be read, which `load` allows on request.
         training_set_kwargs: what the file says about its data set; None if nothing.
     """
 
@@ -41,7 +43,9 @@ class Teacher:
 _loaded: dict[tuple[str, str], Teacher] = {}  # (url, sha256) → networks that this process has opened
 
 
-def load(url: str, trust_pickle: bool = False, sha256: str | None = None) -> Teacher:
+def load(
+    url: str, trust_pickle: bool = False, sha256: str | None = None, needs_discriminator: bool = True
+) -> Teacher:
     """Loads a teacher from a network pickle of any known kind.
 
     Options, initial weights and the loss of a run all need it. So it is kept until `release_all`, and loading what is
@@ -52,12 +56,13 @@ def load(url: str, trust_pickle: bool = False, sha256: str | None = None) -> Tea
         url: path or URL.
         trust_pickle: execute what the file contains, for classes that are not known here.
         sha256: expected hash of the file; None accepts any, and always opens it.
+        needs_discriminator: without, a file with a generator alone is a teacher too.
 
     Raises:
-        UserError: the file is missing, damaged, refused, or has another sha256.
+        UserError: the file is missing, damaged, refused, has another sha256, or lacks a network.
     """
     kept = None if sha256 is None else _loaded.get((url, sha256))
-    if kept is not None:
+    if kept is not None and (kept.D is not None or not needs_discriminator):
         return kept
     path = split_suffix(url)[0]
     if not dnnlib.util.is_url(url) and not os.path.exists(path):
@@ -73,9 +78,20 @@ def load(url: str, trust_pickle: bool = False, sha256: str | None = None) -> Tea
                                field="teacher")
 
     nets = open_networks(url, trust_pickle=trust_pickle, check_sha256=check)
-    teacher = Teacher(url, actual, nets["G"], nets["G_ema"], nets["D"], nets["training_set_kwargs"])
+    D = nets["D"] if needs_discriminator else _discriminator_of(nets)
+    G_ema = nets["G_ema"]
+    G = nets["G"] if "G" in nets else G_ema
+    teacher = Teacher(url, actual, G, G_ema, D, nets["training_set_kwargs"])
     _loaded[url, actual] = teacher
     return teacher
+
+
+def _discriminator_of(nets: Mapping[str, Any]) -> Any:
+    """The discriminator of a file; None if there is none, or one of an unknown class."""
+    try:
+        return nets["D"]
+    except CheckpointError:
+        return None
 
 
 def spec(teacher: Teacher, trust_pickle: bool = False) -> dict[str, Any]:
@@ -92,7 +108,7 @@ class TeacherSet:
     """The teachers of one run on its device.
 
     Attributes:
-        discriminators: one of each teacher; frozen, or copies in training mode that may be trained.
+        discriminators: one of each teacher that has one; frozen, or copies in training mode that may be trained.
         first: the first teacher, frozen, which distillation compares with; None if it is not needed.
 
     Args:
@@ -109,23 +125,28 @@ class TeacherSet:
         self.first = teachers[0] if with_generator else None
         self.discriminators: list[torch.nn.Module] = []
         for teacher in teachers:
+            if teacher.D is None:
+                continue
             D = copy.deepcopy(teacher.D).train() if update else teacher.D
             self.discriminators.append(D.requires_grad_(False).to(device))
         if self.first is not None:
             for network in (self.first.G_ema, self.first.D):
-                network.to(device)
+                if network is not None:
+                    network.to(device)
 
     @classmethod
     def open(
         cls, specs: Sequence[Mapping[str, Any]], device: torch.device, update: bool = False,
-        with_generator: bool = False,
+        with_generator: bool = False, needs_discriminator: bool = True,
     ) -> "TeacherSet":
         """The teachers of these arguments of `load`; other teachers that the process keeps are released.
+
+        Further arguments are those of the class and of `load`.
 
         Raises:
             UserError: a teacher cannot be loaded.
         """
-        teachers = [load(**spec) for spec in specs]
+        teachers = [load(**spec, needs_discriminator=needs_discriminator) for spec in specs]
         release_all()
         return cls(teachers, device, update, with_generator)
 
@@ -154,7 +175,8 @@ def check_alike(first: Teacher, other: Teacher) -> None:
     Raises:
         TeacherError: it is not.
     """
-    sizes = [(teacher.D.img_resolution, teacher.D.img_channels, teacher.D.c_dim) for teacher in (first, other)]
+    networks = [teacher.G_ema if teacher.D is None else teacher.D for teacher in (first, other)]
+    sizes = [(network.img_resolution, network.img_channels, network.c_dim) for network in networks]
     if sizes[0] != sizes[1]:
         texts = [f"{teacher.url} is for {side}x{side} images of {channels} channel(s) and labels of size {labels}"
                  for teacher, (side, channels, labels) in zip((first, other), sizes)]
@@ -169,6 +191,8 @@ def check_fits(teacher: Teacher, resolution: int, num_channels: int, label_dim: 
         TeacherError: names what differs and what to do.
     """
     for role, network in (("G_ema", teacher.G_ema), ("D", teacher.D)):
+        if network is None:
+            continue
         side, channels, labels = network.img_resolution, network.img_channels, network.c_dim
         name = f"{role} of {os.path.basename(teacher.url)}"
         problem = None

@@ -8,7 +8,8 @@ import torch
 from torch_utils import distributed
 from torch_utils.network_types import Generator
 from training.data.dataset import Dataset
-from training.data.generated import images, latents
+from training.data.feed import black_batch
+from training.data.generated import images
 
 from . import teacher as teachers
 
@@ -21,7 +22,6 @@ class TeacherImages(Dataset):
     Args:
         teacher: arguments of `dgl.teacher.load`.
         seed: of the images.
-        start_kimg: thousands of images before any is needed; until then the feed gives black ones.
         use_labels: give out labels.
 
     Raises:
@@ -30,17 +30,15 @@ class TeacherImages(Dataset):
 
     is_generated = True
 
-    def __init__(
-        self, teacher: Mapping[str, Any], seed: int = 0, start_kimg: float = 0, use_labels: bool = False
-    ) -> None:
-        self._teacher, self._seed, self._start_nimg = dict(teacher), seed, round(start_kimg * 1000)
+    def __init__(self, teacher: Mapping[str, Any], seed: int = 0, use_labels: bool = False) -> None:
+        self._teacher, self._seed = dict(teacher), seed
         G = self._load()
         shape = [NUM_ITEMS, G.img_channels, G.img_resolution, G.img_resolution]
         self._c_dim = G.c_dim
         super().__init__("teacher", shape, use_labels=use_labels and G.c_dim > 0)
 
     def _load(self) -> Any:
-        return teachers.load(**self._teacher).G_ema
+        return teachers.load(**self._teacher, needs_discriminator=False).G_ema
 
     def _load_raw_image(self, raw_idx: int) -> np.ndarray:
         img, _ = images(self._load(), self._seed, [raw_idx])
@@ -54,7 +52,7 @@ class TeacherImages(Dataset):
     ) -> "TeacherFeed":
         """The stream of these images for training; see TeacherFeed."""
         G = self._load().to(device)
-        return TeacherFeed(G, batch_size, self._seed, self._start_nimg, device, self.label_dim, state)
+        return TeacherFeed(G, batch_size, self._seed, device, self.label_dim, state)
 
 
 class TeacherFeed:
@@ -64,7 +62,6 @@ class TeacherFeed:
         G: the teacher's generator on the device.
         batch_size: images per batch over all ranks.
         seed: of the images.
-        start_nimg: images before that number are not made but black.
         device: where batches go.
         label_dim: size of the labels; 0 gives none.
         state: `state_dict()` of an earlier feed to resume.
@@ -75,12 +72,11 @@ class TeacherFeed:
         G: Generator,
         batch_size: int,
         seed: int,
-        start_nimg: int,
         device: torch.device,
         label_dim: int,
         state: Mapping[str, Any] | None = None,
     ) -> None:
-        self._G, self._batch_size, self._seed, self._start_nimg = G, batch_size, seed, start_nimg
+        self._G, self._batch_size, self._seed = G, batch_size, seed
         self._device, self._label_dim = device, label_dim
         self._position = 0 if state is None else int(state["position"])
 
@@ -88,15 +84,15 @@ class TeacherFeed:
         """The next images [n, C, H, W], float32 in [-1, 1], and labels [n, c_dim] of this rank."""
         ranks = distributed.world_size()
         indices = range(self._position + distributed.rank(), self._position + self._batch_size, ranks)
-        is_needed = self._position >= self._start_nimg
         self._position += self._batch_size
-        if is_needed:
-            img, c = images(self._G, self._seed, indices)
-        else:
-            shape = (self._G.img_channels, self._G.img_resolution, self._G.img_resolution)
-            img = torch.zeros([len(indices), *shape], dtype=torch.uint8, device=self._device)
-            c = latents(self._G, self._seed, indices)[1].to(self._device)
+        img, c = images(self._G, self._seed, indices)
         return img.to(torch.float32) / 127.5 - 1, c[:, : self._label_dim]
+
+    def skip(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Passes over the next batch without making it: black images and labels of zeros, of the shapes of `next`."""
+        self._position += self._batch_size
+        shape = (self._G.img_channels, self._G.img_resolution, self._G.img_resolution)
+        return black_batch(self._batch_size // distributed.world_size(), shape, self._label_dim, self._device)
 
     def random_labels(self, count: int) -> torch.Tensor:
         """Labels [count, c_dim] of uniformly drawn classes."""

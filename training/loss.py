@@ -114,6 +114,10 @@ class Loss:
         """
         raise NotImplementedError
 
+    def needs_images(self, cur_nimg: int) -> bool:
+        """Whether the iteration after that many images looks at the images of the data set; if not, none are loaded."""
+        return True
+
     def extra_phases(self) -> list[Phase]:
         """Further phases, run after those of G and D."""
         return []
@@ -128,6 +132,10 @@ class Loss:
 
     def begin_stage(self) -> None:
         """Called when a new stage begins."""
+
+    def starts_from_average(self) -> bool:
+        """Whether G takes over the weights of its moving average as a new stage begins."""
+        return False
 
     def state_dict(self) -> dict[str, Any]:
         """What an exact resume must restore, as tensors and plain values."""

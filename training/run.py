@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from torch_utils import distributed, training_stats
+from torch_utils import distributed, misc, training_stats
 
 from . import optimization
 from .ada import AdaController
@@ -98,8 +98,10 @@ class Run:
         return self.cur_nimg >= self.tick_start_nimg + kimg_per_tick * 1000
 
     def start_stage(self, stage: int) -> None:
-        """Begins a stage of training: resets every optimizer."""
+        """Begins a stage of training: resets every optimizer, and sets G to its moving average if the loss says so."""
         self.stage = stage
+        if self.loss.starts_from_average():
+            misc.copy_params_and_buffers(self.networks["G_ema"], self.networks["G"], require_all=True)
         for opt in optimization.optimizers(self.phases):
             opt.state.clear()
         self.loss.begin_stage()

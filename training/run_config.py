@@ -108,6 +108,9 @@ class EMAConfig:
         default=None, metadata=_key("ema_rampup", always=True))
     start_kimg: float = dataclasses.field(default=0, metadata=_key("ema_start_kimg"))  # until then it is a copy of G
     buffers: bool = dataclasses.field(default=False, metadata=_key("ema_buffers"))  # average them, or copy them
+    later_start_kimg: float | None = dataclasses.field(  # from there on the half-life grows ...
+        default=None, metadata=_key("ema_later_start_kimg"))
+    later_kimg: float = dataclasses.field(default=10, metadata=_key("ema_later_kimg"))  # ... up to this
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

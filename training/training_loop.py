@@ -104,8 +104,10 @@ def training_loop(
 
             # Moving average of G.
             distributed.mean_(_running_buffers(run.networks["G"]))
-            beta = ema_beta(num_images, config.ema.kimg, config.ema.rampup, run.cur_nimg, config.ema.start_kimg)
-            update_ema(run.networks["G_ema"], run.networks["G"], beta, config.ema.buffers)
+            ema = config.ema
+            beta = ema_beta(num_images, ema.kimg, ema.rampup, run.cur_nimg, ema.start_kimg, ema.later_start_kimg,
+                            ema.later_kimg)
+            update_ema(run.networks["G_ema"], run.networks["G"], beta, ema.buffers)
             run.cur_nimg += num_images
             run.batch_idx += 1
 
@@ -217,7 +219,7 @@ def _optimize(run: Run, batch_size: int, batch_gpu: int, stopwatch: Stopwatch) -
         run.start_stage(stage)
         print_line(f"Stage {stage + 1} of training begins at image {run.cur_nimg:,}")
     stopwatch.start("data")
-    real_img, real_c = run.feed.next()
+    real_img, real_c = run.feed.next() if run.loss.needs_images(run.cur_nimg) else run.feed.skip()
     stopwatch.stop("data")
     share = batch_size // distributed.world_size()
     batches = list(zip(real_img.split(share), real_c.split(share)))

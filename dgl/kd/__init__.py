@@ -17,11 +17,13 @@ class TermInfo:
         class_path: module and class below `dgl.kd`, "module.Class".
         help: what it compares, for the help text of the option.
         families: names of the architectures that it works for.
+        needs_discriminator: it compares in the features of the teacher's discriminator.
     """
 
     class_path: str
     help: str
     families: tuple[str, ...]
+    needs_discriminator: bool = False
 
     def load(self) -> Callable[..., Any]:
         """The class of the term."""
@@ -32,9 +34,10 @@ class TermInfo:
 TERMS: dict[str, TermInfo] = {
     "rgb": TermInfo("rgb.RGBTerm", "L1 to the teacher's image", ("stylegan2", "biggan", "stylegan3")),
     "feature": TermInfo("feature.FeatureTerm", "distance in the features of the teacher's D",
-                        ("stylegan2", "biggan", "stylegan3")),
+                        ("stylegan2", "biggan", "stylegan3"), needs_discriminator=True),
     "torgb": TermInfo("torgb.ToRGBTerm", "L1 to the teacher's images of every resolution", ("stylegan2",)),
-    "latent": TermInfo("latent.LatentDirectionTerm", "relations of latent directions", ("stylegan2", "stylegan3")),
+    "latent": TermInfo("latent.LatentDirectionTerm", "relations of latent directions", ("stylegan2", "stylegan3"),
+                       needs_discriminator=True),
     "lpips": TermInfo("lpips.LPIPSTerm", "LPIPS by a TorchScript file", ("stylegan2", "biggan", "stylegan3")),
 }
 

@@ -11,7 +11,7 @@ from torch_utils.network_types import Generator
 from training import architectures
 
 from ..scores.sampling import latents
-from . import discriminator, generator, stylegan3
+from . import biggan, discriminator, generator, stylegan3
 from .report import RefitOptions, Report, check_finite
 
 Images = Callable[[int], torch.Tensor]
@@ -19,6 +19,7 @@ Images = Callable[[int], torch.Tensor]
 _GENERATORS: dict[str, Any] = {
     "training.networks.Generator": generator,
     "training.networks_stylegan3.Generator": stylegan3,
+    "training.networks_biggan.BigGANGenerator": biggan,
 }
 _DISCRIMINATORS = {"training.networks.Discriminator": discriminator}
 
@@ -26,6 +27,16 @@ _DISCRIMINATORS = {"training.networks.Discriminator": discriminator}
 def applies(network: torch.nn.Module) -> bool:
     """Whether slices of networks of this class can be refitted."""
     return architectures.class_path(network) in {**_GENERATORS, **_DISCRIMINATORS}
+
+
+def prepared(network: Any) -> Any:
+    """What a slice that will be refitted is cut out of: the network itself, or a copy with other weights that computes
+    the same.
+
+    A BigGAN's spectral normalisation is folded into its weights, because it would take away the scale of a fit.
+    """
+    kind = architectures.class_path(network)
+    return biggan.prepared(network) if _GENERATORS.get(kind) is biggan else network
 
 
 def images_of(G: Generator, seed: int, batch: int = 8) -> Images:
@@ -60,7 +71,7 @@ def refit_network(
     Args:
         name: of the network in messages, such as G_ema.
         teacher: the network that was sliced.
-        student: the slice; its tensors are replaced by the fitted ones.
+        student: the slice, of `prepared(teacher)`; its tensors are replaced by the fitted ones.
         keep: channel set → kept channels, ascending int64 [C'].
         options: see `RefitOptions`.
         images: for a discriminator, what gives images to fit it on.
@@ -70,7 +81,7 @@ def refit_network(
 
     Raises:
         UserError: networks of this class cannot be refitted, or the teacher holds NaN or infinite values.
-        ValueError: a discriminator without images.
+        ValueError: a discriminator without images, or a slice of what is not prepared.
     """
     kind = architectures.class_path(teacher)
     if not applies(teacher):

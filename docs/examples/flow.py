@@ -6,17 +6,10 @@ L = -log p(x) / dims + λ · softplus(-D_T(x')),  x' drawn from the flow (RealNV
 second term is DGL-GAN's, arXiv:2112.06502). Drawing is one pass without a loop over pixels, so its gradient is cheap.
 The images are halved to 16 px for the flow; what it draws is doubled again for the teacher.
 """
-import json
 import math
-import time
-from pathlib import Path
 
-import click
 import torch
-import torch.nn.functional as F
 from torch import nn
-
-from dnnlib.cli import Command
 
 from . import common
 
@@ -24,7 +17,6 @@ SIDE = 16
 DIMS = SIDE * SIDE
 HIDDEN = 256
 COUPLINGS = 6
-DEQUANTIZE = 2 / 256  # one step between grey levels in [-1, 1]
 
 
 class Coupling(nn.Module):
@@ -89,26 +81,17 @@ class Flow(nn.Module):
         return (z * self.log_std.exp() + self.mean).reshape(count, 1, SIDE, SIDE)
 
 
-def halved(img: torch.Tensor) -> torch.Tensor:
-    """[N, 1, 32, 32] → [N, 1, 16, 16]."""
-    return F.avg_pool2d(img, 2)
-
-
-def doubled(img: torch.Tensor) -> torch.Tensor:
-    """[N, 1, 16, 16] → [N, 1, 32, 32], as the teacher's images are."""
-    return F.interpolate(img, scale_factor=2, mode="bilinear", align_corners=False)
-
-
 def train(data: torch.Tensor, term: common.TeacherDiscriminatorTerm, steps: int, batch: int = common.BATCH) -> Flow:
     """Trains with the term; uniform noise of one grey level keeps the likelihood finite."""
     model = Flow(data)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for step in range(steps):
         x = data[torch.randint(len(data), [batch])]
-        x = x + (torch.rand_like(x) - 0.5) * DEQUANTIZE
+        x = common.dequantized(x)
         loss = -model.log_prob(x).mean() / DIMS
         if term.weight:
-            loss = loss + common.guidance(term, doubled(model.sample(batch).clamp(-1.5, 1.5)), cur_nimg=step * batch)
+            samples = common.doubled(model.sample(batch).clamp(-1.5, 1.5))
+            loss = loss + common.guidance(term, samples, cur_nimg=step * batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -116,36 +99,22 @@ def train(data: torch.Tensor, term: common.TeacherDiscriminatorTerm, steps: int,
     return model
 
 
-@click.command(cls=Command)
-@click.option("--data", default=common.DATA, show_default=True, help="Images as an IDX file.", metavar="PATH")
-@click.option("--teacher", default=common.TEACHER, show_default=True, metavar="PKL", help="Whose discriminator guides.")
-@click.option("--dgl-weight", type=click.FloatRange(min=0), default=0.3, show_default=True, help="λ.")
-@click.option("--steps", type=click.IntRange(min=1), default=400, show_default=True, help="Steps of 32 images.")
-@click.option("--images", type=click.IntRange(min=common.BATCH), default=4000, show_default=True,
-              help="Images to train on.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of weights, batches and latents.")
-@click.option("--outdir", default="example-out", show_default=True, metavar="DIR", help="Where the samples go.")
-def main(data: str, teacher: str, dgl_weight: float, steps: int, images: int, seed: int, outdir: str) -> None:
-    """Train a flow without and with the teacher's term, and show what the teacher thinks of its samples."""
-    common.check_options(dgl_weight, outdir)
-    pictures = halved(common.load_images(data, images))
-    for weight in (0.0, dgl_weight):
-        torch.manual_seed(seed)
-        start = time.monotonic()
-        term = common.teacher_term(teacher, weight)
-        model = train(pictures, term, steps)
-        with torch.no_grad():
-            samples = model.sample(256).clamp(-1, 1)
-            nats = -float(model.log_prob(pictures[:1000]).mean()) / DIMS
-        common.save_grid(doubled(samples[:64]), Path(outdir) / f"flow-lambda{weight:g}.png")
-        click.echo(json.dumps({
-            "model": "flow", "dgl_weight": weight, "steps": steps, "seed": seed,
-            "bits_per_dim": round(nats / math.log(2) + math.log2(127.5), 3),
-            "teacher_logit_on_samples": round(common.realism(term, doubled(samples)), 3),
-            "teacher_logit_on_reals": round(common.realism(term, doubled(pictures[:256])), 3),
-            "seconds": round(time.monotonic() - start, 1),
-        }))  # fmt: skip
+def measure(model: Flow, data: torch.Tensor) -> dict[str, float]:
+    """The likelihood of images [N, 1, 16, 16]."""
+    return {"bits_per_dim": common.bits_per_dim(model.log_prob(data), DIMS)}
 
+
+EXAMPLE = common.Example(
+    name="flow",
+    weight=0.3,
+    prepare=common.halved,
+    shown=common.doubled,
+    train=train,
+    draw=lambda model, count: common.doubled(model.sample(count).clamp(-1, 1)),
+    measure=measure,
+)
+main = common.command(EXAMPLE, "Train a flow without and with the teacher's term, and show what the teacher thinks of "
+                               "its samples.")
 
 if __name__ == "__main__":
     main()

@@ -6,15 +6,8 @@ L = |x - dec(z)|² / 2s² + KL(q(z|x) ‖ N(0, 1)) + λ · softplus(-D_T(dec(z')
 Welling 2014, arXiv:1312.6114; the last term is DGL-GAN's, arXiv:2112.06502). A VAE alone draws blurred images; the
 discriminator sees that they are.
 """
-import json
-import time
-from pathlib import Path
-
-import click
 import torch
 from torch import nn
-
-from dnnlib.cli import Command
 
 from . import common
 
@@ -63,35 +56,22 @@ def train(data: torch.Tensor, term: common.TeacherDiscriminatorTerm, steps: int,
     return model
 
 
-@click.command(cls=Command)
-@click.option("--data", default=common.DATA, show_default=True, help="Images as an IDX file.", metavar="PATH")
-@click.option("--teacher", default=common.TEACHER, show_default=True, metavar="PKL", help="Whose discriminator guides.")
-@click.option("--dgl-weight", type=click.FloatRange(min=0), default=0.03, show_default=True, help="λ.")
-@click.option("--steps", type=click.IntRange(min=1), default=400, show_default=True, help="Steps of 32 images.")
-@click.option("--images", type=click.IntRange(min=common.BATCH), default=4000, show_default=True,
-              help="Images to train on.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of weights, batches and latents.")
-@click.option("--outdir", default="example-out", show_default=True, metavar="DIR", help="Where the samples go.")
-def main(data: str, teacher: str, dgl_weight: float, steps: int, images: int, seed: int, outdir: str) -> None:
-    """Train a VAE without and with the teacher's term, and show what the teacher thinks of its samples."""
-    common.check_options(dgl_weight, outdir)
-    pictures = common.load_images(data, images)
-    for weight in (0.0, dgl_weight):
-        torch.manual_seed(seed)
-        start = time.monotonic()
-        term = common.teacher_term(teacher, weight)
-        model = train(pictures, term, steps)
-        with torch.no_grad():
-            samples = model.sample(256)
-            bound = float(torch.cat([model.negative_elbo(x) for x in pictures[:1000].split(100)]).mean())
-        common.save_grid(samples[:64], Path(outdir) / f"vae-lambda{weight:g}.png")
-        click.echo(json.dumps({
-            "model": "vae", "dgl_weight": weight, "steps": steps, "seed": seed, "negative_elbo": round(bound, 2),
-            "teacher_logit_on_samples": round(common.realism(term, samples), 3),
-            "teacher_logit_on_reals": round(common.realism(term, pictures[:256]), 3),
-            "seconds": round(time.monotonic() - start, 1),
-        }))  # fmt: skip
+def measure(model: VAE, data: torch.Tensor) -> dict[str, float]:
+    """The mean bound of images [N, 1, 32, 32]."""
+    return {"negative_elbo": float(torch.cat([model.negative_elbo(x) for x in data.split(100)]).mean())}
 
+
+EXAMPLE = common.Example(
+    name="vae",
+    weight=0.03,
+    prepare=lambda images: images,
+    shown=lambda images: images,
+    train=train,
+    draw=lambda model, count: model.sample(count),
+    measure=measure,
+)
+main = common.command(EXAMPLE, "Train a VAE without and with the teacher's term, and show what the teacher thinks of "
+                               "its samples.")
 
 if __name__ == "__main__":
     main()

@@ -96,7 +96,7 @@ def test_a_folder_of_public_files_is_a_teacher(files: dict[str, str], tmp_path: 
     biggan_checkpoints.save_checkpoint(tmp_path / "138k", {name: nets[name] for name in ("G_ema", "D")}, suffix="best0")
     named = resolved(files["data"], "--cfg=dgl-biggan", f"--teacher={tmp_path / '138k'}:best0", "--width=0.5")
     assert named["loss_kwargs"]["teachers"][0]["url"].endswith("138k:best0")
-    assert named["G_kwargs"] == c["G_kwargs"]
+    assert named["G_kwargs"] == {**c["G_kwargs"], "G_param": "none"}, "a slice that is refitted"
     (tmp_path / "138k" / "D.pth").unlink()
     result = dry_run(files["data"], *args)
     assert result.exit_code == 1
@@ -106,8 +106,8 @@ def test_a_folder_of_public_files_is_a_teacher(files: dict[str, str], tmp_path: 
 @pytest.mark.parametrize(("args", "message"), [
     (["--cfg=dgl-biggan", "--teacher={styles}", "--width=0.5"],
      "--teacher: --cfg=dgl-biggan expects a BigGANGenerator, .* holds a Generator; use --cfg=dgl"),
-    (["--cfg=dgl", "--teacher={teacher}", "--width=0.5", "--cond=true"],
-     "--teacher: --cfg=dgl expects a Generator, .* holds a BigGANGenerator; use --cfg=dgl-biggan"),
+    (["--cfg=dgl", "--teacher={teacher}", "--width=0.5", "--gamma=1"],
+     "--gamma: cannot be given together with --cfg=dgl-biggan"),
     (["--cfg=dgl-biggan", "--width=0.5"], "--teacher: --cfg=dgl-biggan needs the network pickle of a teacher"),
     (["--cfg=dgl-biggan", "--teacher={teacher}", "--width=0.5", "--ch=2"],
      "--ch: cannot be given together with --cfg=dgl-biggan, which takes its networks from --teacher"),

@@ -9,8 +9,9 @@ from dgl import teacher as teachers
 from dgl.distillation import Distillation
 from dgl.loss import DGLHingeLoss, DGLLoss
 from tests import tiny, tiny_biggan
-from torch_utils import training_stats
+from torch_utils import distributed, training_stats
 from training import optimization
+from training.data.generated import latents
 from training.loss import GenBatch, Part, Step
 
 CPU = torch.device("cpu")
@@ -44,8 +45,8 @@ def test_the_loss_is_the_sum_of_the_terms_of_images_with_constant_noise(path: st
     assert (phase.name, phase.module) == ("distilmain", loss.base.G.synthesis)
     result = tiny.gradients(loss, "distilmain", phase.module)
     teacher = teachers.load(path)
-    z, c = tiny.latents()
     G = loss.base.G
+    z, c = latents(G, 0, range(4))
     G.synthesis.requires_grad_(True)
     ws = G.mapping(z, c, skip_w_avg_update=True)
     img = G.synthesis(ws, noise_mode="const")
@@ -61,6 +62,54 @@ def test_the_loss_is_the_sum_of_the_terms_of_images_with_constant_noise(path: st
     torch.manual_seed(0)
     assert torch.equal(result["random_state"], torch.random.get_rng_state()), "nothing random in it"
     torch.random.set_rng_state(unused)
+
+
+@pytest.mark.parametrize(("ranks", "chunk"), [(1, 8), (1, 2), (2, 4), (2, 1), (4, 2)])
+def test_latents_depend_on_seed_and_number_alone(ranks: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two iterations of eight images, shared by ranks and passes, see images 16 to 31, whatever the step's own are."""
+    monkeypatch.setattr(distributed, "world_size", lambda: ranks)
+    G = tiny.tiny_generator(c_dim=3)
+    expected = latents(G, 5, range(16, 32))
+    found: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    for rank in range(ranks):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        distillation = Distillation(G, [], lr=1.0, num_images=100, seed=5)
+        for cur_nimg in (16, 24):
+            for number in range(0, 8 // ranks, chunk):
+                own = torch.randn([chunk, 16])
+                z, c = distillation._latents(Step(own, own, own, own[:, :3], gain=1, cur_nimg=cur_nimg))
+                for i in range(chunk):
+                    found[cur_nimg + rank + ranks * (number + i)] = z[i], c[i]
+    assert sorted(found) == list(range(16, 32))
+    assert torch.equal(torch.stack([found[i][0] for i in sorted(found)]), expected[0])
+    assert torch.equal(torch.stack([found[i][1] for i in sorted(found)]), expected[1])
+
+
+def test_discriminators_may_have_a_start_in_the_game(path: str) -> None:
+    loss = make(path, game_warmup_kimg=0.5, dgl_weight=1)
+    assert [loss.needs_images(n) for n in (0, 999, 1000)] == [False, False, True]
+    assert loss.starts_from_average()
+    assert not make(path, distil_kimg=0).starts_from_average()
+    G, D = loss.base.G, loss.base.D
+    assert list(tiny.gradients(loss, "Gmain", G, cur_nimg=1499)) == ["random_state"]
+    assert list(tiny.gradients(loss, "Greg", G, cur_nimg=1000)) == ["random_state"]
+    assert len(tiny.gradients(loss, "Dmain", D, cur_nimg=1000)) > 1
+    assert len(tiny.gradients(loss, "Gmain", G, cur_nimg=1500)) > 1
+
+
+def test_the_factor_of_the_terms_in_the_game(path: str, statistics: training_stats.Collector) -> None:
+    z, c = tiny.latents()
+    losses = [make(path, game_kd=factor) for factor in (1, 0.25, 0)]
+    G = losses[0].base.G
+    ws = G.mapping(z, c)
+    img = G.synthesis(ws, noise_mode="const")
+    batch = GenBatch(z, c, ws, img, img, 1000)
+    whole, quarter, none = (loss.terms[1](batch) for loss in losses)
+    torch.testing.assert_close(quarter, 0.25 * whole)
+    assert none is None
+    tiny.gradients(losses[2], "distilmain", losses[2].base.G.synthesis)
+    statistics.update()
+    assert statistics.num("Loss/distil/kd_rgb") == 4, "distillation itself is not concerned"
 
 
 def test_the_mapping_network_and_its_average_stay(path: str) -> None:

@@ -34,17 +34,16 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def configuration(paths: dict[str, str], name: str, *args: str, **loss: Any) -> dict[str, Any]:
     """Ten iterations of four images; the game, if there is one, begins after six."""
-    cfg = "dgl-biggan" if name == "biggan" else "dgl"
     data = "teacher" if "--data=teacher" in args or "--game-kimg=1" not in args else paths["data"]
-    more = [f"--cfg={cfg}", f"--teacher={paths[name]}", "--width=0.5", "--batch=4", "--workers=0", *args]
+    more = ["--cfg=dgl", f"--teacher={paths[name]}", "--width=0.5", "--batch=4", "--workers=0", *args]
     config = tiny_runs.options(data, *more)
     distil = 0.024 if "--game-kimg=1" in args else 0.04
     config["loss_kwargs"].update(distil_kimg=distil, distil_warmup_kimg=0.008, **loss)
     config["ema_start_kimg"] = 0.008
     if name == "biggan":
         config["D_reg_interval"] = None
-    if "start_kimg" in config["training_set_kwargs"]:
-        config["training_set_kwargs"]["start_kimg"] = distil
+    if "ema_later_start_kimg" in config:
+        config["ema_later_start_kimg"] = distil
     return config
 
 
@@ -85,18 +84,21 @@ def test_a_student_comes_closer_to_its_teacher_without_data(paths: dict[str, str
     assert 0 < records[-1]["Loss/distil/lr"]["mean"] < 0.008
 
 
-CASES = {  # name → teacher, options, ticks after which the run is stopped; the game begins in the third
-    "distilled": ("conditional", ["--kd=rgb", "--kd=torgb", "--kd=latent=0.1"], 2),
-    "game": ("teacher", ["--game-kimg=1", "--cond=0"], 3),
-    "game-of-teacher": ("conditional", ["--game-kimg=1", "--data=teacher", "--dgl-weight=1"], 2),
-    "biggan-game": ("biggan", ["--game-kimg=1", "--data=teacher"], 2),
+# name → teacher, options, changes of the loss, ticks after which the run is stopped; the game begins in the third
+CASES: dict[str, tuple[str, list[str], dict[str, Any], int]] = {
+    "distilled": ("conditional", ["--kd=rgb", "--kd=torgb", "--kd=latent=0.1"], {}, 2),
+    "game": ("teacher", ["--game-kimg=1", "--cond=0"], {}, 3),
+    "game-of-teacher": ("conditional", ["--game-kimg=1", "--data=teacher", "--dgl-weight=1"], {}, 2),
+    "game-after-a-start-of-d": ("teacher", ["--game-kimg=1", "--data=teacher", "--game-kd=0.5", "--guidance=heads"],
+                                {"game_warmup_kimg": 0.008}, 3),
+    "biggan-game": ("biggan", ["--game-kimg=1", "--data=teacher"], {}, 2),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_resumed_run_is_an_unbroken_one_to_the_bit(case: str, paths: dict[str, str], tmp_path: Path) -> None:
-    name, args, ticks = CASES[case]
-    config = configuration(paths, name, *args)
+    name, args, loss, ticks = CASES[case]
+    config = configuration(paths, name, *args, **loss)
     stops = iter([False] * (ticks - 1) + [True])
     unbroken = tiny_runs.run(tmp_path / "unbroken", config)
     broken = tiny_runs.run(tmp_path / "broken", config, abort_fn=lambda: next(stops))
@@ -109,6 +111,93 @@ def test_a_resumed_run_is_an_unbroken_one_to_the_bit(case: str, paths: dict[str,
     if "--game-kimg=1" in args:
         assert records[-1]["Loss/G/kd_rgb"]["num"] > 0, "distillation is kept on in the game"
         assert records[-1]["Loss/G/dgl"]["num"] > 0
+
+
+def test_a_biggan_is_distilled_without_data(paths: dict[str, str], tmp_path: Path) -> None:
+    """--cfg=dgl is the preset of the teacher's family; the slice is refitted; images of all classes come closer."""
+    config = configuration(paths, "biggan", "--batch=16")
+    assert config["loss_kwargs"]["class_name"] == "dgl.loss.DGLHingeLoss"
+    assert config["G_kwargs"]["G_param"] == "none"
+    assert config["init_kwargs"]["refit"] is True
+    config["loss_kwargs"].update(distil_kimg=0.24, distil_warmup_kimg=0.032)
+    folder = tiny_runs.run(tmp_path / "run", config, total_kimg=0.24, kimg_per_tick=0.08)
+    G = pickles.open_networks(str(folder / "network-snapshot-000000.pkl"))["G_ema"]
+    assert torch.isfinite(G(*tiny_biggan.inputs(G))).all()
+    records = tiny_runs.records(folder)
+    for name in ("Loss/distil/kd_rgb", "Loss/distil/kd_feature"):
+        assert records[-1][name]["mean"] < 0.9 * records[0][name]["mean"]
+
+
+def test_the_game_begins_with_the_averaged_student(paths: dict[str, str], tmp_path: Path) -> None:
+    """During the start of D nothing changes G: it is still the average of the student that was distilled."""
+    config = configuration(paths, "teacher", "--game-kimg=1", "--data=teacher", game_warmup_kimg=1)
+    state = tiny_runs.last_state(tiny_runs.run(tmp_path / "run", config))
+    G, G_ema = state["networks"]["G"], state["networks"]["G_ema"]
+    names = [name for name in G if name.endswith("weight") and name.startswith("synthesis")]
+    assert names
+    assert all(torch.allclose(G[name], G_ema[name], rtol=1e-5, atol=1e-7) for name in names)
+
+
+def test_data_that_only_scores_is_not_loaded(paths: dict[str, str], tmp_path: Path,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    args = [f"--data={paths['data']}", "--cfg=dgl", f"--teacher={paths['teacher']}", "--width=0.5", "--batch=4"]
+    config = tiny_runs.options(paths["data"], *args[1:], "--cond=0")
+    assert config["training_set_kwargs"]["class_name"] == "training.dataset.ImageFolderDataset"
+    config["loss_kwargs"].update(distil_kimg=0.016, distil_warmup_kimg=0.008)
+    monkeypatch.setattr("torch_utils.loader_workers.batches", None)
+    folder = tiny_runs.run(tmp_path / "run", config, total_kimg=0.016)
+    assert (folder / "reals.png").exists()
+    assert tiny_runs.last_state(folder)["data"]["position"] == 16
+
+
+def test_another_number_of_processes_sees_the_same(paths: dict[str, str], tmp_path: Path,
+                                                   caplog: pytest.LogCaptureFixture) -> None:
+    config = configuration(paths, "teacher")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "training_options.json").write_text(json.dumps({**config, "num_gpus": 1}))
+    result = CliRunner().invoke(train.main, [f"--resume={tmp_path}/run", "--gpus=2", "--dry-run"])
+    assert result.exit_code == 0, result.output
+    resolved = json.loads(result.stdout.split("Resolved options:\n")[1].split("\n\nNothing was started")[0])
+    assert (resolved["num_gpus"], resolved["batch_gpu"]) == (2, 2)
+    assert "instead of" not in caplog.text
+
+
+def generator_alone(folder: Path) -> str:
+    """A pickle of a generator without discriminator."""
+    data = pickles.snapshot_data(tiny.tiny_networks(), None)
+    path = folder / "generator.pkl"
+    pickles.save_networks({"G_ema": data["G_ema"]}, path)
+    return str(path)
+
+
+@pytest.mark.parametrize(("args", "message"), [
+    ([], "in whose features --kd=feature compares; pass --kd=rgb, --kd=torgb or --kd=lpips (with --kd-lpips=FILE), or "
+         "another teacher"),
+    (["--kd=rgb", "--kd=latent"], "in whose features --kd=latent compares; pass --kd=rgb"),
+    (["--kd=rgb", "--game-kimg=1", "--data=teacher"], "which --game-kimg needs; pass another teacher, or distil alone"),
+    (["--kd=rgb", "--d-init=teacher"], "--d-init: "),
+])
+def test_a_teacher_without_discriminator(args: list[str], message: str, tmp_path: Path) -> None:
+    flags = ["--cfg=dgl", f"--teacher={generator_alone(tmp_path)}", "--width=0.5", "--dry-run", *args]
+    result = CliRunner().invoke(train.main, flags)
+    assert result.exit_code == 2
+    line = result.stderr.strip().splitlines()[-1]
+    assert "generator.pkl holds no discriminator" in line
+    assert message in line
+
+
+def test_a_generator_alone_is_distilled(paths: dict[str, str], tmp_path: Path) -> None:
+    """The way out of the error above."""
+    paths = {**paths, "teacher": generator_alone(tmp_path)}
+    config = configuration(paths, "teacher", "--kd=rgb", "--kd=torgb")
+    folder = tiny_runs.run(tmp_path / "run", config, resume_state=False)
+    assert tiny_runs.records(folder)[-1]["Loss/distil/kd_torgb"]["num"] > 0
+    student = pickles.open_networks(str(sorted(folder.glob("network-snapshot-*.pkl"))[-1]))
+    source = teachers.load(paths["teacher"], needs_discriminator=False)
+    assert source.D is None
+    assert torch.equal(student["G_ema"].mapping.fc0.weight, source.G_ema.mapping.fc0.weight)
+    with pytest.raises(pickles.CheckpointError, match="holds no D, which is needed here"):
+        teachers.load(paths["teacher"])
 
 
 def test_networks_that_do_not_fit_each_other(paths: dict[str, str], tmp_path: Path) -> None:

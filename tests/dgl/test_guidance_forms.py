@@ -183,6 +183,24 @@ def test_heads_are_linear_in_the_teachers_features(path: str) -> None:
         torch.testing.assert_close(a.double(), b, atol=1e-5, rtol=1e-5)
 
 
+def test_heads_project_the_features_on_an_embedding_of_the_label() -> None:
+    D = tiny.tiny_discriminator(c_dim=3)
+    heads = HeadsDiscriminator(D)
+    img, c = tiny.images(), tiny.latents(c_dim=3)[1]
+    plain = heads(img, c)
+    assert torch.equal(plain, heads(img, c.roll(1, dims=1))), "labels join by training"
+    assert {name for name, _ in heads.named_parameters()} == {
+        "weights.0", "weights.1", "embeddings.0", "embeddings.1", "bias"}
+    with torch.no_grad():
+        for number, E in enumerate(heads.embeddings):
+            E.copy_(torch.randn(E.shape, generator=torch.Generator().manual_seed(number)))
+    maps = [x.mean(dim=[2, 3]) for x in block_features(D, img)]
+    projections = [(x * E[c.argmax(dim=1)]).sum(dim=1) for x, E in zip(maps, heads.embeddings)]
+    torch.testing.assert_close(heads(img, c), plain + torch.stack(projections).mean(dim=0)[:, None])
+    grads = torch.autograd.grad(F.softplus(heads(img, c)).sum(), list(heads.embeddings))
+    assert all(bool(grad.any(dim=1).all()) for grad in grads), "every class learns"
+
+
 def test_heads_are_trained_and_their_trunk_is_not(path: str) -> None:
     loss = make(path, "heads")
     trunk = {name: tensor.clone() for name, tensor in teachers.load(path).D.state_dict().items()}

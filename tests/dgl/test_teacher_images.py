@@ -77,9 +77,12 @@ def test_the_feed_is_resumed_where_it_was(paths: dict[int, str]) -> None:
     assert torch.equal(feed_of(paths, state=state).next()[0], feed.next()[0])
 
 
-def test_images_that_are_not_needed_yet_are_not_made(paths: dict[int, str]) -> None:
-    feed = feed_of(paths, start_kimg=0.008)
-    black, _ = feed.next()
+def test_images_that_are_not_needed_yet_are_not_made(paths: dict[int, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = feed_of(paths)
+    with monkeypatch.context() as patch:
+        patch.setattr("dgl.teacher_images.images", None)
+        black, labels = feed.skip()
+    assert (black.shape, labels.shape) == ((8, 3, 16, 16), (8, 3))
     assert (black == -1).all()
     assert torch.equal(feed.next()[0], _second(feed_of(paths)))
 

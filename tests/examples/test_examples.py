@@ -1,4 +1,4 @@
-"""The examples: a VAE and a flow under a GAN's discriminator; their mathematics, and that the guidance reaches them."""
+"""The examples: models of other kinds under a GAN's discriminator; their mathematics, and that guidance arrives."""
 import gzip
 import json
 from pathlib import Path
@@ -11,10 +11,10 @@ import torch
 from click.testing import CliRunner
 
 from dnnlib.errors import UserError
-from docs.examples import common, flow, vae
+from docs.examples import autoregressive, common, discrete, flow, table, vae
 from tests import tiny
 
-MODELS = {"vae": vae, "flow": flow}
+MODELS = {"vae": vae, "flow": flow, "autoregressive": autoregressive, "discrete": discrete}
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +102,16 @@ def test_bad_options_are_refused_before_anything_is_read(name: str, flag: str, m
     assert result.stderr == f"Error: {message.format(tmp=tmp_path)}\n"
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["vae", "flow", "autoregressive"])
 def test_the_teachers_gradient_reaches_every_weight_that_draws(name: str, teacher: str) -> None:
     torch.manual_seed(0)
     images = torch.rand(16, 1, 32, 32) * 2 - 1
-    model: Any = vae.VAE() if name == "vae" else flow.Flow(flow.halved(images))
+    models: dict[str, Any] = {"vae": vae.VAE, "flow": lambda: flow.Flow(common.halved(images)),
+                              "autoregressive": autoregressive.Rows}
+    model = models[name]()
     for p in model.parameters():  # the last layers of couplings begin at zero, which hides the others' gradients
         p.data.add_(torch.randn_like(p) * 0.01)
-    samples = model.sample(4) if name == "vae" else flow.doubled(model.sample(4))
+    samples = model.sample(4) if name == "vae" else common.doubled(model.sample(4))
     common.guidance(common.teacher_term(teacher, 0.5), samples, cur_nimg=0).backward()
     drawing = model.decoder if name == "vae" else model
     assert all(p.grad is not None and bool(p.grad.any()) for p in drawing.parameters())
@@ -166,3 +168,146 @@ def test_the_bound_of_a_vae_is_distance_plus_divergence(monkeypatch: pytest.Monk
     monkeypatch.setattr(model.decoder, "forward", lambda z: torch.zeros(2, 1, 32, 32))
     expected = 1024 * 0.25 / (2 * vae.SIGMA**2) + 16 / 2
     torch.testing.assert_close(model.negative_elbo(torch.full([2, 1, 32, 32], 0.5)), torch.full([2], expected))
+
+
+# Row by row.
+
+
+def random_rows() -> autoregressive.Rows:
+    torch.manual_seed(0)
+    return autoregressive.Rows().double()
+
+
+def test_rows_depend_on_those_above_alone() -> None:
+    """The density of a row does not change with those below, and does with every row above."""
+    model = random_rows()
+    x = torch.rand(1, 1, 16, 16, dtype=torch.float64).requires_grad_()
+    above = torch.cat([torch.zeros(1, 1, 16).double(), x[:, 0, :-1]], dim=1)
+    mean, factor = model._gaussian(model.cell(model._inputs(above, 0))[0])
+    for row in (0, 5, 15):
+        value = mean[0, row].sum() + factor[0, row].sum()
+        (gradient,) = torch.autograd.grad(value, x, retain_graph=True, allow_unused=True)
+        touched = gradient[0, 0].abs().sum(dim=1) > 0
+        assert touched.tolist() == [other < row for other in range(16)]
+
+
+def test_what_is_drawn_is_what_the_density_is_of() -> None:
+    """The inverse of the density's map, and the determinant of the whole Jacobian."""
+    model = random_rows()
+    noise = torch.randn(2, 16, 16, dtype=torch.float64)
+    x = model.draw(noise)
+    jacobian = torch.autograd.functional.jacobian(lambda e: model.draw(e[None])[0].flatten(), noise[0])
+    log_det = torch.linalg.slogdet(jacobian.reshape(256, 256))[1]
+    normal = torch.distributions.Normal(torch.zeros(()).double(), torch.ones(()).double())
+    expected = normal.log_prob(noise[0]).sum() - log_det
+    torch.testing.assert_close(model.log_prob(x)[0], expected)
+
+
+def test_the_gradient_through_drawing_is_that_of_finite_differences() -> None:
+    model = random_rows()
+    noise, probe = torch.randn(2, 16, 16).double(), torch.randn(2, 1, 16, 16).double()
+
+    def value() -> torch.Tensor:
+        return (torch.tanh(model.draw(noise)) * probe).sum()
+
+    names, params = zip(*model.named_parameters())
+    for name, param, gradient in zip(names, params, torch.autograd.grad(value(), params)):
+        direction = torch.randn(param.shape, generator=torch.Generator().manual_seed(1)).double()
+        found = []
+        with torch.no_grad():
+            for step in (1e-6, -1e-6):
+                param.add_(direction, alpha=step)
+                found.append(value())
+                param.sub_(direction, alpha=step)
+        assert float(found[0] - found[1]) / 2e-6 == pytest.approx(float((gradient * direction).sum()), rel=1e-5), name
+
+
+def test_bits_per_dimension_of_uniform_grey_levels() -> None:
+    """A density that is uniform over [-1, 1] is 8 bits, less what a step of 2/255 instead of 2/256 makes."""
+    log_prob = torch.full([3], 10 * float(np.log(0.5)))
+    assert common.bits_per_dim(log_prob, 10) == pytest.approx(np.log2(255))
+
+
+# Discrete pixels.
+
+
+def tiny_pixels(seed: int = 0) -> discrete.Pixels:
+    torch.manual_seed(seed)
+    return discrete.Pixels(dims=4, levels=2, hidden=5).double()
+
+
+def all_images() -> torch.Tensor:
+    return torch.cartesian_prod(*[torch.arange(2)] * 4)
+
+
+def test_probabilities_sum_to_one_and_are_causal() -> None:
+    model = tiny_pixels()
+    assert float(model.log_prob(all_images()).detach().exp().sum()) == pytest.approx(1)
+    x = torch.tensor([[0, 1, 1, 0]])
+    before = model.log_probs(x)
+    for i in range(4):
+        changed = x.clone()
+        changed[0, i] = 1 - changed[0, i]
+        differs = (model.log_probs(changed) - before).abs().amax(dim=2)[0] > 1e-12
+        assert differs.tolist() == [other > i for other in range(4)]
+
+
+def test_samples_have_the_probabilities_of_the_model() -> None:
+    model = tiny_pixels()
+    torch.manual_seed(1)
+    drawn = model.sample(20000) @ torch.tensor([8, 4, 2, 1])
+    frequencies = torch.bincount(drawn, minlength=16) / 20000
+    assert (frequencies - model.log_prob(all_images()).exp()).abs().max() < 0.01
+
+
+def test_the_estimate_of_the_gradient_is_unbiased() -> None:
+    """Over all pairs of images, with their probabilities, it is the gradient of the expected cost."""
+    model = tiny_pixels()
+    images, cost = all_images(), torch.randn(16, generator=torch.Generator().manual_seed(2)).double()
+    params = list(model.parameters())
+    p = model.log_prob(images).exp()
+    exact = torch.autograd.grad((p * cost).sum(), params, retain_graph=True)
+    log_prob, first, second = model.log_prob(images), *torch.cartesian_prod(torch.arange(16), torch.arange(16)).t()
+    weights = (p[first] * p[second]).detach()
+    pairs = torch.stack([first, second], dim=1)
+    estimates = torch.stack([discrete.surrogate(log_prob[pair], cost[pair]) for pair in pairs])
+    found = torch.autograd.grad((weights * estimates).sum(), params)
+    for a, b in zip(found, exact):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-12)
+
+
+def test_grey_levels_there_and_back() -> None:
+    x = torch.arange(256)[None] % 16
+    small = (x.float() / 15 * 2 - 1).reshape(1, 1, 16, 16)
+    assert torch.equal(discrete.levels_of(small), x)
+    torch.testing.assert_close(discrete.images_of(x), common.doubled(small))
+
+
+# The table.
+
+
+def test_the_table_chooses_a_weight_and_compares_in_pairs(teacher: str, data: str) -> None:
+    detector = "metrics/detectors/clothing32.pt"
+    args = [f"--data={data}", f"--teacher={teacher}", f"--detector={detector}", "--model=vae", "--seeds=0,1",
+            "--steps=1", "--weights=1,100", "--images=32", "--samples=256"]
+    result = CliRunner().invoke(table.main, args)
+    assert result.exit_code == 0, result.output
+    *lines, head, _, plain, guided, difference = result.stdout.splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [(row["seed"], row["dgl_weight"] > 0) for row in rows] == [
+        (100, True), (100, True), (0, False), (0, True), (1, False), (1, True)]
+    best = min(rows[:2], key=lambda row: row["fd@clothing32"])["dgl_weight"]
+    assert {row["dgl_weight"] for row in rows[2:]} == {0.0, best}
+    assert head == "| model | λ | seeds | fd@clothing32 |"
+    assert plain.startswith("| vae | 0 | 2 | ")
+    assert guided.startswith(f"| vae | {best:g} | 2 | ")
+    mean = np.mean([rows[3]["fd@clothing32"] - rows[2]["fd@clothing32"],
+                    rows[5]["fd@clothing32"] - rows[4]["fd@clothing32"]])
+    assert difference.startswith(f"| vae | difference | 2 | {mean:.2f} ± ")
+
+
+def test_a_table_without_images_to_compare_with(teacher: str, data: str) -> None:
+    args = [f"--data={data}", f"--teacher={teacher}", "--detector=metrics/detectors/clothing32.pt", "--images=39"]
+    result = CliRunner().invoke(table.main, args)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: --images: none of the 40 images in")

@@ -140,6 +140,16 @@ def test_weight_of_the_moving_average(
     assert ema_beta(batch, kimg, rampup, cur_nimg) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize(("cur_nimg", "half_life"), [(0, None), (999, 500), (5000, 500), (9000, 700), (105000, 2000)])
+def test_the_half_life_of_the_average_can_grow_later(cur_nimg: int, half_life: float | None) -> None:
+    beta = ema_beta(16, 0.5, None, cur_nimg, start_kimg=0.1, later_start_kimg=5, later_kimg=2)
+    assert beta == (0.0 if half_life is None else pytest.approx(0.5 ** (16 / half_life), rel=1e-12))
+
+
+def test_a_growing_half_life_never_falls() -> None:
+    assert ema_beta(16, 3, None, 10**6, later_start_kimg=5, later_kimg=2) == ema_beta(16, 3, None, 10**6)
+
+
 class Net(torch.nn.Module):
     def __init__(self, value: float) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
 """The endless stream of training batches, and random labels for generated images."""
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +15,9 @@ class Feed(Protocol):
 
     def next(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The next images [n, C, H, W], float32 in [-1, 1], and labels [n, c_dim] of this rank."""
+
+    def skip(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Passes over the next batch without making it: black images and labels of zeros, of the shapes of `next`."""
 
     def random_labels(self, count: int) -> torch.Tensor:
         """Random labels [count, c_dim]."""
@@ -38,8 +41,18 @@ def make_feed(
     return DataFeed(dataset, batch_size, seed, device, loader_kwargs, state)
 
 
+def black_batch(
+    count: int, image_shape: Sequence[int], label_dim: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Black images [count, C, H, W] that take no memory, and labels [count, label_dim] of zeros."""
+    return torch.full([1], -1.0, device=device).expand(count, *image_shape), torch.zeros([count, label_dim],
+                                                                                          device=device)
+
+
 class DataFeed:
     """Batches of this rank, in an order that all ranks share and that can be resumed exactly.
+
+    Nothing is loaded, and no process started, before the first batch is asked for.
 
     Args:
         dataset: images and labels.
@@ -61,6 +74,9 @@ class DataFeed:
     ) -> None:
         self._dataset = dataset
         self._device = device
+        self._batch_size = batch_size
+        self._position = 0 if state is None else int(state["position"])  # images passed since the very beginning
+        self._batches: Iterator[Any] | None = None
         ranks = distributed.world_size()
         self._sampler = InfiniteSampler(dataset, rank=distributed.rank(), num_replicas=ranks, seed=seed)
         if state is not None:
@@ -71,13 +87,30 @@ class DataFeed:
         if not options.get("num_workers"):
             options.pop("prefetch_factor", None)
         options.update(sampler=self._sampler, batch_size=batch_size // ranks)
-        self._batches = loader_workers.batches(dataset, **options)
+        self._options = options
+
+    def _started(self) -> Iterator[Any]:
+        """The loader's batches from the present position on."""
+        self._sampler.state_dict(self._position)  # advances it over what was skipped
+        with torch.random.fork_rng(devices=[]):  # a loader draws a seed for its workers
+            return loader_workers.batches(self._dataset, **self._options)
 
     def next(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The next images [n, C, H, W], float32 in [-1, 1], and labels [n, c_dim] of this rank."""
+        if self._batches is None:
+            self._batches = self._started()
         img, c = next(self._batches)
+        self._position += self._batch_size
         img = img.to(self._device, non_blocking=True).to(torch.float32) / 127.5 - 1
         return img, c.to(self._device, non_blocking=True)
+
+    def skip(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Passes over the next batch without loading it: black images and labels of zeros, of the shapes of `next`."""
+        if self._batches is not None:
+            return self.next()
+        self._position += self._batch_size
+        share = self._batch_size // distributed.world_size()
+        return black_batch(share, self._dataset.image_shape, self._dataset.label_dim, self._device)
 
     def random_labels(self, count: int) -> torch.Tensor:
         """Labels [count, c_dim] of uniformly drawn items."""
