@@ -89,7 +89,7 @@ class TeacherFeed:
         return img.to(torch.float32) / 127.5 - 1, c[:, : self._label_dim]
 
     def skip(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Passes over the next batch without making it: black images and labels of zeros, of the shapes of `next`."""
+        """Passes over the next batch without making it: black images [n, C, H, W], and labels of zeros [n, c_dim]."""
         self._position += self._batch_size
         shape = (self._G.img_channels, self._G.img_resolution, self._G.img_resolution)
         return black_batch(self._batch_size // distributed.world_size(), shape, self._label_dim, self._device)

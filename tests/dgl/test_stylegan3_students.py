@@ -46,7 +46,7 @@ def test_distillation_then_a_game(teacher: str, tmp_path: Path) -> None:
     assert config["G_reg_interval"] is None
     assert config["init_kwargs"]["score"] == "l1"
     config["loss_kwargs"].update(distil_kimg=0.024, distil_warmup_kimg=0.004)
-    config["training_set_kwargs"]["start_kimg"] = 0.024
+    config["ema_later_start_kimg"] = 0.024
     config.update(ema_start_kimg=0.004, network_snapshot_ticks=1)
     folder = tiny_runs.run(tmp_path / "run", config, total_kimg=0.028)
     first, last = (pickles.open_networks(str(path)) for path in (folder / "network-snapshot-000000.pkl", teacher))

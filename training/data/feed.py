@@ -17,7 +17,7 @@ class Feed(Protocol):
         """The next images [n, C, H, W], float32 in [-1, 1], and labels [n, c_dim] of this rank."""
 
     def skip(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Passes over the next batch without making it: black images and labels of zeros, of the shapes of `next`."""
+        """Passes over the next batch without making it: black images [n, C, H, W], and labels of zeros [n, c_dim]."""
 
     def random_labels(self, count: int) -> torch.Tensor:
         """Random labels [count, c_dim]."""
@@ -105,7 +105,7 @@ class DataFeed:
         return img, c.to(self._device, non_blocking=True)
 
     def skip(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Passes over the next batch without loading it: black images and labels of zeros, of the shapes of `next`."""
+        """Passes over the next batch without making it: black images [n, C, H, W], and labels of zeros [n, c_dim]."""
         if self._batches is not None:
             return self.next()
         self._position += self._batch_size
