@@ -54,7 +54,7 @@ def test_an_interrupted_run_ends_in_the_same_bits(
 def test_options_of_the_plugin_alone_are_refused(files: dict[str, str]) -> None:
     result = dry_run(files["data"], "--cfg=biggan", "--width=0.5")
     assert result.exit_code == 2
-    assert "--width: can only be given together with --cfg=dgl or --cfg=dgl-biggan" in result.stderr
+    assert "--width: can only be given together with --cfg=dgl or --cfg=dgl-stylegan3 or" in result.stderr
 
 
 def test_guidance_is_in_force_when_it_should(unbroken: dict[str, Path]) -> None:
@@ -99,8 +99,8 @@ def test_a_folder_of_public_files_is_a_teacher(files: dict[str, str], tmp_path: 
     assert named["G_kwargs"] == {**c["G_kwargs"], "G_param": "none"}, "a slice that is refitted"
     (tmp_path / "138k" / "D.pth").unlink()
     result = dry_run(files["data"], *args)
-    assert result.exit_code == 1
-    assert "holds no D, which is needed here; put D.pth beside the others" in result.output
+    assert result.exit_code == 2
+    assert "holds no discriminator, which the game needs; pass another teacher, or distil alone" in result.output
 
 
 @pytest.mark.parametrize(("args", "message"), [
