@@ -307,10 +307,10 @@ def _centred_keys(layer: Any, x: torch.Tensor) -> torch.Tensor:
 
 def _attended(layer: Any, x: torch.Tensor) -> torch.Tensor:
     """What the last convolution of an attention reads, [N, C/2, H, W]."""
-    seen: list[torch.Tensor] = []
-    handle = layer.o.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    read: list[torch.Tensor] = []
+    handle = layer.o.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0]))
     try:
         layer(x)
     finally:
         handle.remove()
-    return seen[0]
+    return read[0]
