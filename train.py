@@ -391,7 +391,7 @@ def _shared_out(config: RunConfig, gpus: int | None, batch: int | None, batch_gp
                         "average of G and the augmentation go by images and are kept; learning rates, intervals of "
                         "regularisation and the averages inside G go by steps, so the run is neither that of the old "
                         "nor of the new size", batch, schedule.batch_size)
-    if changed.schedule.batch_gpu != schedule.batch_gpu:
+    if changed.schedule.batch_gpu != schedule.batch_gpu and not is_same:
         logging.warning("passes are of %d instead of %d images, over which the minibatch standard deviation is taken",
                         changed.schedule.batch_gpu, schedule.batch_gpu)
     return changed

@@ -29,6 +29,7 @@ class Base:
         meaningless: options of this plugin that do not apply.
         config: (options, data) → configuration of the run, networks and loss still those without a teacher.
         check: called with it and the discriminators of student and teachers; raises OptionError.
+        distil_lr: learning rate of distillation.
     """
 
     family: str
@@ -39,6 +40,7 @@ class Base:
     no_scores: tuple[str, ...]
     config: Callable[[EasyDict, DataInfo], RunConfig]
     check: Callable[[RunConfig, list[Any]], None]
+    distil_lr: float = 0.008
 
 
 def preset(resolution: int, gpus: int, batch: int | None) -> Preset:
@@ -125,6 +127,7 @@ BASES: dict[str, Base] = {
         no_scores=("diversity", "reconstruct"),
         config=_biggan_config,
         check=lambda config, discriminators: None,
+        distil_lr=0.001,  # its weights have no run-time gain, so a step of a given size changes them more
     ),
 }
 

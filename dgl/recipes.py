@@ -16,6 +16,7 @@ from training.options import DataInfo, OptionError
 from training.run_config import DATASETS, Component, RunConfig
 
 from . import kd
+from .bases import BASES
 
 if TYPE_CHECKING:
     from torch_utils.network_types import Discriminator
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 DATA = "teacher"  # value of --data: the teacher's own images
 KIMG = 50  # length of distillation
 BATCH = 16
-LEARNING_RATE = 0.008
 WARMUP_STEPS = 50
 EMA_STEPS = 50
 TERMS = {"rgb": 1.0, "feature": 1.0}
@@ -62,7 +62,7 @@ OPTIONS: list[Callable[[Any], Any]] = [
                  show_default="0", type=click.IntRange(min=0), metavar="INT"),
     click.option("--game-kd", help="Factor of the distillation terms in the game; 0 leaves them out.",
                  show_default="1", type=click.FloatRange(min=0), metavar="FLOAT"),
-    click.option("--distil-lr", help="Learning rate of distillation.", show_default="0.008",
+    click.option("--distil-lr", help="Learning rate of distillation.", show_default="0.008, BigGAN: 0.001",
                  type=FiniteFloatRange(min=0, min_open=True), metavar="FLOAT"),
     click.option("--kd-blocks", help="Weights of the blocks of the teacher's D in --kd=feature, from high to low "
                  "resolution.", show_default="1 each, with --recipe=paper their mean", type=Weights(), metavar="LIST"),
@@ -257,7 +257,7 @@ def configured(config: RunConfig, opts: EasyDict, D: "Discriminator", resolution
     warmup_kimg = WARMUP_STEPS * batch / 1000
     details.update(
         distil_kimg=distil_kimg,
-        distil_lr=LEARNING_RATE if opts.distil_lr is None else opts.distil_lr,
+        distil_lr=BASES[opts.cfg].distil_lr if opts.distil_lr is None else opts.distil_lr,
         distil_warmup_kimg=warmup_kimg,
         distil_seed=opts.seed,
     )
