@@ -15,9 +15,9 @@ from torch_utils.ops import bias_act, conv2d_resample, fma, upfirdn2d
 
 RESAMPLE_TAPS = (1, 3, 3, 1)
 
-# One operation for all that follows a modulated convolution, where the code base has it. Its other operations are then
-# at least as fast on a CPU with channels_last as without.
-_scale_bias_act = getattr(bias_act, "scale_bias_act", None)
+# A convolution and all that surrounds it as one operation, where the code base has it. Its other operations are then at
+# least as fast on a CPU with channels_last as without.
+_scaled_conv2d = getattr(conv2d_resample, "scaled_conv2d", None)
 
 
 def normalize_2nd_moment(x, dim=1, eps=1e-8):
@@ -81,20 +81,13 @@ def _conv_fused(x, weight, styles, scale, resample):
 
 
 def _computes_fused(x):
-    """Whether layers use the operation for all that follows a convolution: on a CPU, where passes over images cost."""
-    return _scale_bias_act is not None and x.device.type == "cpu"
-
-
-def _prefers_own_weights(x, weight):
-    """Whether scaling the weights is less work than scaling x: for one large image. Captured programs are for any."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():
-        return False
-    return x.shape[0] == 1 and weight.numel() < x.numel()
+    """Whether layers are one operation: on a CPU, where passes over images cost."""
+    return _scaled_conv2d is not None and x.device.type == "cpu"
 
 
 def _compute_format(use_fp16, channels_last, force_fp32, device):
     """dtype and memory format of a block's activations; half precision only where it is fast, on CUDA devices."""
-    if device.type == "cpu" and _scale_bias_act is not None:
+    if device.type == "cpu" and _scaled_conv2d is not None:
         return torch.float32, torch.channels_last
     if not use_fp16 or force_fp32 or device.type != "cuda":
         return torch.float32, torch.contiguous_format
@@ -201,9 +194,13 @@ class Conv2dLayer(torch.nn.Module):
             self.register_buffer(name, tensor)
 
     def forward(self, x, gain=1):
+        weight = (self.weight * self.weight_gain).to(x.dtype)
+        if _computes_fused(x) and self.up == self.down == 1:
+            how = {"act": self.activation, "gain": self.act_gain * gain, "clamp": _limit(self, gain)}
+            return _scaled_conv2d(x, weight, padding=self.padding, b=self.bias, **how)
         x = conv2d_resample.conv2d_resample(
             x=x,
-            w=(self.weight * self.weight_gain).to(x.dtype),
+            w=weight,
             f=self.resample_filter,
             up=self.up,
             down=self.down,
@@ -321,13 +318,11 @@ class SynthesisLayer(torch.nn.Module):
         resample = {"up": self.up, "padding": self.padding, "flip_weight": self.up == 1}
         if not fused_modconv and _computes_fused(x):
             scale = _demodulation(self.weight, styles)
-            if _prefers_own_weights(x, self.weight):
-                weight = self.weight * styles[0, :, None, None]
-            else:
-                x, weight = _scale_bias_act(x, styles), self.weight
-            x = conv2d_resample.conv2d_resample(x, weight, self.resample_filter, **resample)
-            gain, clamp = self.act_gain * gain, _limit(self, gain)
-            return _scale_bias_act(x, scale, noise, self.bias, self.activation, gain, clamp, overwrite=True)
+            how = {"act": self.activation, "gain": self.act_gain * gain, "clamp": _limit(self, gain)}
+            return _scaled_conv2d(
+                x, self.weight, self.resample_filter, styles=styles, scale=scale, noise=noise, b=self.bias, **resample,
+                **how,
+            )
         x = modulated_conv2d(
             x,
             self.weight,

@@ -64,7 +64,7 @@ def bias_act(
 
 def scale_bias_act(
     x: torch.Tensor,
-    scale: torch.Tensor,
+    scale: torch.Tensor | None,
     noise: torch.Tensor | None = None,
     b: torch.Tensor | None = None,
     act: str = "linear",
@@ -76,7 +76,7 @@ def scale_bias_act(
 
     Args:
         x: images [N, C, H, W].
-        scale: factors [N, C], of x's dtype.
+        scale: factors [N, C], of x's dtype; None is 1.
         noise: [H, W] or [N, 1, H, W]; None adds nothing.
         b: bias [C]; None adds nothing.
         act, gain, clamp: as in bias_act, but the gain has no default.
@@ -92,6 +92,7 @@ def scale_bias_act(
     slope = slope_of(act, spec.def_alpha, gain)
     if slope is not None:
         return epilogue(x, scale, noise, b, slope, gain, clamp, overwrite=overwrite)
-    scale = scale[:, :, None, None]
-    x = x * scale if noise is None else torch.addcmul(noise, x, scale)
+    if scale is not None:
+        x = x * scale[:, :, None, None]
+    x = x if noise is None else x + noise
     return bias_act_ref(x, b, 1, act, spec.def_alpha, gain, clamp)

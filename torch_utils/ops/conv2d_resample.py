@@ -2,8 +2,11 @@
 import torch
 import torch.nn.functional as F
 
+from .activations import activation_funcs, slope_of
+from .bias_act import scale_bias_act
 from .conv_gradients import Geometry, convolution
 from .resampling import Sides, padding_of_transposed
+from .up_convolution import UP_CONVOLUTION
 from .upfirdn2d import Padding, _centred, _parse_padding, upfirdn2d
 from .winograd import CONV3X3
 
@@ -59,6 +62,61 @@ def conv2d_resample(
     if px0 == px1 >= 0 and py0 == py1 >= 0:
         return _conv(x, w, padding=(py0, px0), groups=groups, flip_weight=flip_weight)
     return _conv(upfirdn2d(x, None, padding=pad), w, groups=groups, flip_weight=flip_weight)
+
+
+def scaled_conv2d(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    f: torch.Tensor | None = None,
+    up: int = 1,
+    padding: Padding = 0,
+    flip_weight: bool = True,
+    styles: torch.Tensor | None = None,
+    scale: torch.Tensor | None = None,
+    noise: torch.Tensor | None = None,
+    b: torch.Tensor | None = None,
+    act: str = "linear",
+    gain: float = 1,
+    clamp: float | None = None,
+) -> torch.Tensor:
+    """clip(gain * act(conv2d_resample(x * styles) * scale + noise + b), -clamp, clamp): a whole layer.
+
+    Args:
+        x: images [N, C, H, W].
+        w: weights [O, C, kh, kw], x's dtype.
+        f, up, padding, flip_weight: as in conv2d_resample.
+        styles: factors of the inputs [N, C]; None is 1.
+        scale: factors of the outputs [N, O]; None is 1.
+        noise: [H', W'] or [N, 1, H', W']; None adds nothing.
+        b: bias [O]; None adds nothing.
+        act, gain, clamp: as in bias_act, but the gain has no default.
+
+    Returns:
+        [N, O, H*up, W*up], differentiable to any order.
+
+    Raises:
+        ValueError: as conv2d_resample.
+        KeyError: unknown activation.
+    """
+    tensors = (x, w, styles, scale, noise, b)
+    needs_graph = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    slope = slope_of(act, activation_funcs[act].def_alpha, gain)
+    is_common = w.shape[2:] == (3, 3) and padding == 1 and slope is not None and not needs_graph
+    if is_common and up == 1 and flip_weight:
+        fast = CONV3X3.compiled(*tensors)
+        if fast is not None:
+            return fast(*tensors, slope, gain, clamp)
+    if styles is not None:
+        if x.shape[0] == 1 and w.numel() < x.numel() and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+            w = w * styles[0, :, None, None]  # less work than scaling one large image; captured programs are for any
+        else:
+            x = scale_bias_act(x, styles)
+    if is_common and up == 2 and not flip_weight and f is not None:
+        fast = UP_CONVOLUTION.compiled(x, w, f, scale, noise, b)
+        if fast is not None:
+            return fast(x, w, f, scale, noise, b, slope, gain, clamp)
+    x = conv2d_resample(x, w, f, up, padding=padding, flip_weight=flip_weight)
+    return scale_bias_act(x, scale, noise, b, act, gain, clamp, overwrite=True)
 
 
 def _resampled_padding(f: torch.Tensor | None, up: int, down: int, padding: Padding) -> Sides:

@@ -16,9 +16,11 @@ from pathlib import Path
 import torch
 
 import dnnlib
+from dnnlib.errors import UserError
 from dnnlib.files import open_atomic
 from dnnlib.private_dirs import digest, private_dir
 
+from . import settings
 from .backend import cache
 from .backend.errors import BackendError
 
@@ -26,7 +28,8 @@ SOURCE = Path(__file__).parent / "csrc" / "cpu_kernels.cpp"
 HEADERS = [SOURCE.with_name("winograd.h")]
 # No -ffast-math: linked into a shared object it changes the arithmetic of the whole process. The second and third flag
 # are the harmless parts of it that vectorisation needs.
-FLAGS = ["-O3", "-march=native", "-fno-trapping-math", "-fno-math-errno", "-fPIC", "-fvisibility=default"]
+FLAGS = ["-O3", "-fno-trapping-math", "-fno-math-errno", "-fPIC", "-fvisibility=default"]
+ISA_FLAGS = {"native": "-march=native", "avx2": "-march=x86-64-v3"}  # of $SG_CPU_ISA
 THREADED, SERIAL = ["-fopenmp"], ["-fopenmp-simd"]
 _TIMEOUT_SEC = 120
 _LOCK_TIMEOUT_SEC = 60
@@ -58,7 +61,21 @@ def _find_compiler() -> Path:
 
 
 def _load(compiler: Path, threads: list[str]) -> ctypes.CDLL:
-    return ctypes.CDLL(str(_built(compiler, [*FLAGS, *threads])))
+    return ctypes.CDLL(str(_built(compiler, [ISA_FLAGS[_isa()], *FLAGS, *threads])))
+
+
+def _isa() -> str:
+    """Which instructions the kernels are compiled for.
+
+    Raises:
+        UserError: $SG_CPU_ISA is none of `ISA_FLAGS`, or names instructions that this processor lacks.
+    """
+    isa = settings.cpu_isa
+    if isa not in ISA_FLAGS:
+        raise UserError(f"environment variable SG_CPU_ISA: expected {' or '.join(ISA_FLAGS)}, found {isa!r}")
+    if isa != "native" and isa not in _instructions().split():
+        raise UserError(f"environment variable SG_CPU_ISA: this processor has no {isa}; leave the variable out")
+    return isa
 
 
 def _built(compiler: Path, flags: list[str]) -> Path:

@@ -43,8 +43,15 @@ def _declare(kernels: "ctypes.CDLL | None") -> None:
                 [pointer] * 8 + [i64] * 4 + [integer] + [real] * 3 + [integer]
             )
             getattr(kernels, f"upfirdn2d_{name}").argtypes = [pointer] * 3 + [integer, real] + [i64] * 14 + [integer]
-        for name in ("winograd_input", "winograd_output"):
-            getattr(kernels, name).argtypes = [pointer] * 2 + [i64] * 5 + [integer]
+        kernels.fir_epilogue.argtypes = (
+            [pointer] * 3 + [integer, real] + [i64] * 10 + [pointer] * 2 + [i64, pointer] + [real] * 3 + [integer]
+        )
+        kernels.instructions.restype = ctypes.c_char_p
+        kernels.winograd_weights_size.argtypes, kernels.winograd_weights_size.restype = [i64] * 2, i64
+        kernels.winograd_weights.argtypes = [pointer] * 2 + [i64] * 5 + [integer]
+        kernels.winograd_convolve.argtypes = (
+            [pointer] * 3 + [i64] * 5 + [pointer] * 3 + [i64, pointer] + [real] * 3 + [integer]
+        )
 
 
 def describe() -> str:
@@ -52,7 +59,9 @@ def describe() -> str:
     if settings.mode == "ref":
         return "plain torch, as SG_OPS=ref asks for"
     kernels, description = library()
-    return f"native kernels ({description})" if kernels is not None else f"plain torch ({description})"
+    if kernels is None:
+        return f"plain torch ({description})"
+    return f"native kernels ({description}, {kernels.instructions().decode()})"
 
 
 def serve(x: torch.Tensor, *others: torch.Tensor | None) -> bool:
@@ -187,17 +196,86 @@ def takes_filter(f: torch.Tensor) -> bool:
     return f.dtype == torch.float32 and max(f.shape) <= _MAX_TAPS
 
 
-def winograd_input(x: torch.Tensor, v: torch.Tensor, first: int) -> None:
-    """Transforms tiles from `first` on of a channels_last image x [C, H, W], float32, into v [36, tiles, C]."""
-    c, h, w = x.shape
+def fir_epilogue(
+    x: torch.Tensor,
+    f: torch.Tensor,
+    y: torch.Tensor,
+    rows: tuple[int, int],
+    pad: tuple[int, int],
+    flip: bool,
+    fir_gain: float,
+    scale: torch.Tensor | None,
+    noise: torch.Tensor | None,
+    b: torch.Tensor | None,
+    slope: float,
+    gain: float,
+    clamp: float | None,
+) -> None:
+    """clip(gain * act(filter(x) * scale + noise + b)), for some rows of images.
+
+    Args:
+        x: [N, C, H, W], float32, channels_last, C > 1.
+        f: filter [fh, fw], float32.
+        y: [N, C, H', W'], of x's type and layout, whose rows from rows[0] to rows[1] are filled; all, or N is 1.
+        pad: pixels before x, x and y.
+        flip, fir_gain: as in `upfirdn2d`.
+        scale: [N, C]. noise: [1 or N, H' * W']. b: [C]. Each dense, or None.
+        The others: as in `epilogue.epilogue`.
+    """
     kernels = library()[0]
     assert kernels is not None
-    kernels.winograd_input(x.data_ptr(), v.data_ptr(), h, w, c, first, v.shape[1], cpu_build.threads())
+    n, c, h, w = x.shape
+    height, width = y.shape[2:]
+    first = rows[0] * width
+    noise_at = None if noise is None else noise.data_ptr() + first * noise.element_size()
+    step = 0 if noise is None or noise.shape[0] == 1 else height * width
+    f = f.contiguous()
+    kernels.fir_epilogue(
+        x.data_ptr(), y.data_ptr() + first * c * y.element_size(), f.data_ptr(), flip, fir_gain, n, c, h, w,
+        rows[1] - rows[0], width, *f.shape, *pad, _pointer(scale), noise_at, step, _pointer(b), slope, gain,
+        -1.0 if clamp is None else clamp, cpu_build.threads(),
+    )  # fmt: skip
 
 
-def winograd_output(m: torch.Tensor, y: torch.Tensor, first: int) -> None:
-    """Transforms products m [36, tiles, C] into tiles from `first` on of a channels_last image y [C, H, W], float32."""
-    c, h, w = y.shape
+def winograd_weights(w: torch.Tensor) -> torch.Tensor:
+    """Weights w [O, C, 3, 3], float32, transformed for `winograd_convolve` [any number]."""
     kernels = library()[0]
     assert kernels is not None
-    kernels.winograd_output(m.data_ptr(), y.data_ptr(), h, w, c, first, m.shape[1], cpu_build.threads())
+    o, c = w.shape[:2]
+    w = w if w.stride(2) == 3 * w.stride(3) else w.contiguous()
+    u = torch.empty(kernels.winograd_weights_size(o, c))
+    kernels.winograd_weights(w.data_ptr(), u.data_ptr(), o, c, w.stride(0), w.stride(1), w.stride(3),
+                             cpu_build.threads())  # fmt: skip
+    return u
+
+
+def winograd_convolve(
+    x: torch.Tensor,
+    u: torch.Tensor,
+    out_channels: int,
+    styles: torch.Tensor | None,
+    scale: torch.Tensor | None,
+    noise: torch.Tensor | None,
+    b: torch.Tensor | None,
+    slope: float,
+    gain: float,
+    clamp: float | None,
+) -> torch.Tensor:
+    """clip(gain * act(conv(x * styles) * scale + noise + b)), a 3x3 convolution with padding 1 → [N, O, H, W].
+
+    Args:
+        x: [N, C, H, W], float32, channels_last.
+        u: of `winograd_weights`.
+        styles: [N, C]. scale: [N, O]. noise: [1 or N, H*W]. b: [O]. Each dense, or None.
+        The others: as in `epilogue.epilogue`.
+    """
+    kernels = library()[0]
+    assert kernels is not None
+    n, c, h, w = x.shape
+    step = 0 if noise is None or noise.shape[0] == 1 else h * w
+    y = torch.empty((n, out_channels, h, w), memory_format=torch.channels_last)
+    kernels.winograd_convolve(
+        x.data_ptr(), u.data_ptr(), y.data_ptr(), n, h, w, c, out_channels, _pointer(styles), _pointer(scale),
+        _pointer(noise), step, _pointer(b), slope, gain, -1.0 if clamp is None else clamp, cpu_build.threads(),
+    )  # fmt: skip
+    return y

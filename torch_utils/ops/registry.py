@@ -84,7 +84,7 @@ def register(op: Op) -> Op:
 
 def operations() -> dict[str, Op]:
     """All operations by name."""
-    for module in ("bias_act", "epilogue", "upfirdn2d"):  # they register their ops
+    for module in ("bias_act", "epilogue", "upfirdn2d", "conv2d_resample"):  # they register their ops
         importlib.import_module(f"{__package__}.{module}")
     return dict(sorted(_operations.items()))
 

@@ -1,10 +1,12 @@
 """Winograd's convolution against torch's in float64: error, where it is used, and the networks that use it."""
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from dnnlib.errors import UserError
-from torch_utils.ops import conv2d_resample, cpu_kernels, registry, settings, winograd
+from torch_utils.ops import conv2d_resample, cpu_kernels, registry, settings, up_convolution, upfirdn2d, winograd
 from training import networks
 
 pytestmark = pytest.mark.skipif(
@@ -22,13 +24,13 @@ def randn(*shape: int, seed: int = 0) -> torch.Tensor:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The shapes of the images that the kernels transform."""
     shapes = []
-    original = cpu_kernels.winograd_input
+    original = cpu_kernels.winograd_convolve
 
-    def counted(x: torch.Tensor, v: torch.Tensor, first: int) -> None:
+    def counted(x: torch.Tensor, *args: Any) -> torch.Tensor:
         shapes.append(tuple(x.shape))
-        original(x, v, first)
+        return original(x, *args)
 
-    monkeypatch.setattr(cpu_kernels, "winograd_input", counted)
+    monkeypatch.setattr(cpu_kernels, "winograd_convolve", counted)
     return shapes
 
 
@@ -59,6 +61,44 @@ def test_small_whole_numbers_are_exact_to_rounding() -> None:
             torch.testing.assert_close(winograd.CONV3X3.cpu(x, w), moved, rtol=0, atol=1e-4)  # type: ignore[misc]
 
 
+def layer(n: int, c: int, o: int, h: int, w: int, up: int = 1) -> tuple[dict[str, Any], torch.Tensor]:
+    """The arguments of a whole layer, and what it gives by the definition, in float64."""
+    x = randn(n, c, h, w).contiguous(memory_format=LAST)
+    weights, styles, scale, b = randn(o, c, 3, 3, seed=1), randn(n, c, seed=2), randn(n, o, seed=3), randn(o, seed=4)
+    noise, f = randn(n, 1, h * up, w * up, seed=5), upfirdn2d.setup_filter([1, 3, 3, 1])
+    scaled = x.double() * styles.double()[:, :, None, None]
+    y = conv2d_resample.conv2d_resample(
+        scaled.contiguous(), weights.double(), f, up, padding=1, flip_weight=up == 1) * scale[:, :, None, None]
+    y = F.leaky_relu(y + noise + b[:, None, None], 0.2) * 1.3
+    names = {"w": weights, "f": f, "up": up, "padding": 1, "flip_weight": up == 1, "styles": styles, "scale": scale,
+             "noise": noise, "b": b, "act": "lrelu", "gain": 1.3, "clamp": 40.0}  # fmt: skip
+    return {"x": x, **names}, y.clamp(-40, 40)
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 80, 33, 38), (2, 130, 96, 32, 35)])
+def test_a_whole_layer_is_one_pass(shape: tuple[int, ...], calls: list[tuple[int, ...]]) -> None:
+    arguments, expected = layer(*shape)
+    y = conv2d_resample.scaled_conv2d(**arguments)
+    assert len(calls) == 1
+    assert (y - expected).abs().max() <= TOLERANCE * 10 * expected.std()
+    with_graph = conv2d_resample.scaled_conv2d(**{**arguments, "w": arguments["w"].requires_grad_()})
+    assert len(calls) == 1
+    torch.testing.assert_close(with_graph.detach(), y, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("band_bytes", [1 << 24, 64])
+@pytest.mark.parametrize("shape", [(1, 6, 5, 9, 8), (3, 3, 7, 40, 4), (2, 1, 2, 1, 1)])
+def test_up_convolution_by_bands(shape: tuple[int, ...], band_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up_convolution, "BAND_BYTES", band_bytes)
+    arguments, expected = layer(*shape, up=2)
+    assert up_convolution.UP_CONVOLUTION.compiled(arguments["x"], arguments["w"], arguments["f"]) is not None
+    y = conv2d_resample.scaled_conv2d(**arguments)
+    assert y.is_contiguous(memory_format=LAST)
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr(cpu_kernels, "enabled", False)
+    torch.testing.assert_close(conv2d_resample.scaled_conv2d(**arguments).double(), expected, rtol=1e-5, atol=1e-5)
+
+
 def conv(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     return conv2d_resample.conv2d_resample(x, w, padding=1)
 
@@ -66,11 +106,11 @@ def conv(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
 def test_it_is_used_where_it_is_faster(calls: list[tuple[int, ...]]) -> None:
     x, w = randn(2, 128, 32, 32).contiguous(memory_format=LAST), randn(128, 128, 3, 3, seed=1)
     conv(x, w)
-    assert calls == [(128, 32, 32)] * 2
+    assert calls == [(2, 128, 32, 32)]
     calls.clear()
     conv(x.contiguous(), w)  # planes
     conv(x[:, :, :31, :31].contiguous(memory_format=LAST), w)  # few pixels
-    conv(x, w[:31])  # few channels
+    conv(x, w[:15])  # few channels
     conv(x[:, :63].contiguous(memory_format=LAST), w[:, :63])  # few elements
     conv(x, w[:, :, :1, :1])
     conv2d_resample.conv2d_resample(x, w, down=2, padding=1)
@@ -117,7 +157,7 @@ def test_images_and_logits_are_the_same(
     ws = G.mapping(randn(num, 16), None)
     images = G.synthesis(ws, noise_mode="const")
     logits = D(images, None)
-    sides = {shape[1] for shape in calls}
+    sides = {shape[2] for shape in calls}
     assert sides == {32, 64}
     calls.clear()
     monkeypatch.setattr(settings, "conv", "direct")

@@ -46,23 +46,28 @@ inline void activate_row(const T* x, T* y, i64 c, const T* scale, const T* b, T 
     }
 }
 
+// `size` pixels of image n, from pixel `first` on, each a row of channels.
+template <typename T>
+void activate_pixels(const T* x, T* y, i64 n, i64 first, i64 size, i64 c, const Epilogue<T>& e) {
+    const T high = e.gain, low = e.gain * e.slope, clamp = e.clamp < 0 ? T(__builtin_inf()) : e.clamp;
+    const T* scale = e.scale ? e.scale + n * c : nullptr;
+    for (i64 p = 0; p < size; p++, x += c, y += c) {
+        const T noise = e.noise ? e.noise[n * e.noise_step + first + p] : T(0);
+        if (scale && e.b) activate_row<T, true, true>(x, y, c, scale, e.b, noise, low, high, clamp);
+        else if (scale) activate_row<T, true, false>(x, y, c, scale, e.b, noise, low, high, clamp);
+        else if (e.b) activate_row<T, false, true>(x, y, c, scale, e.b, noise, low, high, clamp);
+        else activate_row<T, false, false>(x, y, c, scale, e.b, noise, low, high, clamp);
+    }
+}
+
 template <typename T>
 void epilogue(const T* x, T* y, i64 n, i64 c, i64 pixels, bool last, const Epilogue<T>& e, int threads) {
     const T high = e.gain, low = e.gain * e.slope, clamp = e.clamp < 0 ? T(__builtin_inf()) : e.clamp;
     threads = team(n * c * pixels, threads);
     if (last) {
 #pragma omp parallel for num_threads(threads) schedule(static)
-        for (i64 row = 0; row < n * pixels; row++) {
-            const i64 image = row / pixels;
-            const T noise = e.noise ? e.noise[image * e.noise_step + row % pixels] : T(0);
-            const T* scale = e.scale ? e.scale + image * c : nullptr;
-            const T* in = x + row * c;
-            T* out = y + row * c;
-            if (scale && e.b) activate_row<T, true, true>(in, out, c, scale, e.b, noise, low, high, clamp);
-            else if (scale) activate_row<T, true, false>(in, out, c, scale, e.b, noise, low, high, clamp);
-            else if (e.b) activate_row<T, false, true>(in, out, c, scale, e.b, noise, low, high, clamp);
-            else activate_row<T, false, false>(in, out, c, scale, e.b, noise, low, high, clamp);
-        }
+        for (i64 row = 0; row < n * pixels; row++)
+            activate_pixels(x + row * c, y + row * c, row / pixels, row % pixels, 1, c, e);
         return;
     }
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -310,7 +315,7 @@ bool factor(const T* f, i64 fh, i64 fw, T* fy, T* fx) {
 
 template <typename T>
 void upfirdn2d(const T* x, T* y, const float* filter, bool flip, double gain, i64 images, i64 c, const Axis& ay,
-               const Axis& ax, int threads) {
+               const Axis& ax, const Epilogue<T>* e, int threads) {  // e, or null: what follows, for c > 1
     const i64 area = ay.taps * ax.taps;
     T f[MAX_TAPS * MAX_TAPS], fy[MAX_TAPS], fx[MAX_TAPS];
     for (i64 i = 0; i < area; i++) f[i] = T(filter[flip ? i : area - 1 - i] * gain);
@@ -343,8 +348,12 @@ void upfirdn2d(const T* x, T* y, const float* filter, bool flip, double gain, i6
                 const i64 lo = (begin * ax.down - ax.pad) / ax.up - 1;
                 const i64 from = lo < 0 ? 0 : lo, to = lo + strip_size < ax.size ? lo + strip_size : ax.size;
                 T* out = y + (row * ax.out + begin) * c;
+                auto finish = [&] {
+                    if (e) activate_pixels(out, out, image, oy * ax.out + begin, end - begin, c, *e);
+                };
                 if (count == 0 || from >= to) {
                     memset(out, 0, (end - begin) * c * sizeof(T));
+                    finish();
                     continue;
                 }
                 memset(strip, 0, (from - lo) * c * sizeof(T));
@@ -354,6 +363,7 @@ void upfirdn2d(const T* x, T* y, const float* filter, bool flip, double gain, i6
                 if (separable) {
                     weighted_sum(at, chosen, count, strip + (from - lo) * c, (to - from) * c);
                     horizontal(strip, lo, out, begin, end, c, ax, fx, scratch);
+                    finish();
                     continue;
                 }
                 for (i64 k = 0; k < count; k++) {
@@ -361,6 +371,7 @@ void upfirdn2d(const T* x, T* y, const float* filter, bool flip, double gain, i6
                     horizontal(strip, lo, k ? row_sum : out, begin, end, c, ax, f + tap_of[k] * ax.taps, scratch);
                     for (i64 j = 0; k && j < (end - begin) * c; j++) out[j] += row_sum[j];
                 }
+                finish();
             }
         }
         free(strip);
@@ -386,15 +397,31 @@ void upfirdn2d(const T* x, T* y, const float* filter, bool flip, double gain, i6
                                      i64 h, i64 w, i64 out_h, i64 out_w, i64 fh, i64 fw, i64 up_x, i64 up_y,         \
                                      i64 down_x, i64 down_y, i64 pad_x, i64 pad_y, int threads) {                    \
         upfirdn2d<T>(x, y, f, flip, gain, images, c, {h, out_h, fh, up_y, down_y, pad_y},                            \
-                     {w, out_w, fw, up_x, down_x, pad_x}, threads);                                                  \
+                     {w, out_w, fw, up_x, down_x, pad_x}, nullptr, threads);                                         \
     }
 
 EXPORT(float, f32)
 EXPORT(double, f64)
 
-extern "C" void winograd_input(const float* x, float* v, i64 h, i64 w, i64 c, i64 first, i64 count, int threads) {
-    winograd::input(x, v, h, w, c, first, count, threads);
+// One pass of a filter over rows of channels_last images, and what follows: images [n, h, w, c] → [n, out_h, out_w, c].
+extern "C" void fir_epilogue(const float* x, float* y, const float* f, int flip, double fir_gain, i64 n, i64 c, i64 h,
+                             i64 w, i64 out_h, i64 out_w, i64 fh, i64 fw, i64 pad_x, i64 pad_y, const float* scale,
+                             const float* noise, i64 noise_step, const float* b, double slope, double gain,
+                             double clamp, int threads) {
+    const Epilogue<float> e = {scale, noise, b, noise_step, float(slope), float(gain), float(clamp)};
+    upfirdn2d<float>(x, y, f, flip, fir_gain, n, c, {h, out_h, fh, 1, 1, pad_y}, {w, out_w, fw, 1, 1, pad_x}, &e,
+                     threads);
 }
-extern "C" void winograd_output(const float* m, float* y, i64 h, i64 w, i64 c, i64 first, i64 count, int threads) {
-    winograd::output(m, y, h, w, c, first, count, threads);
+
+extern "C" const char* instructions() { return winograd::INSTRUCTIONS; }
+extern "C" i64 winograd_weights_size(i64 o, i64 c) { return 36 * winograd::up_to(o, winograd::PANEL) * c; }
+extern "C" void winograd_weights(const float* w, float* u, i64 o, i64 c, i64 o_step, i64 c_step, i64 tap_step,
+                                 int threads) {
+    winograd::weights(w, u, o, c, o_step, c_step, tap_step, threads);
+}
+extern "C" void winograd_convolve(const float* x, const float* u, float* y, i64 n, i64 h, i64 w, i64 c, i64 o,
+                                  const float* style, const float* scale, const float* noise, i64 noise_step,
+                                  const float* b, double slope, double gain, double clamp, int threads) {
+    winograd::convolve({x, u, y, n, h, w, c, o, style, scale, noise, b, noise_step, float(gain), float(gain * slope),
+                        clamp < 0 ? __builtin_inff() : float(clamp)}, threads);
 }

@@ -1,132 +1,302 @@
-// Winograd's convolution F(4x4, 3x3) (Lavin & Gray 2016, arXiv:1509.09308) of channels_last images: the transforms of
-// inputs, weights and outputs. The 36 matrix products between them are the caller's.
+// Winograd's convolution F(4x4, 3x3) (Lavin & Gray 2016, arXiv:1509.09308) of channels_last images, in one pass: the
+// input's scales, the transforms, the 36 matrix products between them, and what follows a convolution.
 //
 // Tiles of 4x4 outputs read 6x6 inputs. The points are 0, +-A, +-B and infinity with A = sqrt(1/2) and B = sqrt(2), whose
-// rounding errors are a quarter of those of the usual 1 and 2. Channels are innermost everywhere, so that every line of
-// the transforms is a loop over channels. The weights' transform is in winograd.py.
+// rounding errors are a quarter of those of the usual 1 and 2. Channels are handled LANES at a time.
+//
+// Layouts: weights u [36][o / PANEL][c][PANEL]; inputs v and products m of a chunk of tiles
+// [tiles / ROWS][channels / LANES][36][ROWS][LANES], in which both a transform and a product stay in few pages of memory.
+// All are filled up with zeros.
 #pragma once
 #include <cstdint>
+#include <cstdlib>
+#include <cstring>
 
 namespace winograd {
 
 typedef int64_t i64;
 
-const i64 LANES = 16;  // channels at a time: a tile of them stays in registers or the first cache
+#if defined(__AVX512F__)
+const char* const INSTRUCTIONS = "AVX-512";
+const i64 WIDTH = 16, VECTORS = 2, ROWS = 12;  // floats per register; a product keeps ROWS x VECTORS sums in registers
+#elif defined(__AVX2__)
+const char* const INSTRUCTIONS = "AVX2";
+const i64 WIDTH = 8, VECTORS = 2, ROWS = 6;
+#elif defined(__aarch64__)
+const char* const INSTRUCTIONS = "NEON";
+const i64 WIDTH = 4, VECTORS = 4, ROWS = 6;
+#else
+const char* const INSTRUCTIONS = "no AVX2";
+const i64 WIDTH = 4, VECTORS = 4, ROWS = 2;
+#endif
+const i64 LANES = 16, PANEL = WIDTH * VECTORS;
+const i64 DEPTH = 128;  // inputs that are multiplied before the next panel: their weights stay in the first cache
 
-const double A = 0.70710678118654752440, B = 1.41421356237309504880;
+typedef float lanes __attribute__((vector_size(4 * LANES)));
+typedef float loose_lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float part __attribute__((vector_size(4 * WIDTH)));
+typedef float loose_part __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+
+const float A = 0.70710678118654752440f, B = 1.41421356237309504880f;
+
+inline i64 up_to(i64 value, i64 step) { return (value + step - 1) / step * step; }
+
+// The first `count` of LANES numbers, zeros beyond.
+inline lanes load(const float* from, i64 count) {
+    if (count >= LANES) return *(const loose_lanes*)from;
+    float some[LANES] = {};
+    memcpy(some, from, count * sizeof(float));
+    return *(const loose_lanes*)some;
+}
+
+inline void store(float* to, lanes value, i64 count) {
+    if (count >= LANES) *(loose_lanes*)to = value;
+    else memcpy(to, &value, count * sizeof(float));
+}
+
+// --------------------------------------------------------------------------------------------------------------------
+// The transforms of lines
+
+// Three taps a step apart to the values at the six points.
+inline void weight_line(const lanes* g, i64 step, lanes* to, i64 to_step) {
+    const lanes a = g[0], b = g[step], c = g[2 * step];
+    const lanes even_a = a * (-2.f / 3) + c * (-1.f / 3), odd_a = b * (-2 * A / 3);
+    const lanes even_b = a * (1.f / 6) + c * (1.f / 3), odd_b = b * (B / 6);
+    to[0] = a;
+    to[to_step] = even_a + odd_a;
+    to[2 * to_step] = even_a - odd_a;
+    to[3 * to_step] = even_b + odd_b;
+    to[4 * to_step] = even_b - odd_b;
+    to[5 * to_step] = c;
+}
 
 // B' v of six values a step apart, in place.
-template <typename T>
-inline void input_line(T* v, i64 step) {
-    const T ab2 = T(A * B * B), a2b = T(A * A * B), pa = T(A), pb = T(B);
-    T *a = v, *b = v + step, *c = v + 2 * step, *d = v + 3 * step, *e = v + 4 * step, *f = v + 5 * step;
-#pragma omp simd
-    for (i64 j = 0; j < LANES; j++) {
-        const T even_a = e[j] - 2 * c[j], odd_a = pa * d[j] - ab2 * b[j];              // B * B = 2
-        const T even_b = e[j] - T(0.5) * c[j], odd_b = pb * d[j] - a2b * b[j];         // A * A = 1 / 2
-        const T first = a[j] - T(2.5) * c[j] + e[j], last = b[j] - T(2.5) * d[j] + f[j];
-        a[j] = first;
-        b[j] = even_a + odd_a;
-        c[j] = even_a - odd_a;
-        d[j] = even_b + odd_b;
-        e[j] = even_b - odd_b;
-        f[j] = last;
-    }
-}
-
-// LANES channels, or the last few, of one tile's inputs; its corner may lie outside of the image.
-template <typename T>
-inline void read_tile(const T* x, T* tile, i64 h, i64 w, i64 c, i64 y0, i64 x0, i64 lanes) {
-    const bool inside = y0 >= 0 && x0 >= 0 && y0 + 6 <= h && x0 + 6 <= w;
-    for (i64 i = 0; i < 6; i++)
-        for (i64 j = 0; j < 6; j++) {
-            T* to = tile + (i * 6 + j) * LANES;
-            const i64 py = y0 + i, px = x0 + j;
-            const T* from = x + (py * w + px) * c;
-            if (inside && lanes == LANES) {
-#pragma omp simd
-                for (i64 k = 0; k < LANES; k++) to[k] = from[k];
-                continue;
-            }
-            const bool known = py >= 0 && py < h && px >= 0 && px < w;
-            for (i64 k = 0; k < LANES; k++) to[k] = known && k < lanes ? from[k] : T(0);
-        }
-}
-
-// x [h, w, c] -> v [36][tiles][c] of the tiles [first, first + count), whose inputs begin one pixel before them.
-template <typename T>
-void input(const T* x, T* v, i64 h, i64 w, i64 c, i64 first, i64 count, int threads) {
-    const i64 across = (w + 3) / 4;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (i64 t = 0; t < count; t++) {
-        const i64 y0 = (first + t) / across * 4 - 1, x0 = (first + t) % across * 4 - 1;
-        T tile[36 * LANES];
-        for (i64 base = 0; base < c; base += LANES) {
-            const i64 lanes = c - base < LANES ? c - base : LANES;
-            read_tile(x + base, tile, h, w, c, y0, x0, lanes);
-            for (i64 j = 0; j < 6; j++) input_line(tile + j * LANES, 6 * LANES);
-            for (i64 i = 0; i < 6; i++) input_line(tile + i * 6 * LANES, LANES);
-            for (i64 p = 0; p < 36; p++) {
-                T* to = v + (p * count + t) * c + base;
-                if (lanes == LANES) {
-#pragma omp simd
-                    for (i64 k = 0; k < LANES; k++) to[k] = tile[p * LANES + k];
-                } else {
-                    for (i64 k = 0; k < lanes; k++) to[k] = tile[p * LANES + k];
-                }
-            }
-        }
-    }
+inline void input_line(lanes* v, i64 step) {
+    const float ab2 = A * B * B, a2b = A * A * B;
+    const lanes a = v[0], b = v[step], c = v[2 * step], d = v[3 * step], e = v[4 * step], f = v[5 * step];
+    const lanes even_a = e - 2 * c, odd_a = A * d - ab2 * b;       // B * B = 2
+    const lanes even_b = e - 0.5f * c, odd_b = B * d - a2b * b;    // A * A = 1 / 2
+    v[0] = a - 2.5f * c + e;
+    v[step] = even_a + odd_a;
+    v[2 * step] = even_a - odd_a;
+    v[3 * step] = even_b + odd_b;
+    v[4 * step] = even_b - odd_b;
+    v[5 * step] = b - 2.5f * d + f;
 }
 
 // A' v: four values out of six a step apart, to the first four places.
-template <typename T>
-inline void output_line(T* v, i64 step) {
-    const T pa = T(A), pb = T(B), a3 = T(A * A * A), b3 = T(B * B * B);
-    T *a = v, *b = v + step, *c = v + 2 * step, *d = v + 3 * step, *e = v + 4 * step, *f = v + 5 * step;
-#pragma omp simd
-    for (i64 j = 0; j < LANES; j++) {
-        const T sum = b[j] + c[j], difference = b[j] - c[j];
-        const T sum2 = d[j] + e[j], difference2 = d[j] - e[j];
-        a[j] = a[j] + sum + sum2;
-        b[j] = pa * difference + pb * difference2;
-        c[j] = T(0.5) * sum + 2 * sum2;
-        d[j] = a3 * difference + b3 * difference2 + f[j];
+inline void output_line(lanes* v, i64 step) {
+    const float a3 = A * A * A, b3 = B * B * B;
+    const lanes a = v[0], b = v[step], c = v[2 * step], d = v[3 * step], e = v[4 * step], f = v[5 * step];
+    const lanes sum = b + c, difference = b - c, sum2 = d + e, difference2 = d - e;
+    v[0] = a + sum + sum2;
+    v[step] = A * difference + B * difference2;
+    v[2 * step] = 0.5f * sum + 2 * sum2;
+    v[3 * step] = a3 * difference + b3 * difference2 + f;
+}
+
+// --------------------------------------------------------------------------------------------------------------------
+// Weights
+
+// w [o, c, 3, 3] with these steps from one output and input to the next, and from tap to tap → u.
+inline void weights(const float* w, float* u, i64 o, i64 c, i64 o_step, i64 c_step, i64 tap_step, int threads) {
+    const i64 groups = up_to(o, PANEL) / LANES, panels = up_to(o, PANEL) / PANEL;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (i64 group = 0; group < groups; group++) {
+        const i64 first = group * LANES, outputs = o - first < LANES ? o - first : LANES;
+        float* panel = u + first / PANEL * c * PANEL + first % PANEL;
+        for (i64 base = 0; base < c; base += LANES) {  // so many inputs at a time that memory is written in runs
+            const i64 count = c - base < LANES ? c - base : LANES;
+            lanes all[LANES][36];
+            for (i64 i = 0; i < count; i++) {
+                lanes g[9] = {}, half[18];
+                for (i64 j = 0; j < outputs; j++) {
+                    const float* from = w + (first + j) * o_step + (base + i) * c_step;
+                    for (i64 tap = 0; tap < 9; tap++) g[tap][j] = from[tap * tap_step];
+                }
+                for (i64 j = 0; j < 3; j++) weight_line(g + j, 3, half + j, 3);
+                for (i64 j = 0; j < 6; j++) weight_line(half + 3 * j, 1, all[i] + 6 * j, 1);
+            }
+            for (i64 p = 0; p < 36; p++)
+                for (i64 i = 0; i < count; i++) *(loose_lanes*)(panel + (p * panels * c + base + i) * PANEL) = all[i][p];
+        }
     }
 }
 
-// m [36][tiles][c] → y [h, w, c], the tiles [first, first + count).
-template <typename T>
-void output(const T* m, T* y, i64 h, i64 w, i64 c, i64 first, i64 count, int threads) {
-    const i64 across = (w + 3) / 4;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (i64 t = 0; t < count; t++) {
-        const i64 y0 = (first + t) / across * 4, x0 = (first + t) % across * 4;
-        T tile[36 * LANES];
-        for (i64 base = 0; base < c; base += LANES) {
-            const i64 lanes = c - base < LANES ? c - base : LANES;
-            for (i64 p = 0; p < 36; p++) {
-                const T* from = m + (p * count + t) * c + base;
-                if (lanes == LANES) {
-#pragma omp simd
-                    for (i64 k = 0; k < LANES; k++) tile[p * LANES + k] = from[k];
-                } else {
-                    for (i64 k = 0; k < LANES; k++) tile[p * LANES + k] = k < lanes ? from[k] : T(0);
-                }
-            }
-            for (i64 j = 0; j < 6; j++) output_line(tile + j * LANES, 6 * LANES);
-            for (i64 i = 0; i < 4; i++) output_line(tile + i * 6 * LANES, LANES);
-            for (i64 i = 0; i < 4 && y0 + i < h; i++)
-                for (i64 j = 0; j < 4 && x0 + j < w; j++) {
-                    T* to = y + ((y0 + i) * w + x0 + j) * c + base;
-                    if (lanes == LANES) {
-#pragma omp simd
-                        for (i64 k = 0; k < LANES; k++) to[k] = tile[(i * 6 + j) * LANES + k];
-                    } else {
-                        for (i64 k = 0; k < lanes; k++) to[k] = tile[(i * 6 + j) * LANES + k];
-                    }
-                }
+// --------------------------------------------------------------------------------------------------------------------
+// One convolution
+
+struct Convolution {
+    const float *x, *u;
+    float* y;                 // [n, h, w, c] → [n, h, w, o]
+    i64 n, h, w, c, o;
+    const float *style;       // [n, c]: scales of the inputs; null: absent
+    const float *scale, *noise, *b;  // [n, o], [n or 1, h * w], [o]: y = clip(act(y * scale + noise + b)); null: absent
+    i64 noise_step;           // from one image's noise to the next one's
+    float high, low, clamp;   // factors above and below zero; infinity: no clamp
+};
+
+// Tiles that are transformed together: whole rows of them, or a part of one row.
+struct Chunk {
+    i64 first_row, rows, first, across;  // rows count through all images
+
+    // Where tile t begins, of all that have so many groups of channels.
+    static i64 at(i64 t, i64 group, i64 groups) { return ((t / ROWS * groups + group) * 36 * ROWS + t % ROWS) * LANES; }
+};
+
+const i64 POINT = ROWS * LANES, GROUP = 36 * POINT;  // numbers from one point, or group of channels, to the next
+
+// The inputs of one tile at (y0, x0), which may lie outside of the image in part.
+inline void read_tile(const Convolution& k, const float* x, i64 y0, i64 x0, i64 count, lanes style, lanes* tile) {
+    const float* corner = x + (y0 * k.w + x0) * k.c;
+    if (y0 >= 0 && x0 >= 0 && y0 + 6 <= k.h && x0 + 6 <= k.w && count == LANES) {
+#pragma GCC unroll 6
+        for (i64 i = 0; i < 6; i++)
+#pragma GCC unroll 6
+            for (i64 j = 0; j < 6; j++) tile[i * 6 + j] = *(const loose_lanes*)(corner + (i * k.w + j) * k.c) * style;
+        return;
+    }
+    for (i64 i = 0; i < 6; i++)
+        for (i64 j = 0; j < 6; j++) {
+            const bool inside = y0 + i >= 0 && y0 + i < k.h && x0 + j >= 0 && x0 + j < k.w;
+            tile[i * 6 + j] = inside ? load(corner + (i * k.w + j) * k.c, count) * style : lanes{};
         }
+}
+
+inline void read(const Convolution& k, const Chunk& chunk, float* v) {
+    const i64 groups = up_to(k.c, LANES) / LANES, down = (k.h + 3) / 4, tiles = chunk.rows * chunk.across;
+    for (i64 block = 0; block < tiles; block += ROWS)
+        for (i64 group = 0; group < groups; group++) {
+            const i64 base = group * LANES, count = k.c - base < LANES ? k.c - base : LANES;
+            for (i64 t = block; t < block + ROWS && t < tiles; t++) {
+                const i64 row = chunk.first_row + t / chunk.across, image = row / down;
+                const lanes style = k.style ? load(k.style + image * k.c + base, count) : lanes{} + 1.f;
+                lanes tile[36];
+                read_tile(k, k.x + image * k.h * k.w * k.c + base, row % down * 4 - 1,
+                          (chunk.first + t % chunk.across) * 4 - 1, count, style, tile);
+#pragma GCC unroll 6
+                for (i64 j = 0; j < 6; j++) input_line(tile + j, 6);
+#pragma GCC unroll 6
+                for (i64 i = 0; i < 6; i++) input_line(tile + i * 6, 1);
+                float* to = v + Chunk::at(t, group, groups);
+#pragma GCC unroll 36
+                for (i64 p = 0; p < 36; p++) *(lanes*)(to + p * POINT) = tile[p];
+            }
+        }
+}
+
+// ROWS tiles of v times one panel of u: PANEL numbers of m each.
+inline void product(const float* a, const float* b, i64 depth, float* m, bool add) {
+    part sum[ROWS][VECTORS];
+#pragma GCC unroll 16
+    for (i64 i = 0; i < ROWS; i++)
+#pragma GCC unroll 4
+        for (i64 j = 0; j < VECTORS; j++) {
+            const i64 at = j * WIDTH;
+            sum[i][j] = add ? *(const part*)(m + at / LANES * GROUP + i * LANES + at % LANES) : part{};
+        }
+    for (i64 base = 0; base < depth; base += LANES, a += GROUP) {
+        const i64 count = depth - base < LANES ? depth - base : LANES;
+        for (i64 k = 0; k < count; k++, b += PANEL) {
+            part weight[VECTORS];
+#pragma GCC unroll 4
+            for (i64 j = 0; j < VECTORS; j++) weight[j] = *(const loose_part*)(b + j * WIDTH);
+#pragma GCC unroll 16
+            for (i64 i = 0; i < ROWS; i++)
+#pragma GCC unroll 4
+                for (i64 j = 0; j < VECTORS; j++) sum[i][j] += weight[j] * a[i * LANES + k];
+        }
+    }
+#pragma GCC unroll 16
+    for (i64 i = 0; i < ROWS; i++)
+#pragma GCC unroll 4
+        for (i64 j = 0; j < VECTORS; j++) {
+            const i64 at = j * WIDTH;
+            *(part*)(m + at / LANES * GROUP + i * LANES + at % LANES) = sum[i][j];
+        }
+}
+
+inline void multiply(const Convolution& k, i64 tiles, const float* v, float* m) {
+    const i64 groups = up_to(k.c, LANES) / LANES, panels = up_to(k.o, PANEL) / PANEL, stored = panels * PANEL / LANES;
+    for (i64 p = 0; p < 36; p++)
+        for (i64 from = 0; from < k.c; from += DEPTH) {
+            const i64 depth = k.c - from < DEPTH ? k.c - from : DEPTH;
+            for (i64 j = 0; j < panels; j++) {
+                const float* b = k.u + ((p * panels + j) * k.c + from) * PANEL;
+                for (i64 t = 0; t < tiles; t += ROWS)
+                    product(v + Chunk::at(t, from / LANES, groups) + p * POINT, b, depth,
+                            m + Chunk::at(t, j * PANEL / LANES, stored) + p * POINT, from > 0);
+            }
+        }
+}
+
+inline void write(const Convolution& k, const Chunk& chunk, const float* m) {
+    const i64 groups = up_to(k.o, LANES) / LANES, stored = up_to(k.o, PANEL) / LANES, down = (k.h + 3) / 4;
+    const i64 tiles = chunk.rows * chunk.across;
+    for (i64 block = 0; block < tiles; block += ROWS)
+        for (i64 group = 0; group < groups; group++) {
+            const i64 base = group * LANES, count = k.o - base < LANES ? k.o - base : LANES;
+            const lanes b = k.b ? load(k.b + base, count) : lanes{};
+            for (i64 t = block; t < block + ROWS && t < tiles; t++) {
+                const i64 row = chunk.first_row + t / chunk.across, image = row / down;
+                const i64 y0 = row % down * 4, x0 = (chunk.first + t % chunk.across) * 4;
+                const float* noise = k.noise ? k.noise + image * k.noise_step : nullptr;
+                const lanes scale = k.scale ? load(k.scale + image * k.o + base, count) : lanes{} + 1.f;
+                const float* from = m + Chunk::at(t, group, stored);
+                float* y = k.y + image * k.h * k.w * k.o + base;
+                lanes tile[36];
+#pragma GCC unroll 36
+                for (i64 p = 0; p < 36; p++) tile[p] = *(const lanes*)(from + p * POINT);
+#pragma GCC unroll 6
+                for (i64 j = 0; j < 6; j++) output_line(tile + j, 6);
+#pragma GCC unroll 4
+                for (i64 i = 0; i < 4; i++) output_line(tile + i * 6, 1);
+                for (i64 i = 0; i < 4 && y0 + i < k.h; i++)
+                    for (i64 j = 0; j < 4 && x0 + j < k.w; j++) {
+                        const i64 pixel = (y0 + i) * k.w + x0 + j;
+                        const float from_noise = noise ? noise[pixel] : 0.f;
+                        lanes value = tile[i * 6 + j];
+#pragma omp simd
+                        for (i64 l = 0; l < LANES; l++) {
+                            float one = value[l] * scale[l] + (b[l] + from_noise);
+                            one *= one < 0 ? k.low : k.high;
+                            one = one < -k.clamp ? -k.clamp : one;
+                            value[l] = one > k.clamp ? k.clamp : one;
+                        }
+                        store(y + pixel * k.o, value, count);
+                    }
+            }
+        }
+}
+
+// Tiles per chunk: few enough for the second cache if there are few channels; if there are many, enough that reading the
+// weights does not take longer than multiplying them.
+inline i64 chunk_tiles(const Convolution& k) {
+    const i64 tiles = (k.c + k.o) / 4;
+    return tiles < 48 ? 48 : tiles > 128 ? 128 : tiles;
+}
+
+inline void convolve(const Convolution& k, int threads) {
+    const i64 across = (k.w + 3) / 4, rows = (k.h + 3) / 4 * k.n, wanted = chunk_tiles(k);
+    const i64 parts = (across + wanted - 1) / wanted, width = (across + parts - 1) / parts;  // of one row
+    i64 height = across >= wanted ? 1 : wanted / across;                                     // rows of a chunk
+    if (height > (rows + threads - 1) / threads) height = (rows + threads - 1) / threads;
+    const i64 tiles = up_to(height * width, ROWS), chunks = (rows + height - 1) / height * parts;
+    const i64 v_size = 36 * up_to(k.c, LANES) * tiles, m_size = 36 * up_to(k.o, PANEL) * tiles;
+#pragma omp parallel num_threads(threads)
+    {
+        float* v = (float*)aligned_alloc(64, (v_size + m_size) * sizeof(float));
+        memset(v, 0, v_size * sizeof(float));  // tiles beyond the last are multiplied too
+#pragma omp for schedule(dynamic)
+        for (i64 index = 0; index < chunks; index++) {
+            const i64 row = index / parts * height, first = index % parts * width;
+            const Chunk chunk = {row, rows - row < height ? rows - row : height, first,
+                                 across - first < width ? across - first : width};
+            read(k, chunk, v);
+            multiply(k, tiles, v, v + v_size);
+            write(k, chunk, v + v_size);
+        }
+        free(v);
     }
 }
 
