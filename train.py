@@ -101,6 +101,8 @@ FIELDS = {"total_kimg": "kimg", "batch_size": "batch", "num_gpus": "gpus", "rand
 @click.option("--seed", help="Random seed.", type=click.IntRange(min=0), default=0,
               show_default=True, metavar="INT")
 @click.option("-n", "--dry-run", help="Print the resolved options and exit without creating anything.", is_flag=True)
+@click.option("--estimate", help="Like --dry-run, and measure three steps: images per hour, memory and disk.",
+              is_flag=True)
 # Schedule.
 @click.option("--kimg", help="Training length in thousands of images.", show_default="the preset's", type=POSITIVE,
               metavar="INT")
@@ -216,13 +218,17 @@ def main(ctx: click.Context, **values: Any) -> None:
     if is_main:
         shown = {**config.to_dict(), "run_dir": run_dir, **({"resume_state": True} if resume else {})}
         click.echo(f"Resolved options:\n{json.dumps(shown, indent=2)}\n")
-    if not opts.dry_run:
+    if opts.estimate and is_main:
+        from training import estimate
+
+        click.echo("\n".join(estimate.measure(config).lines()))
+    if not (opts.dry_run or opts.estimate):
         # A run directory may be a stranger's: what it pins is trusted only if the user says so now.
         trust = "all" if opts.trust_detector else "none" if resume else "pinned"
         at_end = [function for plugin in PLUGINS if (function := plugin.at_end(opts)) is not None]
         _launch(config, run_dir, resume, trust, at_end)
     elif is_main:
-        click.echo("Nothing was started (--dry-run).")
+        click.echo(f"Nothing was started ({'--estimate' if opts.estimate else '--dry-run'}).")
 
 
 def _set_up_logging(is_main: bool) -> None:
@@ -286,7 +292,7 @@ def _configured(opts: EasyDict, given: set[str]) -> tuple[RunConfig, str]:
 
 # Options that may differ when a run is resumed: they do not change what it is trained for.
 FREE_WHEN_RESUMING = {"gpus", "batch", "batch_gpu", "kimg", "snap", "metrics", "detector", "num_gen", "num_real",
-                      "workers", "device", "resume", "outdir", "dry_run", "nobench", "trust_pickle",
+                      "workers", "device", "resume", "outdir", "dry_run", "estimate", "nobench", "trust_pickle",
                       "trust_detector"}
 
 

@@ -13,20 +13,33 @@ def line(figure: Figure) -> str:
     if figure["work"] == "conv peak":
         return f"conv peak: {figure['gmacs']:.0f} GMAC/s, {figure['gmacs_per_cpu_s']:.0f} per second of a processor"
     ratio = f", {figure['wall_ratio']:.2f}x (cpu {figure['cpu_ratio']:.2f}x)" if "wall_ratio" in figure else ""
+    if "wall_peer_ratio" in figure:
+        ratio += f", of peer {figure['wall_peer_ratio']:.2f}x (cpu {figure['cpu_peer_ratio']:.2f}x)"
+    if "cpu_share" in figure:
+        ratio += f", {figure['wall_share']:.2f} of the direct peak (cpu {figure['cpu_share']:.2f})"
     return (f"{figure['work']} [{figure['variant']}, {figure['threads']} threads]: wall {figure['wall']:.3f} s, "
             f"cpu {figure['cpu']:.3f} s, {figure['peak_mb']:.0f} MB{ratio}")  # fmt: skip
 
 
+TITLES = {"plain": "plain", "torch": "torch path", "direct": "native, direct convolution", "native": "native",
+          "peer": "peer"}  # fmt: skip
+
+
 def table(figures: list[Figure]) -> str:
-    """The works that all variants have done, as Markdown."""
-    rows = ["| work | | plain | torch path | native, direct convolution | native |", "|---|---|---|---|---|---|"]
-    for work in dict.fromkeys(f["work"] for f in figures if "wall_ratio" in f):
-        have = {f["variant"]: f for f in figures if f["work"] == work and "wall_ratio" in f}
+    """The works that the plain variant has done, as Markdown: seconds, ratio to it, share of the direct peak."""
+    compared = [f for f in figures if "wall_ratio" in f]
+    variants = [name for name in TITLES if any(f["variant"] == name for f in compared)]
+    rows = [f"| work | | {' | '.join(TITLES[name] for name in variants)} |", "|---|---" + "|---" * len(variants) + "|"]
+    for work in dict.fromkeys(f["work"] for f in compared):
+        have = [next(f for f in compared if (f["work"], f["variant"]) == (work, name)) for name in variants]
         for clock in ("wall", "cpu"):
-            cells = [f"{have[v][clock]:.3f} s ({have[v][f'{clock}_ratio']:.2f}x)" for v in have]
+            cells = []
+            for figure in have:
+                share = f", {figure[f'{clock}_share']:.2f} of peak" if f"{clock}_share" in figure else ""
+                cells.append(f"{figure[clock]:.3f} s ({figure[f'{clock}_ratio']:.2f}x{share})")
             rows.append(f"| {work} | {clock} | {' | '.join(cells)} |")
-        memory = [f"{figure['peak_mb']:.0f} MB" for figure in have.values()]
-        rows.append(f"| | peak memory | {' | '.join(memory)} |")
+        memory = " | ".join(f"{figure['peak_mb']:.0f} MB" for figure in have)
+        rows.append(f"| | peak memory | {memory} |")
     return "\n".join(rows)
 
 

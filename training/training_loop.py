@@ -143,7 +143,7 @@ def _set_up(config: RunConfig, resume_from: str | None, num_images: int, device:
     print_line(f"Training set: {len(dataset)} images {dataset.image_shape}, labels {dataset.label_shape}")
 
     # Networks and their initial weights, the same on every rank.
-    networks = _build_networks(config.networks, dataset, device)
+    networks = build_networks(config.networks, dataset, device)
     if config.networks.init is not None and state is None:  # on every rank: none waits for one that scores for long
         init = config.networks.init
         for line in run_config.INITIALIZERS.call(init.name, init.arguments, networks=networks):
@@ -159,13 +159,13 @@ def _set_up(config: RunConfig, resume_from: str | None, num_images: int, device:
     print_summaries(networks["G_ema"], networks["D"], device)
 
     # Loss, phases and the rest.
-    run = _build_run(config, networks, feed, num_images, device)
+    run = build_run(config, networks, feed, num_images, device)
     if state is not None:
         run.load_state_dict(state)
     return run, dataset
 
 
-def _build_networks(config: NetworksConfig, dataset: Dataset, device: torch.device) -> dict[str, torch.nn.Module]:
+def build_networks(config: NetworksConfig, dataset: Dataset, device: torch.device) -> dict[str, torch.nn.Module]:
     """G, D and G_ema for the images and labels of a data set; gradients are only taken in `_trainable`."""
     sizes = {"img_resolution": dataset.resolution, "img_channels": dataset.num_channels, "c_dim": dataset.label_dim}
 
@@ -178,7 +178,7 @@ def _build_networks(config: NetworksConfig, dataset: Dataset, device: torch.devi
     return {**networks, "G_ema": copy.deepcopy(networks["G"]).eval()}
 
 
-def _build_run(
+def build_run(
     config: RunConfig, networks: dict[str, torch.nn.Module], feed: Feed, num_images: int, device: torch.device
 ) -> Run:
     """Loss, optimizers and controllers of networks."""
@@ -228,11 +228,11 @@ def _optimize(run: Run, batch_size: int, batch_gpu: int, stopwatch: Stopwatch) -
             continue
         stopwatch.start(phase.name)
         for batch in batches[: phase.steps]:
-            _step(run, phase, *batch, batch_gpu)
+            step(run, phase, *batch, batch_gpu)
         stopwatch.stop(phase.name)
 
 
-def _step(run: Run, phase: Phase, real_img: torch.Tensor, real_c: torch.Tensor, batch_gpu: int) -> None:
+def step(run: Run, phase: Phase, real_img: torch.Tensor, real_c: torch.Tensor, batch_gpu: int) -> None:
     """One step of one phase."""
     G: Any = run.networks["G"]
     gen_z = torch.randn([len(real_img), G.z_dim], device=real_img.device)

@@ -314,7 +314,7 @@ def test_a_students_pickle_brings_its_discriminator(more, channels, folder, tmp_
     config = tiny_runs.options(f"{folder}/tiny.zip", *args)
     actual = run_config.from_dict(config)
     dataset = run_config.DATASETS.call(actual.data.training_set.name, actual.data.training_set.arguments)
-    nets = training_loop._build_networks(actual.networks, dataset, torch.device("cpu"))
+    nets = training_loop.build_networks(actual.networks, dataset, torch.device("cpu"))
     assert nets["D"].b4.conv.weight.shape[0] == channels
     lines = student.initialise(networks=nets, **{k: v for k, v in config["init_kwargs"].items() if k != "func_name"})
     assert lines[0] == f"Student: weights of {tmp_path}/s.pkl"

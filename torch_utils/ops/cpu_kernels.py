@@ -34,7 +34,8 @@ def _declare(kernels: "ctypes.CDLL | None") -> None:
         AttributeError: a function is missing.
     """
     if kernels is not None:
-        i64, real, pointer, integer = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p, ctypes.c_int
+        i64: Any = ctypes.c_int64
+        real, pointer, integer = ctypes.c_double, ctypes.c_void_p, ctypes.c_int
         for name, _ in _TYPES.values():
             getattr(kernels, f"epilogue_{name}").argtypes = (
                 [pointer] * 2 + [i64] * 3 + [integer] + [pointer] * 2 + [i64, pointer] + [real] * 3 + [integer]
@@ -47,7 +48,8 @@ def _declare(kernels: "ctypes.CDLL | None") -> None:
             [pointer] * 3 + [integer, real] + [i64] * 10 + [pointer] * 2 + [i64, pointer] + [real] * 3 + [integer]
         )
         kernels.instructions.restype = ctypes.c_char_p
-        kernels.winograd_weights_size.argtypes, kernels.winograd_weights_size.restype = [i64] * 2, i64
+        kernels.winograd_weights_size.argtypes = [i64] * 2
+        kernels.winograd_weights_size.restype = i64
         kernels.winograd_weights.argtypes = [pointer] * 2 + [i64] * 5 + [integer]
         kernels.winograd_convolve.argtypes = (
             [pointer] * 3 + [i64] * 5 + [pointer] * 3 + [i64, pointer] + [real] * 3 + [integer]
@@ -200,7 +202,6 @@ def fir_epilogue(
     x: torch.Tensor,
     f: torch.Tensor,
     y: torch.Tensor,
-    rows: tuple[int, int],
     pad: tuple[int, int],
     flip: bool,
     fir_gain: float,
@@ -211,12 +212,12 @@ def fir_epilogue(
     gain: float,
     clamp: float | None,
 ) -> None:
-    """clip(gain * act(filter(x) * scale + noise + b)), for some rows of images.
+    """clip(gain * act(filter(x) * scale + noise + b)) → y.
 
     Args:
         x: [N, C, H, W], float32, channels_last, C > 1.
         f: filter [fh, fw], float32.
-        y: [N, C, H', W'], of x's type and layout, whose rows from rows[0] to rows[1] are filled; all, or N is 1.
+        y: [N, C, H', W'], of x's type and layout.
         pad: pixels before x, x and y.
         flip, fir_gain: as in `upfirdn2d`.
         scale: [N, C]. noise: [1 or N, H' * W']. b: [C]. Each dense, or None.
@@ -226,14 +227,12 @@ def fir_epilogue(
     assert kernels is not None
     n, c, h, w = x.shape
     height, width = y.shape[2:]
-    first = rows[0] * width
-    noise_at = None if noise is None else noise.data_ptr() + first * noise.element_size()
     step = 0 if noise is None or noise.shape[0] == 1 else height * width
     f = f.contiguous()
     kernels.fir_epilogue(
-        x.data_ptr(), y.data_ptr() + first * c * y.element_size(), f.data_ptr(), flip, fir_gain, n, c, h, w,
-        rows[1] - rows[0], width, *f.shape, *pad, _pointer(scale), noise_at, step, _pointer(b), slope, gain,
-        -1.0 if clamp is None else clamp, cpu_build.threads(),
+        x.data_ptr(), y.data_ptr(), f.data_ptr(), flip, fir_gain, n, c, h, w, height, width, *f.shape, *pad,
+        _pointer(scale), _pointer(noise), step, _pointer(b), slope, gain, -1.0 if clamp is None else clamp,
+        cpu_build.threads(),
     )  # fmt: skip
 
 

@@ -86,10 +86,8 @@ def test_a_whole_layer_is_one_pass(shape: tuple[int, ...], calls: list[tuple[int
     torch.testing.assert_close(with_graph.detach(), y, rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize("band_bytes", [1 << 24, 64])
 @pytest.mark.parametrize("shape", [(1, 6, 5, 9, 8), (3, 3, 7, 40, 4), (2, 1, 2, 1, 1)])
-def test_up_convolution_by_bands(shape: tuple[int, ...], band_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(up_convolution, "BAND_BYTES", band_bytes)
+def test_up_convolution_filter_and_the_rest(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     arguments, expected = layer(*shape, up=2)
     assert up_convolution.UP_CONVOLUTION.compiled(arguments["x"], arguments["w"], arguments["f"]) is not None
     y = conv2d_resample.scaled_conv2d(**arguments)

@@ -403,7 +403,7 @@ void upfirdn2d(const T* x, T* y, const float* filter, bool flip, double gain, i6
 EXPORT(float, f32)
 EXPORT(double, f64)
 
-// One pass of a filter over rows of channels_last images, and what follows: images [n, h, w, c] → [n, out_h, out_w, c].
+// One pass of a filter over channels_last images, and what follows: images [n, h, w, c] → [n, out_h, out_w, c].
 extern "C" void fir_epilogue(const float* x, float* y, const float* f, int flip, double fir_gain, i64 n, i64 c, i64 h,
                              i64 w, i64 out_h, i64 out_w, i64 fh, i64 fw, i64 pad_x, i64 pad_y, const float* scale,
                              const float* noise, i64 noise_step, const float* b, double slope, double gain,
