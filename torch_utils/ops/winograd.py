@@ -6,6 +6,8 @@ follows a convolution is part of the last (csrc/winograd.h).
 
 The weights are transformed at every call, so that no cache of weights can be out of date.
 """
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -17,8 +19,7 @@ from .epilogue import epilogue
 # Measured: below these the transforms, or those of the weights, take more time than the multiplications that are saved.
 # A fixed rule, not a measurement at run time, so that results do not depend on how busy the machine is.
 MIN_CHANNELS = 16
-MIN_PIXELS = 32 * 32
-MIN_ELEMENTS = 64 * 32 * 32  # channels times pixels
+MIN_TILES = 16  # of 4x4 pixels, in all images
 
 _Optional = torch.Tensor | None
 
@@ -33,8 +34,8 @@ def takes(x: torch.Tensor, w: torch.Tensor, *_: object) -> bool:
         raise UserError(f"environment variable SG_CONV: expected auto or direct, found {settings.conv!r}")
     if settings.conv == "direct" or x.dtype != torch.float32 or not x.is_contiguous(memory_format=torch.channels_last):
         return False
-    channels, pixels = min(w.shape[:2]), x.shape[2] * x.shape[3]
-    return channels >= MIN_CHANNELS and pixels >= MIN_PIXELS and channels * pixels >= MIN_ELEMENTS
+    n, height, width = x.shape[0], *x.shape[2:]
+    return min(w.shape[:2]) >= MIN_CHANNELS and n * math.ceil(height / 4) * math.ceil(width / 4) >= MIN_TILES
 
 
 def _by_cpu_kernels(

@@ -107,9 +107,9 @@ def test_it_is_used_where_it_is_faster(calls: list[tuple[int, ...]]) -> None:
     assert calls == [(2, 128, 32, 32)]
     calls.clear()
     conv(x.contiguous(), w)  # planes
-    conv(x[:, :, :31, :31].contiguous(memory_format=LAST), w)  # few pixels
+    conv(x[:1, :, :12, :20].contiguous(memory_format=LAST), w)  # few tiles
     conv(x, w[:15])  # few channels
-    conv(x[:, :63].contiguous(memory_format=LAST), w[:, :63])  # few elements
+    conv(x[:, :15].contiguous(memory_format=LAST), w[:, :15])
     conv(x, w[:, :, :1, :1])
     conv2d_resample.conv2d_resample(x, w, down=2, padding=1)
     conv(x.double(), w.double())
@@ -156,7 +156,7 @@ def test_images_and_logits_are_the_same(
     images = G.synthesis(ws, noise_mode="const")
     logits = D(images, None)
     sides = {shape[2] for shape in calls}
-    assert sides == {32, 64}
+    assert sides == {16, 32, 64}
     calls.clear()
     monkeypatch.setattr(settings, "conv", "direct")
     direct = G.synthesis(ws, noise_mode="const")
