@@ -11,7 +11,7 @@ _Optional = torch.Tensor | None
 
 
 def takes(x: torch.Tensor, w: torch.Tensor, f: torch.Tensor, *_: object) -> bool:
-    """Whether the native kernels can compute it."""
+    """Whether the native kernels compute it for x [N, C, H, W], w [O, C, 3, 3] and a filter f [fh, fw]."""
     is_plain = x.dtype == torch.float32 and x.is_contiguous(memory_format=torch.channels_last) and w.shape[0] > 1
     return is_plain and f.ndim == 2 and cpu_kernels.takes_filter(f)
 
