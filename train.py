@@ -219,9 +219,9 @@ def main(ctx: click.Context, **values: Any) -> None:
         shown = {**config.to_dict(), "run_dir": run_dir, **({"resume_state": True} if resume else {})}
         click.echo(f"Resolved options:\n{json.dumps(shown, indent=2)}\n")
     if opts.estimate and is_main:
-        from training import estimate
+        from training.estimates import measuring
 
-        click.echo("\n".join(estimate.measure(config).lines()))
+        click.echo("\n".join(measuring.measure(config).lines()))
     if not (opts.dry_run or opts.estimate):
         # A run directory may be a stranger's: what it pins is trusted only if the user says so now.
         trust = "all" if opts.trust_detector else "none" if resume else "pinned"

@@ -8,7 +8,8 @@ from click.testing import CliRunner
 import train
 from tests import tiny
 from tests.training import tiny_runs
-from training import estimate, run_config
+from training import run_config
+from training.estimates import measuring
 
 
 @pytest.fixture(scope="module")
@@ -17,9 +18,9 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def counted(tiny_data: str) -> tuple[run_config.RunConfig, estimate.Estimate]:
+def counted(tiny_data: str) -> tuple[run_config.RunConfig, measuring.Estimate]:
     config = run_config.from_dict(tiny_runs.options(tiny_data, *tiny_runs.STYLEGAN2, "--aug=noaug"))
-    return config, estimate.measure(config)
+    return config, measuring.measure(config)
 
 
 def test_shares_and_hours(counted) -> None:
@@ -36,7 +37,7 @@ def test_disk(counted, tiny_data: str, tmp_path: Path) -> None:
     assert found.snapshots == 3  # at the start, in the middle, at the end
     run_dir = tiny_runs.run(tmp_path / "run", tiny_runs.options(tiny_data, *tiny_runs.STYLEGAN2, "--aug=noaug"))
     written = sum(path.stat().st_size for path in run_dir.rglob("*") if path.suffix in (".pkl", ".pt"))
-    overhead = 150_000 * (found.snapshots + estimate.KEPT)  # programs' text and structure; the tensors are tiny
+    overhead = 150_000 * (found.snapshots + measuring.KEPT)  # programs' text and structure; the tensors are tiny
     assert found.disk_bytes < written < found.disk_bytes + overhead
 
 

@@ -136,11 +136,6 @@ def _conv(
 ) -> torch.Tensor:
     pointwise = w.shape[2] == w.shape[3] == 1
     w = w if flip_weight or pointwise else w.flip([2, 3])
-    needs_graph = torch.is_grad_enabled() and (x.requires_grad or w.requires_grad)
-    if w.shape[2:] == (3, 3) and (stride, padding, groups) == (1, (1, 1), 1) and not needs_graph:
-        fast = CONV3X3.compiled(x, w)
-        if fast is not None:
-            return fast(x, w)
     if _own_gradients(x):
         return convolution(x, w, Geometry((stride, stride), padding, False, groups))
     return F.conv2d(x, w, None, stride, padding, 1, groups)

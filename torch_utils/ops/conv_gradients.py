@@ -3,7 +3,7 @@
 PyTorch's second derivative of a convolution computes the gradient of the weights as a convolution with kernels as large
 as the image, which is several times slower on a CPU than the routine that it has for first derivatives. The three maps
 here (output, gradient of the input, gradient of the weights) are the three sides of one trilinear form, so each one's
-derivatives are the two others.
+derivatives are the two others. The first two are 3x3 convolutions where the first is one, and may be Winograd's.
 """
 from typing import Any, NamedTuple
 
@@ -11,7 +11,8 @@ import torch
 
 from torch_utils.function_context import Context
 
-from . import conv2d_gradfix
+from . import conv2d_gradfix, registry
+from .winograd import CONV3X3
 
 
 class Geometry(NamedTuple):
@@ -21,6 +22,10 @@ class Geometry(NamedTuple):
     padding: tuple[int, int]
     transposed: bool
     groups: int
+
+    def is_common(self, w: torch.Tensor) -> bool:
+        """Whether this is a 3x3 convolution at the same size with weights w [O, C, kh, kw]."""
+        return w.shape[2:] == (3, 3) and self == ((1, 1), (1, 1), False, 1)
 
 
 def convolution(x: torch.Tensor, w: torch.Tensor, geometry: Geometry) -> torch.Tensor:
@@ -38,10 +43,19 @@ def convolution(x: torch.Tensor, w: torch.Tensor, geometry: Geometry) -> torch.T
 
 
 def _output(x: torch.Tensor, w: torch.Tensor, g: Geometry) -> torch.Tensor:
+    fast = CONV3X3.compiled(x, w) if g.is_common(w) else None
+    if fast is not None:
+        return fast(x, w)
     return torch.convolution(x, w, None, g.stride, g.padding, (1, 1), g.transposed, (0, 0), g.groups)
 
 
 def _gradients(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor, g: Geometry, wanted: tuple[bool, bool]) -> Any:
+    if wanted[0] and g.is_common(w):
+        dy, turned = dy.contiguous(memory_format=registry.layout_of(x)), w.flip([2, 3]).transpose(0, 1)
+        fast = CONV3X3.compiled(dy, turned)
+        if fast is not None:
+            dx = fast(dy, turned)
+            return dx, _gradients(dy, x, w, g, (False, True))[1] if wanted[1] else None
     return torch.ops.aten.convolution_backward(
         dy, x, w, None, g.stride, g.padding, (1, 1), g.transposed, (0, 0), g.groups, (*wanted, False)
     )[:2]

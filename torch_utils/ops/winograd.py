@@ -1,4 +1,4 @@
-"""3x3 convolutions without gradients on a CPU by Winograd's F(4x4, 3x3): a quarter of the multiplications.
+"""3x3 convolutions on a CPU by Winograd's F(4x4, 3x3): a quarter of the multiplications. They make no graph.
 
 Lavin & Gray 2016, arXiv:1509.09308. Tiles of 6x6 inputs and the 3x3 weights are transformed, multiplied channel by
 channel as 36 matrix products, and transformed back. Scales of the inputs are part of the first transform, and what

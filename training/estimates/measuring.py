@@ -10,11 +10,11 @@ import torch
 from torch_utils import misc
 from torch_utils.devices import resolve_device, tune_allocator
 
-from . import run_config, training_loop
-from .data.feed import make_feed
-from .run import Run
-from .run_config import RunConfig
-from .run_state import KEPT
+from .. import run_config, training_loop
+from ..data.feed import make_feed
+from ..run import Run
+from ..run_config import RunConfig
+from ..run_state import KEPT
 
 STEPS = 3  # of every phase, after one that is not counted
 
