@@ -181,7 +181,7 @@ def build_networks(config: NetworksConfig, dataset: Dataset, device: torch.devic
 def build_run(
     config: RunConfig, networks: dict[str, torch.nn.Module], feed: Feed, num_images: int, device: torch.device
 ) -> Run:
-    """Loss, optimizers and controllers of networks."""
+    """Loss, optimizers and controllers of networks; `num_images` per iteration."""
     G, D, augment_pipe = networks["G"], networks["D"], networks.get("augment_pipe")
     loss: Loss = run_config.LOSSES.call(
         config.loss.name, config.loss.arguments, device=device, G=G, D=D, augment_pipe=augment_pipe)
@@ -233,7 +233,7 @@ def _optimize(run: Run, batch_size: int, batch_gpu: int, stopwatch: Stopwatch) -
 
 
 def step(run: Run, phase: Phase, real_img: torch.Tensor, real_c: torch.Tensor, batch_gpu: int) -> None:
-    """One step of one phase."""
+    """One step of one phase, with real images [N, C, H, W] and labels [N, c_dim], `batch_gpu` of them at a time."""
     G: Any = run.networks["G"]
     gen_z = torch.randn([len(real_img), G.z_dim], device=real_img.device)
     gen_c = run.feed.random_labels(len(real_img))
