@@ -116,17 +116,18 @@ def test_it_is_used_where_it_is_faster(calls: list[tuple[int, ...]]) -> None:
 
 
 def test_gradients(calls: list[tuple[int, ...]]) -> None:
-    """Output and gradient of the input are such convolutions; first and second derivatives against float64."""
+    """Those of the input are such convolutions, outputs with a graph are not; two orders against float64."""
     x, w = randn(2, 33, 16, 20).contiguous(memory_format=LAST), randn(40, 33, 3, 3, seed=1)
     results = []
     for dtype in (torch.float32, torch.float64):
         a, b = (t.to(dtype).detach().requires_grad_() for t in (x, w))
         y = conv(a, b)
+        assert dtype == torch.float64 or calls == []
         first = torch.autograd.grad(y.square().mean(), [a, b], create_graph=True)
         second = torch.autograd.grad(first[0].square().mean() + first[1].square().mean(), [a, b])
         once = torch.autograd.grad(conv(a, b).square().mean(), [a, b])
         results.append([y, *first, *second, *once])
-        assert len(calls) >= 5
+    assert len(calls) >= 2
     for found, expected in zip(*results):
         assert (found - expected).abs().max() <= 1e-4 * expected.std()
 
