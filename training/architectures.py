@@ -7,10 +7,14 @@ import dataclasses
 import importlib
 import os
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from dnnlib.errors import UserError
 from dnnlib.installed import actual_name, plain_name
 from dnnlib.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
 
 NETWORKS = Registry("network class")  # what G_kwargs and D_kwargs may name
 
@@ -130,6 +134,12 @@ def of_network(network: object) -> Architecture:
         known = ", ".join(name for row in _ROWS.values() for name in (row.generator, row.discriminator))
         raise UserError(f"networks of class {type(network).__name__} are not known here; known: {known}")
     return row
+
+
+def running_buffers(network: "torch.nn.Module") -> list["torch.Tensor"]:
+    """A network's buffers [...] that every rank has estimated from its own samples (`Architecture.running_buffers`)."""
+    endings = of_network(network).running_buffers
+    return [buffer for name, buffer in network.named_buffers() if name.endswith(endings)]
 
 
 def of_path(path: str | os.PathLike) -> Architecture | None:

@@ -103,7 +103,7 @@ def training_loop(
             _optimize(run, schedule.batch_size, schedule.batch_gpu, maintenance.stopwatch)
 
             # Moving average of G.
-            distributed.mean_(_running_buffers(run.networks["G"]))
+            distributed.mean_(architectures.running_buffers(run.networks["G"]))
             ema = config.ema
             beta = ema_beta(num_images, ema.kimg, ema.rampup, run.cur_nimg, ema.start_kimg, ema.later_start_kimg,
                             ema.later_kimg)
@@ -196,12 +196,6 @@ def build_run(
     ]
     guard, collector = optimization.GradientGuard(device), training_stats.Collector(regex=".*")
     return Run(networks=networks, phases=phases, loss=loss, ada=ada, feed=feed, guard=guard, collector=collector)
-
-
-def _running_buffers(G: torch.nn.Module) -> list[torch.Tensor]:
-    """Buffers that every rank has estimated from its own samples."""
-    endings = architectures.of_network(G).running_buffers
-    return [buffer for name, buffer in G.named_buffers() if name.endswith(endings)]
 
 
 def _is_aborted(abort_fn: Callable[[], bool] | None) -> bool:
