@@ -98,7 +98,9 @@ def _read(path: Path) -> dict[str, Any]:
     if damaged is not None:
         raise ValueError(f"{damaged} in it is damaged")
     state = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(state, dict) or not _is_count(state.get("cur_nimg")):
+    if not isinstance(state, dict) or (
+        state.get("version") in (None, VERSION) and not _is_count(state.get("cur_nimg"))
+    ):
         raise ValueError("it is no state of a run")
     return state
 

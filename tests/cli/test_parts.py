@@ -72,10 +72,10 @@ def test_the_averaged_generator_is_all_that_images_need(name: str, files: dict[s
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gema_only", "the pickle holds no G, which is needed here; found: G_ema"),
+        ("gema_only", "the pickle holds no D, which is needed here; found: G_ema"),
         ("d_none", "the pickle holds no D, which is needed here; found: G, G_ema"),
         ("foreign", f"D: refused: the file names {FOREIGN}, which no network pickle needs. Pass --trust-pickle"),
-        ("bare", "the pickle holds no G, which is needed here; found: G_ema"),
+        ("bare", "the pickle holds no D, which is needed here; found: G_ema"),
     ],
 )
 def test_slicing_needs_all_networks(name: str, message: str, files: dict[str, Path], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from torch_utils import distributed
+from torch_utils import launch
 from torch_utils.ops.backend import cache, nvcc
 from torch_utils.ops.backend.archs import Targets
 from torch_utils.ops.backend.errors import BackendError
@@ -152,7 +152,7 @@ def test_processes_that_build_together_build_once(tmp_path) -> None:
 
 
 def test_time_outs_fit_into_one_another() -> None:
-    assert nvcc.BUILD_TIMEOUT_SEC < cache.LOCK_TIMEOUT_SEC < distributed._DEFAULT_TIMEOUT_SEC
+    assert nvcc.BUILD_TIMEOUT_SEC < cache.LOCK_TIMEOUT_SEC < launch._DEFAULT_TIMEOUT_SEC
 
 
 def test_a_compiler_that_hangs_is_ended(tmp_path, monkeypatch) -> None:
