@@ -75,10 +75,15 @@ class Heartbeat:
         self._thread.join(2 * _STORE_TIMEOUT_SEC)
 
     def say_failed(self, reason: str) -> None:
-        """Leaves word for the others that this rank ends, and why."""
+        """Leaves word for the others that this rank ends, and why.
+
+        Rank 0 then stays for a moment: the store ends with its process, and the others may still be reading it.
+        """
         self.stop()
         with contextlib.suppress(RuntimeError):
             self._connect().set(f"heartbeat/{self.rank}", _FAILED + reason[:_MAX_REASON])
+        if self.rank == 0:
+            time.sleep(PATIENCE_SEC)
 
     def lost(self) -> dict[int, str]:
         """Ranks that have failed or give no signs of life, and what is known of each; takes a few seconds.
