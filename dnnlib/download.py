@@ -84,6 +84,8 @@ def _attempt(url: str, open_sink: OpenSink, verbose: bool, sha256: str | None) -
         raise _AttemptFailed("the connection broke during the transfer", 1 << 30) from error
     except requests.exceptions.RequestException as error:
         raise unreadable(url, str(error)) from error
+    except ValueError as error:  # for example an address in it that is no text
+        raise unreadable(url, f"the server's answer is damaged ({error})") from error
 
 
 def _innermost(error: BaseException) -> str:

@@ -213,9 +213,9 @@ def check_writable_dir(path: PathLike, field: str) -> None:
         FileError: names the field, the path and the reason.
     """
     place = Path(path).absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
     try:
+        while not place.exists() and place != place.parent:
+            place = place.parent
         if not place.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, f"{place} is not a folder")
         with tempfile.TemporaryFile(dir=place):

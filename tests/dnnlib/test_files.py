@@ -209,6 +209,8 @@ def test_run_dir_error(tmp_path):
 def test_check_writable_dir(tmp_path):
     files.check_writable_dir(tmp_path, "outdir")
     files.check_writable_dir(tmp_path / "new" / "deeper", "outdir")
+    with pytest.raises(FileError, match=r"outdir: cannot write to .*: File name too long"):
+        files.check_writable_dir(tmp_path / ("x" * 300), "outdir")
     assert os.listdir(tmp_path) == []
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"^outdir: cannot write to '.*file': .*file is not a folder$"):

@@ -78,3 +78,9 @@ def test_an_endless_page_is_not_read(tmp_path: Path) -> None:
     page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n" + b"<p>" * (1 << 20)
     with serving(itertools.repeat(page)) as address, pytest.raises(UserError, match="answers with a web page in its"):
         open_url(f"{address}/a.pkl", str(tmp_path), 1, verbose=False)
+
+
+def test_a_redirection_to_what_is_no_text(tmp_path: Path) -> None:
+    redirection = b"HTTP/1.1 302 Found\r\nLocation: /\xd1\xff\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    with serving(itertools.repeat(redirection)) as address, pytest.raises(UserError, match="the server's answer is dam"):
+        open_url(f"{address}/a.pkl", str(tmp_path), 1, verbose=False)
