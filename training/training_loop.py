@@ -61,8 +61,8 @@ def training_loop(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.machine.allow_tf32
     training_stats.init_multiprocessing(distributed.rank(), device if distributed.world_size() > 1 else None)
     cuda_kernels.prepare(device)
-    _seed(schedule.random_seed, 0)
     with run_state.restoring(run_dir) if resume else contextlib.nullcontext():
+        _seed(schedule.random_seed, 0)
         run, dataset = _set_up(config, run_dir if resume else None, num_images, device)
     if run.finished_nimg == run.cur_nimg >= total_nimg:
         print_line(f"This run is complete at {run.cur_nimg / 1000:g} kimg")

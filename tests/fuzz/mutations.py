@@ -68,7 +68,8 @@ def tried(count: Count, action: Callable[[], object]) -> None:
         count.loaded += 1
     except UserError as error:
         text = str(error)
-        is_one_line = "\n" not in text and 0 < len(text) < 4000
+        is_list = "\n  " in text  # of bad images
+        is_one_line = (is_list or "\n" not in text) and 0 < len(text) < 4000
         if is_one_line:
             count.refused += 1
         else:
