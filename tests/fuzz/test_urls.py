@@ -82,5 +82,5 @@ def test_an_endless_page_is_not_read(tmp_path: Path) -> None:
 
 def test_a_redirection_to_what_is_no_text(tmp_path: Path) -> None:
     redirection = b"HTTP/1.1 302 Found\r\nLocation: /\xd1\xff\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    with serving(itertools.repeat(redirection)) as address, pytest.raises(UserError, match="the server's answer is dam"):
+    with serving(itertools.repeat(redirection)) as address, pytest.raises(UserError, match="answer is damaged"):
         open_url(f"{address}/a.pkl", str(tmp_path), 1, verbose=False)
