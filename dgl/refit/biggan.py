@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from training.biggan.estimates import fold_spectral_norm
 
 from ..scores.sampling import latents
-from . import rows, solve
-from .generator import BATCH_BYTES, MIN_LATENTS, ImageCheck, Pair
-from .report import LayerFit, RefitOptions, Report, layer_fit
+from . import rows, solve, walk
+from .report import LayerFit, layer_fit
+from .walk import BATCH_BYTES, MIN_LATENTS, Pair
 
 _MAX_BILINEAR = 4096  # unknowns of the queries of attention, up to which its scores are fitted
 
@@ -45,34 +45,6 @@ def prepared(G: Any) -> Any:
     return fold_spectral_norm(G) if G.options["G_param"] == "SN" else G
 
 
-@torch.no_grad()
-def refit_generator(
-    teacher: Any,
-    student: Any,
-    keep: Mapping[str, torch.Tensor],
-    options: RefitOptions,
-    advance: Callable[[], None] = lambda: None,
-) -> Report:
-    """Refits a generator in place.
-
-    Args:
-        teacher: a BigGAN generator.
-        student: a slice of what `prepared` makes of it.
-        keep: channel set → kept channels, ascending int64 [C'].
-        options: see `RefitOptions`.
-        advance: called after each of the `num_layers(student)` layers.
-
-    Raises:
-        ValueError: the student is spectrally normalised.
-    """
-    if student.options["G_param"] != "none":
-        raise ValueError("refit_generator: expected a slice of `prepared(teacher)`, found spectral normalisation")
-    check = ImageCheck(teacher, options)
-    before = check(student)
-    layers = _Walk(prepared(teacher), student, keep, options, advance).run()
-    return Report(layers, before, check(student))
-
-
 def num_layers(G: Any) -> int:
     """How many layers a refit of a generator fits; the two branches that a block adds are fitted together."""
     return sum(2 + 4 * (len(stage) - 1) for stage in G.blocks) + 1
@@ -82,24 +54,23 @@ def _double(x: torch.Tensor) -> torch.Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
-class _Walk:
-    """One pass through all layers."""
+class Walk(walk.Walk):
+    """One pass through all layers of BigGAN.
 
-    def __init__(
-        self,
-        teacher: Any,
-        student: Any,
-        keep: Mapping[str, torch.Tensor],
-        options: RefitOptions,
-        advance: Callable[[], None],
-    ) -> None:
-        self.nets = [teacher, student]
-        self.device = next(teacher.parameters()).device
-        self.keep = {name: kept.to(self.device) for name, kept in keep.items()}
-        self.options = options
-        self.advance = advance
-        self.generator = torch.Generator().manual_seed(options.seed)
-        self.fits: list[LayerFit] = []
+    Args:
+        teacher: the generator that was sliced.
+        student: a slice of what `prepared` makes of it.
+        keep: channel set → kept channels, ascending int64 [C'].
+        options, advance: as of `dgl.refit.walk.Walk`.
+
+    Raises:
+        ValueError: the student is spectrally normalised.
+    """
+
+    def __init__(self, teacher: Any, student: Any, keep: Mapping[str, torch.Tensor], *args: Any) -> None:
+        if student.options["G_param"] != "none":
+            raise ValueError("Walk: expected a slice of `prepared(teacher)`, found spectral normalisation")
+        super().__init__(prepared(teacher), student, keep, *args)
         self.batches = self._start()
 
     def run(self) -> list[LayerFit]:
@@ -119,9 +90,6 @@ class _Walk:
         first, conditions = teacher.conditions(z, c)
         x = [net.linear(first).reshape(len(z), -1, 4, 4) for net in self.nets]
         return [_Batch(list(conditions), x)]
-
-    def _num_latents(self, res: int) -> int:
-        return self.options.num_latents * max(32 // res, 1)
 
     def _thin_out(self, blocks: list[Any]) -> None:
         """Drops latents that are too many for a block, and splits the rest into passes."""

@@ -9,7 +9,6 @@ latents where images are large, so memory is bounded (`RefitOptions.memory`).
 """
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,15 +17,11 @@ from torch_utils.network_types import Generator
 from torch_utils.ops import upfirdn2d
 
 from ..scores.sampling import latents
-from . import rows, solve
-from .report import LayerFit, RefitOptions, Report, layer_fit, psnr
+from . import rows, solve, walk
+from .report import LayerFit, layer_fit
+from .walk import BATCH_BYTES, MIN_LATENTS, Pair
 
-BATCH_BYTES = 64 << 20  # features of one pass
-MIN_LATENTS = 4
-_NUM_CHECKED = 64  # latents that images are compared on, fewer from 256 px on
 _HOMOGENEOUS = ("linear", "relu", "lrelu")  # activations that a channel's scale commutes with
-
-Pair = list[torch.Tensor]  # of teacher and student
 
 
 @dataclasses.dataclass
@@ -42,74 +37,18 @@ class _Batch:
         return [_Batch(part[0], list(part[1:3]), list(part[3:])) for part in parts]
 
 
-@torch.no_grad()
-def refit_generator(
-    teacher: Generator,
-    student: Generator,
-    keep: Mapping[str, torch.Tensor],
-    options: RefitOptions,
-    advance: Callable[[], None] = lambda: None,
-) -> Report:
-    """Refits a generator in place.
-
-    Args:
-        teacher: a StyleGAN2 generator of any architecture.
-        student: its slice.
-        keep: channel set → kept channels, ascending int64 [C'].
-        options: see `RefitOptions`.
-        advance: called after each of the `num_layers(student)` layers.
-    """
-    check = ImageCheck(teacher, options)
-    before = check(student)
-    layers = _Walk(teacher, student, keep, options, advance).run()
-    return Report(layers, before, check(student))
-
-
 def num_layers(G: Generator) -> int:
     """How many layers a refit of a generator fits."""
     blocks = [getattr(G.synthesis, f"b{res}") for res in G.synthesis.block_resolutions]
     return sum(hasattr(block, name) for block in blocks for name in ("conv0", "conv1", "skip", "torgb"))
 
 
-class ImageCheck:
-    """PSNR of a student's images to the teacher's, on latents of its own."""
-
-    def __init__(self, teacher: Generator, options: RefitOptions) -> None:
-        num = max(MIN_LATENTS, min(_NUM_CHECKED, _NUM_CHECKED * 256**2 // teacher.img_resolution**2))
-        generator = torch.Generator().manual_seed(options.seed + 1)
-        self.z, self.c = latents(teacher, num, generator)
-        self.images = self._run(teacher)
-
-    def _run(self, G: Generator) -> torch.Tensor:
-        parts = zip(self.z.split(MIN_LATENTS), self.c.split(MIN_LATENTS))
-        return torch.cat([G(z, c, noise_mode="const", force_fp32=True) for z, c in parts])
-
-    def __call__(self, student: Generator) -> float:
-        return psnr(self._run(student), self.images)
-
-
-class _Walk:
-    """One pass through all layers."""
-
-    def __init__(
-        self,
-        teacher: Generator,
-        student: Generator,
-        keep: Mapping[str, torch.Tensor],
-        options: RefitOptions,
-        advance: Callable[[], None],
-    ) -> None:
-        self.nets = [teacher, student]
-        self.device = next(teacher.parameters()).device
-        self.keep = {name: kept.to(self.device) for name, kept in keep.items()}
-        self.options = options
-        self.advance = advance
-        self.generator = torch.Generator().manual_seed(options.seed)
-        self.fits: list[LayerFit] = []
-        self.batches = self._start()
+class Walk(walk.Walk):
+    """One pass through all layers of StyleGAN2."""
 
     def run(self) -> list[LayerFit]:
         """Fits all layers; returns their rows of the report."""
+        self.batches = self._start()
         for res in self.nets[0].synthesis.block_resolutions:
             blocks = [getattr(net.synthesis, f"b{res}") for net in self.nets]
             self._thin_out(blocks)
@@ -129,9 +68,6 @@ class _Walk:
         w = torch.cat([teacher.mapping(*part, skip_w_avg_update=True)[:, 0] for part in parts])
         constants = [net.synthesis.b4.const for net in self.nets]
         return [_Batch(w, [const[None].expand(len(w), -1, -1, -1) for const in constants], [])]
-
-    def _num_latents(self, res: int) -> int:
-        return self.options.num_latents * max(32 // res, 1)
 
     def _thin_out(self, blocks: list[Any]) -> None:
         """Drops latents that are too many for a block, and splits the rest into passes."""

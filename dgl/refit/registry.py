@@ -1,6 +1,6 @@
 """Which families of networks can be refitted, and doing it by the network's class."""
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -13,6 +13,7 @@ from training import architectures
 from ..scores.sampling import latents
 from . import biggan, discriminator, generator, stylegan3
 from .report import RefitOptions, Report, check_finite
+from .walk import refit_generator
 
 Images = Callable[[int], torch.Tensor]
 
@@ -99,7 +100,8 @@ def refit_network(
     try:
         with Progress(module.num_layers(student), f"refit {name}", unit="layer", enabled=enabled) as bar:
             if kind in _GENERATORS:
-                return module.refit_generator(teacher, student, keep, options, bar.update)
+                G, narrow = cast(Generator, teacher), cast(Generator, student)
+                return refit_generator(module.Walk, G, narrow, keep, options, bar.update)
             if images is None:
                 raise ValueError("refit_network: a discriminator needs images")
             return module.refit_discriminator(teacher, student, keep, options, images, bar.update)

@@ -11,7 +11,6 @@ student's features are those of the layers before after their own fit. What diff
   by trained networks. In a game the magnitudes move on from there, as in any training; in distillation they stay.
 """
 import dataclasses
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -19,9 +18,9 @@ import torch
 from torch_utils.network_types import Generator
 
 from ..scores.sampling import latents
-from . import rows, solve
-from .generator import BATCH_BYTES, MIN_LATENTS, ImageCheck, Pair
-from .report import LayerFit, RefitOptions, Report, layer_fit
+from . import rows, solve, walk
+from .report import LayerFit, layer_fit
+from .walk import BATCH_BYTES, MIN_LATENTS, Pair
 
 
 @dataclasses.dataclass
@@ -38,56 +37,17 @@ class _Convolution:
     padding: int
 
 
-@torch.no_grad()
-def refit_generator(
-    teacher: Generator,
-    student: Generator,
-    keep: Mapping[str, torch.Tensor],
-    options: RefitOptions,
-    advance: Callable[[], None] = lambda: None,
-) -> Report:
-    """Refits a generator in place.
-
-    Args:
-        teacher: a StyleGAN3 generator.
-        student: its slice.
-        keep: channel set → kept channels, ascending int64 [C'].
-        options: see `RefitOptions`.
-        advance: called after each of the `num_layers(student)` layers.
-    """
-    check = ImageCheck(teacher, options)
-    before = check(student)
-    layers = _Walk(teacher, student, keep, options, advance).run()
-    return Report(layers, before, check(student))
-
-
 def num_layers(G: Generator) -> int:
     """How many layers a refit of a generator fits."""
     return 1 + len(G.synthesis.layer_names)
 
 
-class _Walk:
-    """One pass through all layers."""
-
-    def __init__(
-        self,
-        teacher: Generator,
-        student: Generator,
-        keep: Mapping[str, torch.Tensor],
-        options: RefitOptions,
-        advance: Callable[[], None],
-    ) -> None:
-        self.nets = [teacher, student]
-        device = next(teacher.parameters()).device
-        self.keep = {name: kept.to(device) for name, kept in keep.items()}
-        self.options = options
-        self.advance = advance
-        self.generator = torch.Generator().manual_seed(options.seed)
-        self.fits: list[LayerFit] = []
-        self.batches: list[_Batch] = []
+class Walk(walk.Walk):
+    """One pass through all layers of StyleGAN3."""
 
     def run(self) -> list[LayerFit]:
         """Fits all layers; returns their rows of the report."""
+        self.batches: list[_Batch] = []
         self._input([net.synthesis.input for net in self.nets])
         names = [net.synthesis.layer_names for net in self.nets]
         for number, pair in enumerate(zip(*names)):
@@ -95,9 +55,6 @@ class _Walk:
             self._thin_out(layers)
             self._layer(f"L{number}", layers)
         return self.fits
-
-    def _num_latents(self, side: int) -> int:
-        return self.options.num_latents * max(32 // side, 1)
 
     def _places(self, size: int, layer: Any) -> rows.Places:
         """Positions for a layer whose outputs have `size` pixels."""

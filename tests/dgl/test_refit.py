@@ -200,13 +200,13 @@ def test_the_seed_decides_and_the_size_of_passes_does_not(monkeypatch: pytest.Mo
 def test_little_memory_means_few_latents(monkeypatch: pytest.MonkeyPatch) -> None:
     G = tiny.tiny_generator()
     noted: list[int] = []
-    image = generator._Walk._image
+    image = generator.Walk._image
 
     def spy(walk: Any, res: int, blocks: list[Any]) -> None:
         noted.append(sum(len(batch.w) for batch in walk.batches))
         image(walk, res, blocks)
 
-    monkeypatch.setattr(generator._Walk, "_image", spy)
+    monkeypatch.setattr(generator.Walk, "_image", spy)
     refitted(G, half(G), RefitOptions(num_latents=16, memory=50000))
     each = 4 * (16 + 8) * 4**2  # bytes of the features of teacher and student at 4 px
     assert noted == [min(128, 50000 // each), min(64, 50000 // (4 * each)), 4]

@@ -106,7 +106,7 @@ def test_queries_are_fitted_to_the_scores() -> None:
     G = prepared(tiny.tiny_generator("plain32"))
     keep = {name: torch.arange(size) for name, size in plan_of(G).sets.items()}
     narrow = copy.deepcopy(G)
-    walk = biggan._Walk(G, narrow, keep, OPTIONS, lambda: None)
+    walk = biggan.Walk(G, narrow, keep, OPTIONS, lambda: None)
     x = torch.randn([8, 8, 16, 16], generator=torch.Generator().manual_seed(3))
     walk.batches = [biggan._Batch([], [x, x])]
     attention = [network.blocks[1][1] for network in (G, narrow)]
@@ -130,13 +130,13 @@ def test_the_seed_decides_and_the_size_of_passes_does_not(monkeypatch: pytest.Mo
 def test_little_memory_means_few_latents(monkeypatch: pytest.MonkeyPatch) -> None:
     G = tiny.tiny_generator("shared32")
     seen: list[int] = []
-    block = biggan._Walk._block
+    block = biggan.Walk._block
 
     def spy(walk: Any, i: int, blocks: list[Any]) -> None:
         seen.append(sum(len(batch.x[0]) for batch in walk.batches))
         block(walk, i, blocks)
 
-    monkeypatch.setattr(biggan._Walk, "_block", spy)
+    monkeypatch.setattr(biggan.Walk, "_block", spy)
     refitted(G, keep_lists(plan_of(G)), RefitOptions(num_latents=16, memory=100000))
     each = 4 * (8 + 4) * 8**2  # bytes of the features of teacher and student behind the first block
     assert seen == [100000 // each, 100000 // (4 * each), 4]
