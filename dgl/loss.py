@@ -312,7 +312,24 @@ def _guided_parts(
     return base, opened, guidance
 
 
-class DGLLoss(GuidedLoss):
+class _FamilyLoss(GuidedLoss):
+    """The losses of a family with teachers."""
+
+    base_class: type[AdversarialLoss]  # the losses without teachers
+
+    def __init__(
+        self,
+        device: torch.device,
+        G: torch.nn.Module,
+        D: torch.nn.Module,
+        teachers: Sequence[Mapping[str, Any]],
+        augment_pipe: torch.nn.Module | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(*_guided_parts(self.base_class, device, G, D, augment_pipe, teachers, options))
+
+
+class DGLLoss(_FamilyLoss):
     """The StyleGAN2 losses with teachers.
 
     Args:
@@ -321,43 +338,16 @@ class DGLLoss(GuidedLoss):
         options: further arguments of StyleGAN2Loss, and the fields of Guidance.
     """
 
-    def __init__(
-        self,
-        device: torch.device,
-        G: torch.nn.Module,
-        D: torch.nn.Module,
-        teachers: Sequence[Mapping[str, Any]],
-        augment_pipe: torch.nn.Module | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(*_guided_parts(StyleGAN2Loss, device, G, D, augment_pipe, teachers, options))
+    base_class = StyleGAN2Loss
 
 
-class DGLStyleGAN3Loss(GuidedLoss):
+class DGLStyleGAN3Loss(_FamilyLoss):
     """The losses of StyleGAN3 with teachers; arguments as of DGLLoss, with those of StyleGAN3Loss."""
 
-    def __init__(
-        self,
-        device: torch.device,
-        G: torch.nn.Module,
-        D: torch.nn.Module,
-        teachers: Sequence[Mapping[str, Any]],
-        augment_pipe: torch.nn.Module | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(*_guided_parts(StyleGAN3Loss, device, G, D, augment_pipe, teachers, options))
+    base_class = StyleGAN3Loss
 
 
-class DGLHingeLoss(GuidedLoss):
+class DGLHingeLoss(_FamilyLoss):
     """The hinge loss with teachers; arguments as of DGLLoss, with those of HingeLoss."""
 
-    def __init__(
-        self,
-        device: torch.device,
-        G: torch.nn.Module,
-        D: torch.nn.Module,
-        teachers: Sequence[Mapping[str, Any]],
-        augment_pipe: torch.nn.Module | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(*_guided_parts(HingeLoss, device, G, D, augment_pipe, teachers, options))
+    base_class = HingeLoss
