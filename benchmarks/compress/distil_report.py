@@ -7,7 +7,7 @@ from typing import Any
 
 from dnnlib.files import open_atomic
 
-from .distil_table import DISTIL_KIMG, GROUPS, jobs
+from .distil_table import DISTIL_KIMG, FEW, GAME_KIMG, GROUPS, GUIDED_BASE, jobs
 from .report import smallest_effect, summary, text_of
 
 Row = dict[str, Any]
@@ -28,6 +28,9 @@ HEADINGS = {
     "quarter": "Width 1/4",
     "start": f"Distillation of {DISTIL_KIMG} kimg from other slices",
     "game": f"A game after {DISTIL_KIMG} kimg of distillation",
+    "guidance": f"Other guidance in a game of {GAME_KIMG} kimg after {DISTIL_KIMG} of distillation, real images, "
+                "rates / 10",
+    "few": f"Games of {GAME_KIMG} kimg with few real images, from the refitted slice of width 1/2",
 }
 
 
@@ -58,8 +61,11 @@ def _results(rows: Sequence[Row], group: str) -> str:
 def pairs() -> list[tuple[str, str]]:
     """(A, B): rows whose difference B - A the document shows."""
     base = f"half-distil{DISTIL_KIMG}"
-    others = dict.fromkeys(job.name for job in jobs() if job.group in ("game", "start"))
-    return [("half-distil25", "half-distil50"), *((base, name) for name in others)]
+    named = {group: dict.fromkeys(job.name for job in jobs() if job.group == group) for group in GROUPS}
+    few = [(f"few{number}-lambda0", name) for number in FEW for name in named["few"]
+           if name.startswith(f"few{number}-") and name != f"few{number}-lambda0"]
+    return [(base, "half-distil50"), *((base, name) for name in (*named["game"], *named["start"])),
+            *((GUIDED_BASE, name) for name in named["guidance"]), *few]
 
 
 def _differences(rows: Sequence[Row]) -> str:

@@ -1,12 +1,15 @@
 """The table of experiments with distillation, as data, in the order in which they are run."""
 import dataclasses
 
-GROUPS = ("reference", "untrained", "length", "quarter", "start", "game")
+GROUPS = ("reference", "untrained", "length", "quarter", "start", "game", "guidance", "few")
 LENGTHS = (5, 10, 25, 50)
 CLAIMED, HINTED = 5, 2  # seeds of what is claimed, and of the rest
 SCORES = ("l1", "content", "diversity", "reconstruct")
 GAME_KIMG = 10
 DISTIL_KIMG = 25  # before a game, and from different starts
+LOW_RATE = ("--glr=0.00025", "--dlr=0.00025")
+GUIDED_BASE = "half-game-train-0.00025"  # what other forms of guidance are compared with
+FEW = (100, 2000, 50, 200)  # real images, in the order of work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +53,34 @@ def _games(seed: int) -> list[Job]:
     return order
 
 
+def _guided(seed: int) -> list[Job]:
+    """The game of GUIDED_BASE with other forms and weights of the teacher's term."""
+    cut = (*_cut("0.5", "reconstruct", True), f"--kimg={DISTIL_KIMG}", f"--game-kimg={GAME_KIMG}", *LOW_RATE)
+    return [Job(f"half-{form}-lambda{weight}", "guidance", f"{form}, λ {weight}", seed, DISTIL_KIMG + GAME_KIMG,
+                (*cut, f"--guidance={form}", f"--dgl-weight={weight}"), "train")
+            for form in ("verdict", "relative", "ratio") for weight in ("0.1", "1")
+            if (form, weight) != ("verdict", "0.1")]
+
+
+def _few(number: int, seed: int) -> list[Job]:
+    """Games with few real images, from the refitted slice and from a distilled student."""
+    cut = (*_cut("0.5", "reconstruct", True), f"--subset={number}")
+    alone = ("--recipe=paper", f"--kimg={GAME_KIMG}")
+    ways: dict[str, tuple[str, tuple[str, ...]]] = {
+        "lambda0": ("game alone", ("--dgl-weight=0",)),
+        "lambda0.1": ("verdict, λ 0.1", ("--dgl-weight=0.1",)),
+        "lambda1": ("verdict, λ 1", ("--dgl-weight=1",)),
+        "ada": ("verdict, λ 0.1, ADA", ("--dgl-weight=0.1", "--aug=ada")),
+        "heads": ("heads, λ 0.1", ("--guidance=heads", "--dgl-weight=0.1")),
+        "feature": ("verdict, λ 0.1, --kd=feature", ("--dgl-weight=0.1", "--kd=feature")),
+    }
+    order = [Job(f"few{number}-{name}", "few", f"{number} images, {title}", seed, GAME_KIMG, (*cut, *alone, *options),
+                 "train", all_detectors=False) for name, (title, options) in ways.items()]
+    lengths = (f"--kimg={DISTIL_KIMG}", f"--game-kimg={GAME_KIMG}")
+    return [*order, Job(f"few{number}-distilled", "few", f"{number} images, distilled before, rates / 10",
+                        seed, DISTIL_KIMG + GAME_KIMG, (*cut, *lengths, *LOW_RATE), "train", all_detectors=False)]
+
+
 def jobs() -> list[Job]:
     """In the order of work: within a group every row of a seed before those of the next."""
     order = [Job("teacher", "reference", "teacher", 0, 0, ())]
@@ -66,6 +97,11 @@ def jobs() -> list[Job]:
         order.append(_distilled("0.25", LENGTHS[-1], "quarter", seed))
     for seed in range(HINTED):
         order += _games(seed)
+    for seed in range(HINTED):
+        order += _guided(seed)
+    for seed in range(HINTED):
+        for number in FEW:
+            order += _few(number, seed)
     for seed in range(HINTED):
         for score in SCORES:
             for refit in (True, False):
