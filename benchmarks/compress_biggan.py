@@ -4,10 +4,11 @@
     python -m benchmarks.compress_biggan --out=biggan-out --list
     python -m benchmarks.compress_biggan --out=biggan-out --report
 
-The teacher first, then students of half its width, with and without the teacher's term, by seed. It can be stopped at
-any moment (Ctrl-C, SIGTERM, --time-budget) and given again: what is done is not done again, and a training that was
-interrupted resumes bit-exactly. Trained on the 60,000 training images (Debian's package dataset-fashion-mnist), scored
-on the 10,000 test images that come with the demo.
+The teacher first, then students of half its width by seed: distilled without data, with a game of real images
+afterwards, and by the published game with and without the teacher's term. It can be stopped at any moment (Ctrl-C,
+SIGTERM, --time-budget) and given again: what is done is not done again, and a training that was interrupted resumes
+bit-exactly. Trained on the 60,000 training images (Debian's package dataset-fashion-mnist), scored on the 10,000 test
+images that come with the demo.
 """
 import dataclasses
 import hashlib
@@ -31,7 +32,11 @@ from dnnlib.files import open_atomic
 COMMON = ("--d-steps=1", "--batch=16", "--glr=0.0001", "--dlr=0.0004", "--ema-kimg=3", "--ema-start=0", "--cond=true",
           "--metrics=none", "--workers=0", "--snap=5")
 TEACHER = ("--cfg=biggan", "--ch=16", "--z-dim=64")
-STUDENT = ("--cfg=dgl-biggan", "--width=0.5", "--init=slice", "--score=l1", "--stage1-kimg=0")
+STUDENT = ("--cfg=dgl-biggan", "--width=0.5", "--init=slice", "--score=l1", "--recipe=paper", "--stage1-kimg=0")
+DISTILLED = ("--cfg=dgl-biggan", "--width=0.5", "--metrics=none", "--workers=0")
+SHORT_KIMG, GAME_KIMG = 25, 10
+# Of a game after distillation: its rates are a tenth of the published game's.
+GAME = (f"--game-kimg={GAME_KIMG}", "--d-steps=1", "--batch=16", "--glr=0.00001", "--dlr=0.00004", "--cond=true")
 COLUMNS = {  # key of a row's results → heading, digits
     "fd@clothing32": ("fd@clothing32 ↓", 2),
     "intra_fd": ("intra-class fd ↓", 2),
@@ -39,6 +44,7 @@ COLUMNS = {  # key of a row's results → heading, digits
     "accuracy": ("accuracy ↑", 3),
     "precision@clothing32": ("precision ↑", 3),
     "recall@clothing32": ("recall ↑", 3),
+    "agreement_psnr": ("PSNR, dB ↑", 2),
 }
 
 
@@ -51,6 +57,7 @@ class Job:
     seed: int
     kimg: int  # 0 is a slice as prune_init.py makes it
     arguments: tuple[str, ...]
+    with_data: bool = True  # whether training gets the real images
 
     @property
     def key(self) -> str:
@@ -61,13 +68,20 @@ class Job:
 def jobs(teacher_kimg: int, student_kimg: int, seeds: int) -> list[Job]:
     """In the order of work: every student of a seed before those of the next."""
     order = [
-        Job("teacher", "teacher, ch 16", 0, teacher_kimg, (*TEACHER, *COMMON)),
-        Job("half-untrained", "width 1/2, slice (l1), untrained", 0, 0, ("--width=0.5", "--score=l1")),
+        Job("teacher", "teacher, ch 16", 0, teacher_kimg, (*TEACHER, f"--kimg={teacher_kimg}", *COMMON)),
+        Job("half-untrained", "width 1/2, slice (l1), untrained", 0, 0, ("--width=0.5", "--score=l1", "--no-refit")),
+        Job("half-refitted", "width 1/2, refitted, untrained", 0, 0, ("--width=0.5", "--refit")),
     ]
+    for seed in range(seeds):
+        for kimg in (student_kimg, min(SHORT_KIMG, student_kimg)):
+            order.append(Job(f"half-distil{kimg}", f"width 1/2, refitted, distilled {kimg} kimg without data", seed,
+                             kimg, (*DISTILLED, f"--kimg={kimg}"), with_data=False))
+        order.append(Job("half-game", f"the last, then a game of {GAME_KIMG} kimg with the real images", seed,
+                         kimg + GAME_KIMG, (*DISTILLED, f"--kimg={kimg}", *GAME)))
     for seed in range(seeds):
         order += [
             Job(f"half-lambda{weight}", f"width 1/2, slice (l1), λ {weight}", seed, student_kimg,
-                (*STUDENT, f"--dgl-weight={weight}", *COMMON))
+                (*STUDENT, f"--dgl-weight={weight}", f"--kimg={student_kimg}", *COMMON))
             for weight in ("0", "0.1")
         ]
     return order
@@ -99,8 +113,9 @@ class Bench:
         begun = execution.run_dir(folder)
         last = f"network-snapshot-{job.kimg:06d}.pkl"
         if begun is None:
-            guide = [f"--teacher={self.teacher}", "--recipe=paper"] if job.name != "teacher" else []
-            self.shop.command("train.py", *job.arguments, *guide, f"--data={data}", f"--kimg={job.kimg}",
+            guide = [f"--teacher={self.teacher}"] if job.name != "teacher" else []
+            images = [f"--data={data}"] if job.with_data else []
+            self.shop.command("train.py", *job.arguments, *guide, *images,
                               f"--tick={min(execution.TICK_KIMG, job.kimg)}", f"--seed={job.seed}",
                               f"--outdir={folder}")
         elif not (begun / last).is_file():
@@ -118,6 +133,10 @@ class Bench:
         output = self.shop.command("calc_metrics.py", *common, "--metrics=fid50k_full,is50k,pr50k3_full",
                                    "--verbose=false")
         records = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+        if job.name != "teacher":
+            output = self.shop.command("calc_metrics.py", f"--network={network}", f"--teacher={self.teacher}",
+                                       "--metrics=agreement", "--verbose=false")
+            records += [json.loads(line) for line in output.splitlines() if line.startswith("{")]
         classes = json.loads(self.shop.command("-m", "benchmarks.compress.classes", *common))
         row = {
             "name": job.name, "title": job.title, "seed": job.seed, "kimg": job.kimg,

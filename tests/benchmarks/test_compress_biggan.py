@@ -19,11 +19,15 @@ from training.data import image_grid
 
 def test_order_of_work() -> None:
     result = compress_biggan.jobs(teacher_kimg=100, student_kimg=50, seeds=2)
-    assert [job.key for job in result] == ["teacher-seed0", "half-untrained-seed0", "half-lambda0-seed0",
-                                          "half-lambda0.1-seed0", "half-lambda0-seed1", "half-lambda0.1-seed1"]
-    pair = [set(job.arguments) for job in result[2:4]]
+    distilled = [f"{name}-seed{seed}" for seed in (0, 1) for name in ("half-distil50", "half-distil25", "half-game")]
+    assert [job.key for job in result] == [
+        "teacher-seed0", "half-untrained-seed0", "half-refitted-seed0", *distilled,
+        "half-lambda0-seed0", "half-lambda0.1-seed0", "half-lambda0-seed1", "half-lambda0.1-seed1"]
+    pair = [set(job.arguments) for job in result[-2:]]
     assert pair[0] ^ pair[1] == {"--dgl-weight=0", "--dgl-weight=0.1"}, "nothing else differs"
-    assert {job.kimg for job in result[2:]} == {50}
+    assert [job.kimg for job in result[3:6]] == [50, 25, 35]
+    assert [job.with_data for job in result[3:6]] == [False, False, True]
+    assert {job.kimg for job in result[-4:]} == {50}
 
 
 def test_class_scores() -> None:
@@ -78,8 +82,8 @@ def test_evaluation_asks_for_every_class_alike() -> None:
 @pytest.mark.slow
 def test_a_short_run_from_start_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def small(*args: Any) -> list[compress_biggan.Job]:
-        options = ("--d-steps=1", "--batch=20", "--cond=true", "--metrics=none", "--workers=0")
-        student = ("--cfg=dgl-biggan", "--width=0.5", "--score=first", "--dgl-weight=0.1", *options)
+        options = ("--kimg=1", "--d-steps=1", "--batch=20", "--cond=true", "--metrics=none", "--workers=0")
+        student = ("--cfg=dgl-biggan", "--recipe=paper", "--width=0.5", "--score=first", "--dgl-weight=0.1", *options)
         return [compress_biggan.Job("teacher", "teacher", 0, 1, ("--cfg=biggan", "--ch=2", "--z-dim=8", *options)),
                 compress_biggan.Job("half-untrained", "slice", 0, 0, ("--width=0.5", "--score=first")),
                 compress_biggan.Job("half-lambda0.1", "student", 0, 1, student)]
@@ -98,7 +102,8 @@ def test_a_short_run_from_start_to_report(tmp_path: Path, monkeypatch: pytest.Mo
     assert "All runs are done" in result.output
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert [row["name"] for row in rows] == ["teacher", "half-untrained", "half-lambda0.1"]
-    assert set(compress_biggan.COLUMNS) <= set(rows[0]["results"])
+    assert set(compress_biggan.COLUMNS) == set(rows[1]["results"]) & set(compress_biggan.COLUMNS)
+    assert set(compress_biggan.COLUMNS) - set(rows[0]["results"]) == {"agreement_psnr"}, "of the teacher with itself"
     again = CliRunner().invoke(compress_biggan.main, args)
     assert again.exit_code == 0, again.output
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 3, "what is done is not done again"
