@@ -94,7 +94,8 @@ def markdown(rows: Sequence[Row]) -> str:
     numbers = {row["detector"]: row["protocol"].get("num_gen", 0) for row in rows}
     generated = " or ".join(f"{number:,} generated ones ({name})" for name, number in numbers.items())
     reals = max(row["protocol"].get("num_real", 0) for row in rows)
-    sections = "\n".join(f"## {HEADINGS[group]}\n\n{_results(rows, group)}" for group in GROUPS)
+    sections = "\n".join(f"## {HEADINGS[group]}\n\n{_results(rows, group)}" for group in GROUPS
+                         if any(row["group"] == group for row in rows))
     return f"""# Distillation of the demo's teacher without data, 32 px, CPU
 
 Made by `python -m benchmarks.distil_fmnist --report --rows=docs/results/distil_fmnist.jsonl --dest=docs/results`; the
