@@ -79,13 +79,17 @@ def main(
         networks, lines = resizing.resized(networks, resolution)
         click.echo("\n".join(lines))
         data_kwargs = dict(data_kwargs, resolution=resolution) if data_kwargs else None
-    family = architectures.find(next(iter(networks.values())))
+    family, are_kept = architectures.find(next(iter(networks.values()))), False
     if layout == "rosinality":
         _save_rosinality(networks, dest)
     elif family is not None and family.files is not None and not dest.endswith(".pkl"):
         _save_folder(family.module("files"), {name: data[name] for name in ("G", "D", "G_ema")}, dest)
     else:
-        save_networks(snapshot_data(networks, data_kwargs), dest)
+        notes = data.get("notes") if resolution is None else None
+        save_networks(snapshot_data(networks, data_kwargs, notes), dest)
+        are_kept = notes is not None
+    if data.get("notes") and not are_kept:
+        click.echo("Warning: left out: the notes that a pickle has beside its networks", err=True)
     click.echo(f"{dest}: the networks of {source}")
 
 

@@ -48,9 +48,11 @@ class Quantity(click.ParamType):
 @click.option("--d-width", help="Fraction of the discriminator's channels to keep.", type=Fraction01(), default="1",
               show_default=True, metavar="FRACTION")
 @click.option("--score", help="Which channels to keep: the first, random ones, those with the largest outgoing weights "
-              "(l1), those the content depends on, those that make images differ, or those that the others cannot "
-              "stand in for (reconstruct).", type=click.Choice(scores.NAMES), 
-              show_default="reconstruct where it is refitted and the score applies, else l1")
+              "(l1), those the content depends on, those that make images differ, those that the others cannot "
+              "stand in for (reconstruct), or those whose scales survive a training for sparsity (slimming).",
+              type=click.Choice(scores.NAMES),
+              show_default="reconstruct where it is refitted and the score applies, else l1; of an elastic network "
+              "first")
 @click.option("--score-samples", help="Latents to average the score over.", show_default="the score's own number",
               type=click.IntRange(min=1), metavar="INT")
 @click.option("--roi", help="Region that counts for --score=content: a mask image, or MODULE:FUNCTION from images to "
@@ -58,7 +60,7 @@ class Quantity(click.ParamType):
 @click.option("--refine", help="Refinement of the slice: svs replaces the singular values of its weights by their "
               "square roots.", type=click.Choice(scores.REFINEMENTS), default="none", show_default=True)
 @click.option("--refit/--no-refit", help="Fit the weights of the slice to the teacher's features, in closed form and "
-              "without data.", default=None, show_default="yes")
+              "without data.", default=None, show_default="yes; no of an elastic network")
 @click.option("--seed", help="Random seed of score and refit.", type=click.IntRange(min=0), default=0,
               show_default=True, metavar="INT")
 @click.option("--dest", help="File to write.", metavar="FILE.pkl")
@@ -75,6 +77,8 @@ def main(**options: Any) -> None:
     Every layer keeps max(1, floor(width * channels)) channels. The student is a network pickle like any other; the cost
     of teacher and student is printed and saved beside it as FILE.cost.json.
 
+    Out of an elastic network (train.py --elastic) it cuts, exactly, the networks at the widths that it was trained for.
+
     \b
     Examples:
       python prune_init.py --teacher=ffhq.pkl --width=0.5 --dest=student.pkl
@@ -86,7 +90,7 @@ def main(**options: Any) -> None:
     if options["roi"] is not None and options["score"] != "content":
         raise click.UsageError("--roi can only be given together with --score=content")
     path = _destination(**options)
-    from dgl import cost, refit, roi, student
+    from dgl import cost, elastic, refit, roi, student
     from dgl import teacher as teachers
     from dgl.scores.registry import default_for
     from torch_utils.devices import resolve_device, tune_allocator
@@ -96,8 +100,12 @@ def main(**options: Any) -> None:
     source = teachers.load(options["teacher"], trust_pickle=options["trust_pickle"])
     tune_allocator()  # only now: from here on, freed memory stays with the process
     limit = _limit(**options)
-    is_refitted = refit.applies(source.G_ema) if options["refit"] is None else options["refit"]
-    options["score"] = options["score"] or default_for(source.G_ema, is_refitted)
+    trained_widths = elastic.trained_widths(source.notes)  # None if it is not elastic
+    is_refitted = options["refit"]
+    if is_refitted is None:
+        is_refitted = trained_widths is None and refit.applies(source.G_ema)
+    if options["score"] is None:
+        options["score"] = default_for(source.G_ema, is_refitted) if trained_widths is None else "first"
     cut = student.Cut(
         width=_width(source.G_ema, *limit, **options) if limit else options["width"],
         score=options["score"],
@@ -126,6 +134,7 @@ def main(**options: Any) -> None:
         "width": str(cut.width),
         "d_width": str(options["d_width"]),
         **how,
+        "elastic": None if trained_widths is None else list(map(str, trained_widths)),
         "refit": {name: report.as_dict() for name, report in narrow.refits.items()},
         "macs": "macs_in counts an up-convolution at its input resolution, macs_out every convolution at its output's",
         "device": device,
@@ -142,6 +151,10 @@ def main(**options: Any) -> None:
     if options["target_ms"] is not None and took is not None and took > options["target_ms"]:
         click.echo(f"Warning: the student now takes {took:.3g} ms, more than --target-ms={options['target_ms']:g}: "
                    "times vary on this machine; measure again when it has nothing else to do", err=True)
+    if trained_widths is not None and not elastic.was_trained(trained_widths, cut):
+        click.echo("Warning: the teacher is elastic, but was not trained to be cut like this; what it was trained for: "
+                   f"--width={' or --width='.join(map(str, trained_widths))}, without --score, --refine, --refit and "
+                   "--keep", err=True)
     ratio = costs[0].macs_in / costs[1].macs_in
     click.echo(f"{ratio:.2f}x fewer MACs, {costs[0].params / costs[1].params:.2f}x fewer parameters")
     click.echo(json.dumps({"student": path, "width": str(cut.width), "score": cut.score}))

@@ -30,6 +30,7 @@ class Base:
         config: (options, data) → configuration of the run, networks and loss still those without a teacher.
         check: called with it and the discriminators of student and teachers; raises OptionError.
         distil_lr: learning rate of distillation.
+        elastic: students may be elastic: a narrower network is a slice of a wider one, and nothing else.
     """
 
     family: str
@@ -41,6 +42,7 @@ class Base:
     config: Callable[[EasyDict, DataInfo], RunConfig]
     check: Callable[[RunConfig, list[Any]], None]
     distil_lr: float = 0.008
+    elastic: bool = False
 
 
 def preset(resolution: int, gpus: int, batch: int | None) -> Preset:
@@ -107,6 +109,7 @@ BASES: dict[str, Base] = {
         no_scores=(),
         config=_stylegan2_config,
         check=_check_groups,
+        elastic=True,
     ),
     "dgl-stylegan3": Base(
         family="stylegan3",
@@ -123,8 +126,8 @@ BASES: dict[str, Base] = {
         loss="dgl.loss.DGLHingeLoss",
         loss_is_signed=True,
         from_teacher=("ch", "attn", "z_dim", "resume"),
-        meaningless=("refine",),
-        no_scores=("diversity", "reconstruct"),
+        meaningless=("refine", "keep_mapping"),
+        no_scores=("diversity", "reconstruct", "slimming"),
         config=_biggan_config,
         check=lambda config, discriminators: None,
         distil_lr=0.001,  # its weights have no run-time gain, so a step of a given size changes them more

@@ -43,18 +43,20 @@ class Comparison:
         self._masks: dict[tuple[int, ...], torch.Tensor] = {}  # size → weights of mean 1
         self._mask = None if options.mask is None else read_mask(
             options.mask, teacher.G_ema.img_resolution, "kd_mask", "the teacher's")
-        self._batch: GenBatch | None = None
+        self._latents: tuple[torch.Tensor, ...] = ()  # those of `_image`
         self._image = torch.empty(0)
 
     @torch.no_grad()
     def teacher_image(self, batch: GenBatch) -> torch.Tensor:
-        """The teacher's images [N, C, H, W] of a batch with constant noise; made once for all terms.
+        """The teacher's images [N, C, H, W] of a batch with constant noise; made once for all terms, and for all
+        batches of the same latents.
 
         A teacher with styles is given the student's ws (style mixing included). So they presuppose the teacher's w
         space, which a student keeps that starts with the teacher's mapping network.
         """
-        if self._batch is not batch:
-            self._batch, self._image = batch, draw(self.teacher.G_ema, batch.z, batch.c, batch.ws)
+        latents = (batch.z, batch.c, batch.ws)
+        if not self._latents or any(old is not new for old, new in zip(self._latents, latents)):
+            self._latents, self._image = latents, draw(self.teacher.G_ema, *latents)
         return self._image
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:

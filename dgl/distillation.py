@@ -4,6 +4,8 @@ No image of a data set takes part, and no discriminator is trained. With the ter
 (arXiv:2112.06502) with the teacher's discriminator as a measure instead of a judge.
 """
 from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
 
 import torch
 
@@ -13,6 +15,7 @@ from training.data.generated import latents
 from training.loss import GenBatch, LossTerm, Part, Phase, Step, accumulate
 
 from .comparison import draw
+from .elastic import Sandwich
 
 NETWORK = "distil"  # name of the network in the phase
 BETAS = (0.9, 0.99)
@@ -33,6 +36,7 @@ class Distillation:
         warmup_images: images over which the learning rate rises from 0.
         seed: of the latents.
         steps: per iteration, each on other latents.
+        widths: of an elastic student, below 1; see `dgl.elastic`.
     """
 
     def __init__(
@@ -44,10 +48,12 @@ class Distillation:
         warmup_images: int = 0,
         seed: int = 0,
         steps: int = 1,
+        widths: Sequence[Fraction] = (),
     ) -> None:
         self.G, self.terms, self.lr = G, terms, lr
         self.num_images, self.warmup_images, self.seed = num_images, warmup_images, seed
         self._iteration, self._passed = -1, 0  # images before the present iteration, and of this rank in it so far
+        self._sandwich = Sandwich(G, widths, seed) if widths else None
         module = G.synthesis if hasattr(G, "synthesis") else G
         opt = torch.optim.Adam(module.parameters(), lr=lr, betas=BETAS)
         self.phase = Phase(NETWORK, Part.MAIN, module, opt, steps=steps)
@@ -68,16 +74,27 @@ class Distillation:
             return
         for group in self.phase.opt.param_groups:
             group["lr"] = self.learning_rate(step.cur_nimg)
-        batch = self._generate(step)
+        z, c = self._latents(step)
+        ws = self._map(z, c)
+        students: dict[Fraction, Any] = {Fraction(1): self.G}
+        if self._sandwich is not None:
+            students = self._sandwich.at(step.cur_nimg)
+        for width, student in students.items():
+            loss = self._loss(self._generate(student, z, c, ws, step.cur_nimg), width)
+            accumulate(loss, step.gain / len(students))
+        training_stats.report("Loss/distil/lr", self.learning_rate(step.cur_nimg))
+
+    def _loss(self, batch: GenBatch, width: Fraction) -> torch.Tensor:
+        """The sum of the terms per sample [N], and statistics of it; those of narrower networks by their width."""
         loss = torch.zeros([len(batch.z)], device=batch.img.device)
         for term in self.terms:
             value = term(batch)
             if value is not None:
-                training_stats.report(f"Loss/distil/{term.name}", value)
+                if width == 1:
+                    training_stats.report(f"Loss/distil/{term.name}", value)
                 loss = loss + value
-        training_stats.report("Loss/distil/loss", loss)
-        training_stats.report("Loss/distil/lr", self.learning_rate(step.cur_nimg))
-        accumulate(loss, step.gain)
+        training_stats.report("Loss/distil/loss" if width == 1 else f"Loss/distil/width{float(width):.3g}", loss)
+        return loss
 
     def _latents(self, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents [n, z_dim] and labels [n, c_dim] in place of the step's own.
@@ -93,16 +110,21 @@ class Distillation:
         z, c = latents(self.G, self.seed, range(first, first + ranks * num, ranks))
         return z.to(step.gen_z), c.to(step.gen_z)
 
-    def _generate(self, step: Step) -> GenBatch:
-        """The student's images of the latents, with constant noise and without style mixing."""
-        z, c = self._latents(step)
-        if hasattr(self.G, "mapping"):
-            with torch.no_grad():
-                ws = self.G.mapping(z, c, skip_w_avg_update=True)
-            img = draw(self.G, z, c, ws)
+    def _map(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        """The ws [N, num_ws, w_dim] of latents z [N, z_dim] and labels c [N, c_dim]; num_ws is 0 without styles."""
+        if not hasattr(self.G, "mapping"):
+            return z.new_empty([len(z), 0, 0])
+        with torch.no_grad():
+            return self.G.mapping(z, c, skip_w_avg_update=True)
+
+    def _generate(self, G: Any, z: torch.Tensor, c: torch.Tensor, ws: torch.Tensor, cur_nimg: int) -> GenBatch:
+        """The student's images of latents z [N, z_dim], labels c [N, c_dim] and ws [N, num_ws, w_dim], with constant
+        noise and without style mixing.
+        """
+        if ws.shape[1]:
+            img = draw(G, z, c, ws)
         else:
-            ws = z.new_empty([len(z), 0, 0])
-            was_training = self.G.training
-            img = draw(self.G.eval(), z, c, ws)
-            self.G.train(was_training)
-        return GenBatch(z, c, ws, img, img, step.cur_nimg)
+            was_training = G.training
+            img = draw(G.eval(), z, c, ws)
+            G.train(was_training)
+        return GenBatch(z, c, ws, img, img, cur_nimg)

@@ -6,6 +6,7 @@ an updated teacher, D_T is trained further on reals and on the student's images,
 """
 import dataclasses
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from training.loss import (
 from training.optimization import make_phases
 from training.stylegan3.loss import StyleGAN3Loss
 
-from . import kd
+from . import elastic, kd
 from .comparison import Comparison, ComparisonOptions
 from .distillation import NETWORK, Distillation
 from .ratio import Ratio
@@ -55,6 +56,7 @@ class Guidance:
         teacher_update: train the teachers' discriminators further; heads are always trained.
         teacher_opt_kwargs: their optimizer's class_name and arguments; the learning rate is used as it is.
         teacher_reg_interval: iterations between their R1 steps.
+        keep_mapping: train the generator's synthesis network alone in the game.
         kd: weights of distillation terms (`dgl.kd.TERMS`), with the first teacher.
         kd_mask, kd_blocks, kd_lpips: details of these terms; see ComparisonOptions.
         distil_kimg: thousands of images of distillation alone, before the game begins; see Distillation.
@@ -62,6 +64,7 @@ class Guidance:
         distil_warmup_kimg: thousands of images over which the learning rate rises to that.
         distil_seed: of its latents.
         distil_steps: of distillation per iteration, each on other latents.
+        elastic: further widths of an elastic student, as text; see `dgl.elastic`.
         game_warmup_kimg: thousands of images after distillation in which only discriminators are trained.
         game_kd: factor of the distillation terms in the game that follows distillation.
     """
@@ -76,6 +79,7 @@ class Guidance:
     teacher_update: bool = False
     teacher_opt_kwargs: Mapping[str, Any] | None = None
     teacher_reg_interval: int = 16
+    keep_mapping: bool = False
     kd: Mapping[str, float] | None = None
     kd_mask: str | None = None
     kd_blocks: Sequence[float] | None = None
@@ -85,6 +89,7 @@ class Guidance:
     distil_warmup_kimg: float = 0
     distil_seed: int = 0
     distil_steps: int = 1
+    elastic: Sequence[str] = ()
     game_warmup_kimg: float = 0
     game_kd: float = 1
 
@@ -171,7 +176,8 @@ class GuidedLoss(Loss):
         if guidance.distil_kimg:
             self.distillation = Distillation(
                 base.G, distillation_terms, guidance.distil_lr, round(guidance.distil_kimg * 1000),
-                round(guidance.distil_warmup_kimg * 1000), guidance.distil_seed, guidance.distil_steps)
+                round(guidance.distil_warmup_kimg * 1000), guidance.distil_seed, guidance.distil_steps,
+                tuple(map(Fraction, guidance.elastic)))
         self._num_passes = 0
         self._trained: dict[str, torch.nn.Module] = {}  # network of a phase → discriminator
         self._extra_phases: list[Phase] = [] if self.distillation is None else [self.distillation.phase]
@@ -199,6 +205,10 @@ class GuidedLoss(Loss):
         """The teacher's generator, if the student is distilled from it."""
         first = self.teachers.first
         return {} if self.distillation is None or first is None else {"teacher": first.G_ema}
+
+    def notes(self) -> dict[str, Any]:
+        """The widths of an elastic student."""
+        return elastic.note(self.guidance.elastic) if self.guidance.elastic else {}
 
     def stage(self, cur_nimg: int) -> int:
         """0 before the teachers join, then 1; 0 if they are there from the start."""
@@ -231,6 +241,8 @@ class GuidedLoss(Loss):
         if network == "D" and self.ratio is not None and has_joined:
             step = self.ratio.with_teacher_images(step)
         self.base.accumulate_gradients(network, part, step)
+        if network == "G" and self.guidance.keep_mapping:
+            self.base.G.mapping.zero_grad(set_to_none=True)
         if network == "D" and part.has_reg and has_joined and not self._trained:
             if part is Part.REG or self._num_passes % REPORT_INTERVAL == 0:
                 self._report_reals(step.real_img, step.real_c)

@@ -14,7 +14,7 @@ from training import architectures
 from training.options import DataInfo, OptionError
 from training.run_config import Component, NetworksConfig, RunConfig
 
-from . import kd, recipes, scores
+from . import kd, recipe_options, scores
 from .bases import BASES
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Distillation(click.ParamType):
 
 DGL_WEIGHT = 0.1  # λ of the authors' run lines
 
+STARTS = ("slice", "mapping", "scratch")  # values of --init that are no files
 GUIDANCE = ("verdict", "relative", "ratio", "heads")
 
 _OPTIONS: list[Callable[[Any], Any]] = [
@@ -88,10 +89,11 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  "teacher least convinced by the student.", show_default="all alike", type=TeacherWeights(),
                  metavar="[LIST|dynamic]"),
     click.option("--kd", help=f"Add a distillation term: {kd.help_text()}, each optionally =WEIGHT; repeatable.",
-                 show_default="rgb and feature; none with --recipe=paper", multiple=True, type=Distillation(),
-                 metavar="TERM[=WEIGHT]"),
-    click.option("--init", help="Where the student starts: slice (of the teacher), scratch, or the pickle of a "
-                 "student.", show_default="slice", metavar="[slice|scratch|PKL]"),
+                 show_default="the recipe's: rgb and feature; none with --recipe=paper", multiple=True,
+                 type=Distillation(), metavar="TERM[=WEIGHT]"),
+    click.option("--init", help="Where the student starts: slice (of the teacher), mapping (random weights but for the "
+                 "teacher's mapping network and constant noise), scratch, or the pickle of a student.",
+                 show_default="slice", metavar="[slice|mapping|scratch|PKL]"),
     click.option("--score", help="Which channels a slice keeps.",
                  show_default="reconstruct where it is refitted and the score applies, else l1",
                  type=click.Choice(scores.NAMES)),
@@ -105,16 +107,19 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  show_default="1", type=Fraction01(), metavar="FRACTION"),
     click.option("--stage1-kimg", help="Train that long without the teacher first.",
                  show_default="0, with --init=scratch half of the run", type=click.IntRange(min=0), metavar="INT"),
-    click.option("--teacher-update", help="Train the teacher's discriminator further on reals and the student's "
-                 "images.", is_flag=True),
+    click.option("--teacher-update/--no-teacher-update", help="Train the teacher's discriminator further on reals and "
+                 "the student's images.", default=None, show_default="no"),
+    click.option("--keep-mapping/--no-keep-mapping", help="In a game, train the student's synthesis network alone, so "
+                 "that a latent keeps its w.", default=None, show_default="no"),
     click.option("--teacher-aug", help="Show the teacher the augmented images.", is_flag=True),
     click.option("--report", help="At the end of the run, write a page about the student, report.html in the run "
                  "directory.", is_flag=True),
-    *recipes.OPTIONS,
+    *recipe_options.OPTIONS,
 ]
 _NAMES = ("teacher", "width", "guidance", "dgl_weight", "init", "score", "d_init", "d_width", "stage1_kimg",
-          "teacher_update", "teacher_aug", "refine", "refit", "dgl_ramp", "teacher_weights", "kd", "report",
-          *recipes.OPTION_NAMES)
+          "teacher_update", "keep_mapping", "teacher_aug", "refine", "refit", "dgl_ramp", "teacher_weights", "kd",
+          "report",
+          *recipe_options.OPTION_NAMES)
 
 
 def add(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -148,7 +153,7 @@ def complete(opts: EasyDict, given: set[str]) -> None:
     if opts.cfg == "dgl" and opts.teacher:
         opts.cfg = _preset_of_teacher(opts)
     if opts.cfg in BASES:
-        recipes.complete(opts, given)
+        recipe_options.complete(opts, given)
 
 
 def _preset_of_teacher(opts: EasyDict) -> str:
@@ -177,7 +182,7 @@ def generated_data(opts: EasyDict) -> DataInfo | None:
     Raises:
         UserError: the teacher cannot be read; OptionError: its networks do not fit together.
     """
-    return recipes.generated_data(opts) if opts.cfg in BASES and opts.data == recipes.DATA else None
+    return recipe_options.generated_data(opts) if opts.cfg in BASES and opts.data == recipe_options.DATA else None
 
 
 def check_resumed(config: RunConfig, opts: EasyDict, given: set[str]) -> None:
@@ -188,7 +193,7 @@ def check_resumed(config: RunConfig, opts: EasyDict, given: set[str]) -> None:
     """
     if opts.report and not guides(config):
         raise OptionError("--report", "compares a student with its teacher, but this run has none")
-    recipes.check_resumed(config, opts, given)
+    recipe_options.check_resumed(config, opts, given)
 
 
 def at_end(opts: EasyDict) -> Callable[[RunConfig, str], str] | None:
@@ -203,10 +208,11 @@ def at_end(opts: EasyDict) -> Callable[[RunConfig, str], str] | None:
 def is_same_for_any_processes(config: RunConfig) -> bool:
     """Whether a run computes the same, but for rounding, with any number of processes.
 
-    Distillation does, except for the term that compares the images of one pass with each other.
+    Distillation does, except for terms that compare the images of one pass with each other.
     """
     arguments = config.loss.arguments
-    return arguments.get("distil_kimg", 0) >= config.schedule.total_kimg and "latent" not in arguments["kd"]
+    return arguments.get("distil_kimg", 0) >= config.schedule.total_kimg and not any(
+        kd.TERMS[name].compares_images for name in arguments["kd"])
 
 
 def check(opts: EasyDict, given: set[str]) -> None:
@@ -235,9 +241,10 @@ def check(opts: EasyDict, given: set[str]) -> None:
             raise OptionError("--kd", f"cannot be given together with --cfg={opts.cfg}")
     if len(set(terms)) < len(terms):
         raise OptionError("--kd", f"every term can be given once, found {', '.join(terms)}")
-    if terms and opts.init == "scratch":
+    if "kd" in given and opts.init == "scratch":
         raise OptionError("--kd", "compares images of the same w, but --init=scratch gives the student a w of its own; "
-                                  "start from a slice, or from the pickle of a student that began as one")
+                                  "start from a slice, or from the pickle of a student that began as one, or pass "
+                                  "--init=mapping")
     _check_guidance(opts)
     if opts.score in base.no_scores:
         raise OptionError("--score", f"{opts.score} cannot be given together with --cfg={opts.cfg}")
@@ -248,9 +255,9 @@ def check(opts: EasyDict, given: set[str]) -> None:
         raise OptionError("--teacher-weights", "'dynamic' chooses between teachers, but --teacher was given once")
     if not opts.teacher:
         raise OptionError("--teacher", f"--cfg={opts.cfg} needs the network pickle of a teacher")
-    if opts.width is None and (opts.init or "slice") in ("slice", "scratch"):
+    if opts.width is None and (opts.init or "slice") in STARTS:
         raise OptionError("--width", f"--cfg={opts.cfg} needs the width of the student, e.g. --width=0.5")
-    recipes.check(opts, given)
+    recipe_options.check(opts, given)
 
 
 def _check_guidance(opts: EasyDict) -> None:
@@ -280,12 +287,12 @@ class _Start:
 
 def _start(opts: EasyDict) -> _Start:
     init = opts.init or "slice"
-    if init not in ("slice", "scratch"):
+    if init not in STARTS:
         init = os.path.expanduser(init)
     for name in ("score", "refine", "refit"):
         if opts[name] is not None and init != "slice":
             raise OptionError(_flag(name), "can only be given together with --init=slice")
-    d_init = opts.d_init or {"slice": "teacher", "scratch": "scratch"}.get(
+    d_init = opts.d_init or {"slice": "teacher", "mapping": "teacher", "scratch": "scratch"}.get(
         init, "init" if opts.d_width is None else "teacher")
     return _Start(
         init=init,
@@ -315,19 +322,22 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> RunConfi
     loaded = [teachers.load(url, opts.trust_pickle, hashes.get(url), needs_discriminator=False) for url in urls]
     for teacher in loaded:
         if teacher.D is None:
-            recipes.check_discriminator(opts, base.family, teacher.url)
+            recipe_options.check_discriminator(opts, base.family, teacher.url)
         _check_kind(teacher, opts.cfg)
         teachers.check_alike(loaded[0], teacher)
         teachers.check_fits(teacher, data.resolution, data.num_channels, data.label_dim)
-    config = base.config(recipes.base_options(opts, data.resolution), data)
+    config = base.config(recipe_options.base_options(opts, data.resolution), data)
     first = loaded[0]
     D = None if first.D is None else resized(first.D, start.d_width)
     if start.refit and not refit.applies(first.G_ema):
         raise OptionError("--refit", f"cannot be given together with --cfg={opts.cfg}")
     is_refitted = start.refit
     if is_refitted is None:
-        is_refitted = recipes.is_distilled(opts) and refit.applies(first.G_ema)
-    if start.init in ("slice", "scratch"):
+        is_refitted = recipe_options.is_distilled(opts) and refit.applies(first.G_ema)
+    if start.init == "mapping" and not hasattr(first.G_ema, "mapping"):
+        raise OptionError("--init", f"mapping cannot be given together with --cfg={opts.cfg}, whose generators have no "
+                                    "mapping network")
+    if start.init in STARTS:
         G = resized(first.G_ema, start.width, is_refitted)
     else:
         G, own_D = _student_of(start, opts, first)
@@ -348,9 +358,9 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> RunConfi
         networks=NetworksConfig(G=_component(G), D=config.networks.D if D is None else _component(D), init=init),
         loss=_loss_config(opts, config, start, specs, base.loss),
     )
-    if not recipes.is_distilled(opts) or opts.game_kimg:
+    if not recipe_options.is_distilled(opts) or opts.game_kimg:
         base.check(config, [D, *(teacher.D for teacher in loaded)])
-    return recipes.configured(config, opts, first.D, data.resolution)
+    return recipe_options.configured(config, opts, first.D, data.resolution)
 
 
 def _component(network: "Network") -> Component:
@@ -380,7 +390,7 @@ def _student_of(start: _Start, opts: EasyDict, teacher: "Teacher") -> tuple[Any,
     try:
         nets = open_networks(start.init, trust_pickle=opts.trust_pickle)
     except UserError as error:
-        raise OptionError("--init", f"expected slice, scratch or the pickle of a student; {error}") from None
+        raise OptionError("--init", f"expected slice, mapping, scratch or the pickle of a student; {error}") from None
     G, D = nets["G_ema"], nets["D"]
     for attribute in ("img_resolution", "img_channels", "c_dim"):
         if getattr(G, attribute) != getattr(teacher.G_ema, attribute):
@@ -409,11 +419,13 @@ def _loss_config(
         dgl_weight=DGL_WEIGHT if opts.dgl_weight is None else opts.dgl_weight,
         stage1_kimg=stage1,
         teacher_aug=opts.teacher_aug,
-        teacher_update=opts.teacher_update,
+        teacher_update=bool(opts.teacher_update),
     )
+    if opts.keep_mapping:
+        loss.keep_mapping = True
     if opts.guidance not in (None, "verdict"):
         loss.guidance = opts.guidance
-    if opts.guidance == "ratio" and opts.data == recipes.DATA:
+    if opts.guidance == "ratio" and opts.data == recipe_options.DATA:
         loss.ratio_calibrate = False
     if opts.dgl_ramp:
         loss.dgl_ramp_kimg = opts.dgl_ramp
@@ -424,9 +436,10 @@ def _loss_config(
         loss.teacher_weights = opts.teacher_weights
     if opts.teacher_aug and config.augmentation.pipe is None:
         raise OptionError("--teacher-aug", "nothing is augmented in this run; pass --aug=ada or --aug=fixed --p=P too")
-    if "latent" in dict(opts.kd or ()) and config.schedule.batch_gpu == 1:
-        raise OptionError("--kd", "latent compares the images of one pass with each other, but a pass has only one "
-                                  "(--batch divided by --gpus, or --batch-gpu)")
+    compared = [name for name in dict(opts.kd or ()) if kd.TERMS[name].compares_images]
+    if compared and config.schedule.batch_gpu == 1:
+        raise OptionError("--kd", f"{compared[0]} compares the images of one pass with each other, but a pass has only "
+                                  "one (--batch divided by --gpus, or --batch-gpu)")
     if opts.teacher_update or opts.guidance == "heads":
         loss.teacher_opt_kwargs = EasyDict(config.optimizers.D.to_dict())
     return Component(loss_name, loss)

@@ -84,6 +84,26 @@ def slice_state(state: Mapping[str, torch.Tensor], plan: Plan, keep: KeepLists) 
     return {name: slice_tensor(t, plan.rules[name], keep) if name in plan.rules else t for name, t in state.items()}
 
 
+def reorder(network: torch.nn.Module, order: KeepLists) -> None:
+    """Puts the channels of every set of a network in another order, in place; it computes the same, but for rounding.
+
+    Args:
+        order: set name → all channels in their new order, int64 [C].
+
+    Raises:
+        ValueError: a set has no order, or its order is none of all channels; the message names it.
+    """
+    plan = plan_of(network)
+    for name, size in plan.sets.items():
+        if name not in order or order[name].sort().values.tolist() != list(range(size)):
+            raise ValueError(f"{name}: expected an order of {size} channels")
+    with torch.no_grad():
+        for name, tensor in misc.named_params_and_buffers(network):
+            for axis, which in plan.rules[name].axes.items() if name in plan.rules else ():
+                entries = which.indices(order[which.set_name], tensor.shape[axis]).to(tensor.device)
+                tensor.copy_(tensor.index_select(axis, entries))
+
+
 def slice_network(network: torch.nn.Module, keep: KeepLists) -> torch.nn.Module:
     """The narrow network that the kept channels of a wide one make up, in its mode, on its device, without gradients.
 

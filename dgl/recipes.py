@@ -1,291 +1,132 @@
-"""The two ways to train a student: distillation, after which a game may follow, and the published game.
+"""The recipes of --recipe: published ways to compress a generator, and ours, each a row of options. No torch here.
 
-Options that belong to one of them, their defaults, and the run's configuration that follows. No torch until a run is
-configured.
+A row is made of this project's own options, which replace nothing that is given. So every recipe has the same networks,
+optimizers and data, and rows differ in what their papers say and nothing else. docs/recipes.md is made of this table.
 """
-import math
-import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-import click
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from dnnlib import EasyDict
-from dnnlib.cli import FiniteFloatRange
-from training.options import DataInfo, OptionError
-from training.run_config import DATASETS, Component, RunConfig
 
-from . import kd
-from .bases import BASES
-
-if TYPE_CHECKING:
-    from torch_utils.network_types import Discriminator
-
-DATA = "teacher"  # value of --data: the teacher's own images
-KIMG = 50  # length of distillation
-BATCH = 16
-WARMUP_STEPS = 50
-EMA_STEPS = 50
-TERMS = {"rgb": 1.0, "feature": 1.0}
-KIMG_PER_TICK = 1
-SNAPSHOT_TICKS = 10
-
-DATASETS.register("dgl.teacher_images.TeacherImages", "dgl.teacher_images.TeacherImages")
+ALL = ("stylegan2", "stylegan3", "biggan")
+STYLE_BASED = ("stylegan2", "stylegan3")
+STARTS = ("score", "refine", "refit")  # options that only a slice has
 
 
-class Weights(click.ParamType):
-    """Option type: numbers of at least 0 with commas between them, not all 0."""
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One way to train a student.
 
-    name = "list"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
-        """The numbers."""
-        if isinstance(value, list):
-            return value
-        try:
-            weights = [float(item) for item in value.split(",")]
-        except ValueError:
-            weights = [-1.0]
-        if not (all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0):
-            self.fail(f"expected numbers of at least 0, not all 0, such as 1,1,0.5, found {value!r}", param, ctx)
-        return weights
-
-
-OPTIONS: list[Callable[[Any], Any]] = [
-    click.option("--recipe", help="distil: copy the teacher's images, without data, then play a game if --game-kimg is "
-                 "given; paper: the published game with real images from the first step.", show_default="distil",
-                 type=click.Choice(["distil", "paper"])),
-    click.option("--game-kimg", help="With --recipe=distil: after distillation, play the game for that many thousands "
-                 "of images of --data, or of the teacher with --data=teacher.", show_default="0",
-                 type=click.IntRange(min=0), metavar="INT"),
-    click.option("--game-warmup", help="Train D alone over the first so many thousands of images of the game.",
-                 show_default="0", type=click.IntRange(min=0), metavar="INT"),
-    click.option("--game-kd", help="Factor of the distillation terms in the game; 0 leaves them out.",
-                 show_default="1", type=click.FloatRange(min=0), metavar="FLOAT"),
-    click.option("--distil-lr", help="Learning rate of distillation.", show_default="0.008, BigGAN: 0.001",
-                 type=FiniteFloatRange(min=0, min_open=True), metavar="FLOAT"),
-    click.option("--kd-blocks", help="Weights of the blocks of the teacher's D in --kd=feature, from high to low "
-                 "resolution.", show_default="1 each, with --recipe=paper their mean", type=Weights(), metavar="LIST"),
-    click.option("--kd-mask", help="Greyscale picture of the image's size; bright pixels count in all terms of --kd.",
-                 show_default="all pixels alike", metavar="PNG"),
-    click.option("--kd-lpips", help="TorchScript file of --kd=lpips, such as vgg16.pt.", metavar="[PATH|URL]"),
-]
-OPTION_NAMES = ("recipe", "game_kimg", "game_warmup", "game_kd", "distil_lr", "kd_blocks", "kd_mask", "kd_lpips")
-_PAPER_ONLY = ("stage1_kimg", "ema_start")
-_DISTIL_ONLY = ("game_kimg", "game_warmup", "game_kd", "distil_lr")
-_GAME_ONLY = ("game_warmup", "game_kd", "d_steps", "ema_kimg", "guidance", "dgl_weight", "dgl_ramp", "teacher_weights",
-              "teacher_update", "teacher_aug", "glr", "dlr", "gamma", "aug", "augpipe", "p",
-              "target", "ada_max")
-_FILES_ONLY = ("mirror", "subset")
-
-
-def is_distilled(opts: EasyDict) -> bool:
-    """Whether the options ask for distillation."""
-    return (opts.recipe or "distil") == "distil"
-
-
-def complete(opts: EasyDict, given: set[str]) -> None:
-    """Fills in defaults of options that train.py requires or knows other defaults for.
-
-    Raises:
-        OptionError: options that need data, without data.
+    Attributes:
+        paper: where it is from.
+        summary: what it does, for the help text.
+        departs: where this differs from the paper; empty for ours.
+        options: option of train.py → value that it has unless it is given.
+        distils: it begins with distillation, without data; else with the game.
+        families: names of the architectures that it works for.
     """
-    opts.outdir = opts.outdir or "runs"
-    if not is_distilled(opts):
-        if opts.data == DATA:
-            raise OptionError("--data", "'teacher' cannot be given together with --recipe=paper; pass a data set")
-        return
-    if opts.data is None:
-        if opts.game_kimg:
-            raise OptionError("--game-kimg", "the game needs real images; pass --data=PATH, or --data=teacher to play "
-                                             "with the teacher's own")
-        opts.data = DATA
-    if opts.data == DATA:
-        for name in _FILES_ONLY:
-            if name in given:
-                raise OptionError(f"--{name}", "can only be given together with --data=PATH")
-        if "metrics" not in given:
-            opts.metrics = []
-        elif opts.metrics:
-            raise OptionError("--metrics", "needs real images; pass --data=PATH, or --metrics=none")
-    if "tick" not in given:
-        opts.tick = KIMG_PER_TICK
-    if "snap" not in given:
-        opts.snap = SNAPSHOT_TICKS
+
+    paper: str
+    summary: str
+    departs: str
+    options: Mapping[str, Any]
+    distils: bool = False
+    families: tuple[str, ...] = STYLE_BASED
 
 
-def check(opts: EasyDict, given: set[str]) -> None:
-    """Checks options of a run with a teacher that depend on the recipe.
+_PERCEPTUAL = ("The perceptual distance is that in the features of the teacher's discriminator, instead of LPIPS. ")
+_IMAGES = (("rgb", 3.0), ("feature", 3.0))
+_RELATIONS = (*_IMAGES, ("latent", 30.0))
 
-    Raises:
-        OptionError: an option that has no effect with this recipe, or that lacks another one.
+RECIPES: dict[str, Recipe] = {
+    "distil": Recipe(
+        paper="this project",
+        summary="copy the teacher's images without data; a game may follow",
+        departs="",
+        options={"kd": (("rgb", 1.0), ("feature", 1.0))},
+        distils=True,
+        families=ALL,
+    ),
+    "paper": Recipe(
+        paper="DGL-GAN, arXiv:2112.06502",
+        summary="the game, in which the teacher's D judges as well",
+        departs="It starts from a slice by l1, in one stage; the paper's two stages start from random weights.",
+        options={},
+        families=ALL,
+    ),
+    "cagc": Recipe(
+        paper="Content-aware GAN compression, CVPR 2021, arXiv:2104.02244",
+        summary="slice by content; the game with L1 and perceptual distillation",
+        departs=_PERCEPTUAL + "Score and distillation look at the whole image; the paper's at the region that a "
+                              "parser marks. All readers of a channel count in the score.",
+        options={"score": "content", "dgl_weight": 0.0, "kd": _IMAGES},
+        families=ALL,
+    ),
+    "stylekd": Recipe(
+        paper="Mind the gap in distilling StyleGANs, ECCV 2022, arXiv:2208.08840",
+        summary="random weights but for the teacher's mapping network, which is kept; the game with L1, perceptual "
+                "and latent-direction distillation",
+        departs=_PERCEPTUAL + "The relations of latent directions are compared in the lowest block of the teacher's "
+                              "discriminator. The constant noise is the teacher's too.",
+        options={"init": "mapping", "keep_mapping": True, "dgl_weight": 0.0, "kd": _RELATIONS},
+    ),
+    "dcp": Recipe(
+        paper="Diversity-aware channel pruning, CVPR 2024",
+        summary="slice by diversity; the game with the distillation of stylekd",
+        departs=_PERCEPTUAL + "All readers of a channel count in the score.",
+        options={"score": "diversity", "dgl_weight": 0.0, "kd": _RELATIONS},
+    ),
+    "svs": Recipe(
+        paper="SVS, AAAI 2025",
+        summary="dcp, whose slice is refined: square roots of the singular values",
+        departs=_PERCEPTUAL + "All readers of a channel count in the score. Weights keep their norm.",
+        options={"score": "diversity", "refine": "svs", "dgl_weight": 0.0, "kd": _RELATIONS},
+    ),
+    "slimming": Recipe(
+        paper="GAN Slimming, ECCV 2020, arXiv:2008.11062",
+        summary="slice by scales of channels that were trained to be sparse; the game with perceptual distillation",
+        departs=_PERCEPTUAL + "Sparsity is trained before the game, with the weights fixed, and nothing is quantised; "
+                              "the paper trains scales and weights together.",
+        options={"score": "slimming", "dgl_weight": 0.0, "kd": (("feature", 1.0),)},
+    ),
+    "nickel": Recipe(
+        paper="NICKEL & DiME, ECCV 2024",
+        summary="the game with the teacher's D, which is trained further, at weight 1, and matched moments",
+        departs="Moments are matched in the features of the teacher's discriminator, not in those of foundation "
+                "models, and up to the second order. There is no wavelet bridge. It starts from a slice by l1.",
+        options={"dgl_weight": 1.0, "teacher_update": True, "kd": (("moments", 1.0),)},
+    ),
+    "mobile": Recipe(
+        paper="MobileStyleGAN, 2021, arXiv:2104.04767",
+        summary="random weights but for the teacher's mapping network, which is kept; L1 and perceptual distillation "
+                "and a game with the teacher's images as the real ones",
+        departs=_PERCEPTUAL + "The student is a narrower network of the teacher's kind; the paper's has wavelets and "
+                              "separable convolutions.",
+        options={"init": "mapping", "keep_mapping": True, "data": "teacher", "dgl_weight": 0.0,
+                 "kd": (("rgb", 1.0), ("feature", 1.0))},
+    ),
+}
+
+
+def of(opts: EasyDict) -> Recipe:
+    """The recipe of a run's options."""
+    return RECIPES[opts.recipe or "distil"]
+
+
+def apply(opts: EasyDict, given: set[str]) -> None:
+    """Sets the options of the recipe that were not given.
+
+    Those of a slice are left out for a student that starts otherwise.
     """
-    terms = dict(opts.kd or ())
-    if is_distilled(opts):
-        _refuse(given, _PAPER_ONLY, "belongs to the published game; pass --recipe=paper too")
-        if not opts.game_kimg:
-            _refuse(given, _GAME_ONLY, "belongs to the game, which is not played; pass --game-kimg=N or --recipe=paper")
-            if len(opts.teacher) > 1:
-                raise OptionError("--teacher", "distillation is from one teacher; several need a game: pass "
-                                               "--game-kimg=N or --recipe=paper")
-        elif opts.game_warmup is not None and opts.game_warmup >= opts.game_kimg:
-            raise OptionError("--game-warmup", f"the game ends at {opts.game_kimg} kimg, before the student joins at "
-                                               f"{opts.game_warmup}")
-        if opts.game_kd is not None and not math.isfinite(opts.game_kd):
-            raise OptionError("--game-kd", f"expected a finite number of at least 0, found {opts.game_kd}")
-        if opts.init == "scratch":
-            raise OptionError("--init", "distillation compares images of the same w, but scratch gives the student a w "
-                                        "of its own; start from a slice or a student's pickle, or pass --recipe=paper")
-        if terms and not any(terms.values()):
-            raise OptionError("--kd", "all weights are 0, so nothing would be distilled")
-        terms = terms or TERMS
-    else:
-        _refuse(given, _DISTIL_ONLY, "cannot be given together with --recipe=paper")
-    if opts.kd_blocks is not None and "feature" not in terms:
-        raise OptionError("--kd-blocks", "can only be given together with --kd=feature")
-    if opts.kd_mask is not None and not terms:
-        raise OptionError("--kd-mask", "can only be given together with --kd")
-    if ("lpips" in terms) != (opts.kd_lpips is not None):
-        raise OptionError("--kd-lpips", "must be given together with --kd=lpips: a TorchScript file such as vgg16.pt")
+    options = of(opts).options
+    starts_otherwise = (opts.init or options.get("init", "slice")) != "slice"
+    for name, value in options.items():
+        if name not in given and not (starts_otherwise and name in STARTS):
+            opts[name] = value
 
 
-def _refuse(given: set[str], names: tuple[str, ...], reason: str) -> None:
-    for name in names:
-        if name in given:
-            raise OptionError("--" + name.replace("_", "-"), reason)
-
-
-def generated_data(opts: EasyDict) -> DataInfo:
-    """The teacher's own images as the data set of a run.
-
-    Raises:
-        UserError: the teacher cannot be read; OptionError: its generator and discriminator do not fit together.
-    """
-    from . import teacher as teachers
-
-    teacher = teachers.load(os.path.expanduser(opts.teacher[0]), opts.trust_pickle, opts.get("teacher_sha256"),
-                            needs_discriminator=False)
-    opts.teacher_sha256 = teacher.sha256
-    G, D = teacher.G_ema, teacher.D
-    for attribute in ("img_resolution", "img_channels", "c_dim") if D is not None else ():
-        if getattr(G, attribute) != getattr(D, attribute):
-            raise OptionError("--teacher", f"{attribute} of the generator in {teacher.url} is {getattr(G, attribute)}, "
-                                           f"of its discriminator {getattr(D, attribute)}, so its images cannot be "
-                                           "shown to it; pass another teacher")
-    use_labels = G.c_dim > 0 and opts.cond is not False
-    arguments: dict[str, Any] = {"teacher": teachers.spec(teacher, opts.trust_pickle), "seed": opts.seed}
-    arguments["use_labels"] = use_labels
-    name = os.path.splitext(os.path.basename(os.path.normpath(opts.teacher[0])))[0]
-    return DataInfo(Component("dgl.teacher_images.TeacherImages", arguments), name, G.img_resolution, G.img_channels,
-                    G.c_dim if use_labels else 0)
-
-
-def check_discriminator(opts: EasyDict, family: str, url: str) -> None:
-    """Checks that a run can do with a teacher without discriminator.
-
-    Raises:
-        OptionError: a game, or terms of distillation that compare in its features; names what else there is.
-    """
-    others = [f"--kd={name}" for name in kd.names(family) if not kd.TERMS[name].needs_discriminator]
-    way_out = f"pass {', '.join(others[:-1])} or {others[-1]} (with --kd-lpips=FILE)"
-    if not is_distilled(opts) or opts.game_kimg:
-        what = "which the game needs" if not is_distilled(opts) else "which --game-kimg needs"
-        raise OptionError("--teacher", f"{url} holds no discriminator, {what}; pass another teacher, or distil alone: "
-                                       f"leave out options of the game, and {way_out}")
-    needing = [name for name in dict(opts.kd or TERMS) if kd.TERMS[name].needs_discriminator]
-    if needing:
-        raise OptionError("--teacher", f"{url} holds no discriminator, in whose features --kd={needing[0]} compares; "
-                                       f"{way_out}, or another teacher")
-    for name in ("d_init", "d_width"):
-        if opts[name] is not None and opts[name] != "scratch":
-            raise OptionError("--" + name.replace("_", "-"), f"{url} holds no discriminator; leave it out")
-
-
-def _distil_kimg(opts: EasyDict) -> int:
-    return KIMG if opts.kimg is None else opts.kimg
-
-
-def base_options(opts: EasyDict, resolution: int) -> EasyDict:
-    """The options from which the base's configuration of a run is made: with the lengths and sizes of this recipe."""
-    if not is_distilled(opts):
-        return opts
-    batch = BATCH if opts.batch is None else opts.batch
-    batch_gpu = opts.batch_gpu
-    if batch_gpu is None and batch % opts.gpus == 0:
-        share, most = batch // opts.gpus, max(4096 // resolution, 1)  # images that one pass takes
-        batch_gpu = max(size for size in range(1, share + 1) if share % size == 0 and size <= most)
-    kimg = _distil_kimg(opts) + (opts.game_kimg or 0)
-    return EasyDict({**opts, "batch": batch, "batch_gpu": batch_gpu, "kimg": kimg})
-
-
-def configured(config: RunConfig, opts: EasyDict, D: "Discriminator", resolution: int) -> RunConfig:
-    """The configuration of a run with the terms of distillation, and its schedule if the recipe has one.
-
-    Args:
-        config: of the run with the loss of a teacher.
-        opts: options of the command line.
-        D: the teacher's discriminator; None if it has none, which no term then needs.
-        resolution: of the images.
-
-    Raises:
-        UserError: the mask cannot be used; OptionError: the blocks' weights do not fit the discriminator.
-    """
-    from metrics.perceptual import num_blocks
-
-    from .comparison import read_mask
-
-    is_distillation = is_distilled(opts)
-    terms = dict(opts.kd or (TERMS if is_distillation else {}))
-    details: dict[str, Any] = {}
-    if terms:
-        details["kd"] = terms
-    if "feature" in terms and (opts.kd_blocks is not None or is_distillation):
-        blocks = opts.kd_blocks or [1.0] * num_blocks(D)
-        if len(blocks) != num_blocks(D):
-            raise OptionError("--kd-blocks", f"expected one weight for each of the {num_blocks(D)} blocks of the "
-                                             f"teacher's discriminator, found {len(blocks)}")
-        details["kd_blocks"] = blocks
-    if opts.kd_mask is not None:
-        read_mask(opts.kd_mask, resolution, "kd_mask", "the teacher's")
-        details["kd_mask"] = opts.kd_mask
-    if opts.kd_lpips is not None:
-        details["kd_lpips"] = opts.kd_lpips
-    if not is_distillation:
-        return config.changed(loss=config.loss.with_arguments(**details))
-    batch, distil_kimg = config.schedule.batch_size, _distil_kimg(opts)
-    D_steps = config.optimizers.D_steps if opts.d_steps is not None else 1  # one batch of latents is one of real images
-    warmup_kimg = WARMUP_STEPS * batch / 1000
-    details.update(
-        distil_kimg=distil_kimg,
-        distil_lr=BASES[opts.cfg].distil_lr if opts.distil_lr is None else opts.distil_lr,
-        distil_warmup_kimg=warmup_kimg,
-        distil_seed=opts.seed,
-    )
-    if D_steps > 1:
-        details["distil_steps"] = D_steps
-    if opts.game_warmup:
-        details["game_warmup_kimg"] = opts.game_warmup
-    if opts.game_kd is not None:
-        details["game_kd"] = opts.game_kd
-    init = config.networks.init
-    assert init is not None
-    game_ema = {"later_start_kimg": distil_kimg, "later_kimg": config.ema.kimg} if opts.game_kimg else {}
-    return config.changed(
-        loss=config.loss.with_arguments(**details),
-        networks={"init": init.with_arguments(from_average=True)},
-        optimizers={"D_steps": D_steps},
-        ema={"kimg": math.log(2) * EMA_STEPS * batch / 1000, "rampup": None, "start_kimg": warmup_kimg, **game_ema},
-    )
-
-
-def check_resumed(config: RunConfig, opts: EasyDict, given: set[str]) -> None:
-    """Checks the changes to a run that is resumed.
-
-    Raises:
-        OptionError: a length that its schedule does not allow.
-    """
-    distil_kimg = config.loss.arguments.get("distil_kimg", 0)
-    if "kimg" in given and distil_kimg and (distil_kimg >= config.schedule.total_kimg or opts.kimg <= distil_kimg):
-        raise OptionError("--kimg", f"cannot change the {distil_kimg:g} kimg of distillation when resuming: its "
-                                    "learning rate falls to 0 at their end; start a new run with --init=PKL")
-
+def help_text() -> str:
+    """All recipes and what they do, as a phrase."""
+    texts = [f"{name} ({row.summary})" for name, row in RECIPES.items()]
+    return f"{'; '.join(texts[:-1])}; or {texts[-1]}"

@@ -33,6 +33,7 @@ class Cut:
     budget: tuple[Callable[[torch.nn.Module], float], float] | None = None  # cost and its limit, across layers; None
     # is the MACs of the uniform cut
     refit: bool = False  # fit the weights of the slice to the teacher's features
+    nested: bool = False  # order the channels by their score, best first
 
     def options(self) -> ScoreOptions:
         """The options of the score."""
@@ -46,7 +47,7 @@ class Student:
     G: Any
     G_ema: Any
     D: Any
-    keep: dict[str, torch.Tensor]  # generator's channel sets → kept channels of the teacher
+    keep: dict[str, torch.Tensor]  # generator's channel sets → kept channels of the teacher, in the student's order
     refits: dict[str, Report] = dataclasses.field(default_factory=dict)  # network → what was fitted
 
 
@@ -55,16 +56,29 @@ def macs_in(network: torch.nn.Module) -> int:
     return sum(layer.macs_in for layer in costs_of(network))
 
 
-def keep_lists(
+def channel_scores(
     network: torch.nn.Module, cut: Cut, device: torch.device | str | None = None
 ) -> dict[str, torch.Tensor]:
-    """Channel set → kept channels [C'] (ascending int64) of a network, scored on the device; None is where it is."""
-    plan = plan_of(network)
+    """Channel set → scores [C] of a network by the cut's score, computed on the device; None is where it is."""
     home = next(network.parameters()).device
     try:
-        scores = compute(cut.score, network.to(device or home), plan, cut.options())
+        return compute(cut.score, network.to(device or home), plan_of(network), cut.options())
     finally:
         network.to(home)
+
+
+def keep_lists(
+    network: torch.nn.Module, cut: Cut, device: torch.device | str | None = None, scores: prune.Scores | None = None
+) -> dict[str, torch.Tensor]:
+    """Channel set → kept channels [C'] (ascending int64) of a network.
+
+    Args:
+        device: where to score; None is where the network is.
+        scores: set name → scores [C], if they are known already.
+    """
+    plan = plan_of(network)
+    if scores is None:
+        scores = channel_scores(network, cut, device)
     kept = plan.scaled(cut.width)
     if cut.across_layers:
         cost, target = cut.budget or (macs_in, macs_in(plan.build(list(kept.values()))))
@@ -87,7 +101,8 @@ def slice_student(
     Raises:
         UserError: a score or a refit does not apply to these networks, or they hold NaN.
     """
-    keep = keep_lists(teacher.G_ema, cut, device)
+    scores = channel_scores(teacher.G_ema, cut, device)
+    keep = keep_lists(teacher.G_ema, cut, scores=scores)
     generators = {"G_ema": teacher.G_ema} if teacher.G is teacher.G_ema else {"G_ema": teacher.G_ema, "G": teacher.G}
     if cut.refit and plan_of(teacher.G_ema).sets != {name: len(kept) for name, kept in keep.items()}:
         generators = {name: prepared(network) for name, network in generators.items()}
@@ -105,6 +120,11 @@ def slice_student(
         of_D = {"D": d_keep} if d_width != 1 and applies(teacher.D) else {}
         keeps = {**dict.fromkeys(slices, keep), **of_D}
         student.refits = refit(teacher, student, keeps, RefitOptions(seed=cut.seed), device)
+    if cut.nested:
+        order = {name: scores[name][kept].argsort(descending=True, stable=True) for name, kept in keep.items()}
+        for network in slices.values():
+            prune.reorder(network, order)
+        student.keep = {name: kept[order[name]] for name, kept in keep.items()}
     return student
 
 
@@ -167,17 +187,20 @@ def initialise(
     seed: int,
     refit: bool = False,
     from_average: bool = False,
+    nested: bool = False,
 ) -> list[str]:
     """Sets the weights that a student starts from; what the training loop calls.
 
     Args:
         networks: G, D and G_ema of the student's shapes, changed in place.
         teacher: arguments of `teacher.load`.
-        init: 'slice', 'scratch' (leave the generators alone), or the pickle of a student.
+        init: 'slice', 'mapping' (mapping network and constant noise alone), 'scratch' (leave the generators alone), or
+            the pickle of a student.
         d_init: 'teacher', 'scratch' (leave D alone), or 'init' (the discriminator in the pickle).
         width, d_width: exact fractions as text.
         refit: fit a slice's weights to the teacher's features.
         from_average: G starts as G_ema does, not from the teacher's raw generator.
+        nested: order a slice's channels by their score, best first.
 
     Returns:
         Lines that say what was done.
@@ -187,13 +210,13 @@ def initialise(
     """
     lines = []
     sources: dict[str, torch.nn.Module] = {}
-    if init not in ("slice", "scratch"):
+    if init not in ("slice", "mapping", "scratch"):
         nets = open_networks(init, trust_pickle=teacher.get("trust_pickle", False))
         sources.update({name: nets[name] for name in ("G", "G_ema", *(["D"] if d_init == "init" else []))})
         lines.append(f"Student: weights of {init}")
     if init == "slice" or d_init == "teacher":
         device = next(networks["G"].parameters()).device
-        cut = Cut(Fraction(width), score, seed, refine=refine, refit=refit)
+        cut = Cut(Fraction(width), score, seed, refine=refine, refit=refit, nested=nested)
         opened = load(**teacher, needs_discriminator=d_init == "teacher")
         if from_average:
             opened = dataclasses.replace(opened, G=opened.G_ema)
@@ -205,8 +228,23 @@ def initialise(
             sources["D"] = student.D
             lines.append(f"Student's discriminator: {d_width} of the channels of the teacher's")
         lines += [f"Refit of {name}: {report.summary()}" for name, report in student.refits.items()]
+    if init == "mapping":
+        opened = load(**teacher, needs_discriminator=d_init == "teacher")
+        for name in ("G", "G_ema"):
+            _copy_latent_space(opened.G_ema if from_average else getattr(opened, name), networks[name])
+        lines.append(f"Student: mapping network and constant noise of {teacher['url']}, else random weights")
     if from_average and "G_ema" in sources:
         sources["G"] = sources["G_ema"]
     for name, source in sources.items():
         misc.copy_params_and_buffers(source, networks[name], require_all=True)
     return lines or ["Student: random weights"]
+
+
+def _copy_latent_space(teacher: Any, student: Any) -> None:
+    """Copies the mapping network and the constant noise, so that a latent means the same to both."""
+    misc.copy_params_and_buffers(teacher.mapping, student.mapping, require_all=True)
+    targets = dict(student.synthesis.named_buffers())
+    with torch.no_grad():
+        for name, noise in teacher.synthesis.named_buffers():
+            if name.endswith("noise_const"):
+                targets[name].copy_(noise)

@@ -30,6 +30,7 @@ class Teacher:
         G, G_ema, D: networks in eval mode, without gradients. G is G_ema in a file without G; D is None if the file
             holds none that can be read, which `load` allows on request.
         training_set_kwargs: what the file says about its data set; None if nothing.
+        notes: what else those who trained the networks say about them; None if nothing.
     """
 
     url: str
@@ -38,6 +39,7 @@ class Teacher:
     G_ema: Any
     D: Any
     training_set_kwargs: dict[str, Any] | None
+    notes: Any = None
 
 
 _loaded: dict[tuple[str, str], Teacher] = {}  # (url, sha256) → networks that this process has opened
@@ -81,7 +83,7 @@ def load(
     D = nets["D"] if needs_discriminator else _discriminator_of(nets)
     G_ema = nets["G_ema"]
     G = nets["G"] if "G" in nets else G_ema
-    teacher = Teacher(url, actual, G, G_ema, D, nets["training_set_kwargs"])
+    teacher = Teacher(url, actual, G, G_ema, D, nets["training_set_kwargs"], nets.get("notes"))
     _loaded[url, actual] = teacher
     return teacher
 

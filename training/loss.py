@@ -126,6 +126,10 @@ class Loss:
         """Name → generator whose images of the sample latents are saved beside the first ones, as <name>.png."""
         return {}
 
+    def notes(self) -> dict[str, Any]:
+        """Plain values that network snapshots hold beside the networks, for those who use these later."""
+        return {}
+
     def stage(self, cur_nimg: int) -> int:
         """The stage of training at this point; when it grows, the loop resets every optimizer."""
         return 0

@@ -70,8 +70,9 @@ def status_line(values: dict[str, float]) -> str:
 
 
 def resources(device: torch.device) -> dict[str, float]:
-    """Memory in GiB: this process's, and on CUDA the peaks since the last call."""
-    values = {"Resources/cpu_mem_gb": psutil.Process().memory_info().rss / 2**30, "Resources/peak_gpu_mem_gb": 0.0}
+    """Memory in GiB: this process's, and on CUDA the peaks since the last call; its processor seconds so far."""
+    values = {"Resources/cpu_mem_gb": psutil.Process().memory_info().rss / 2**30, "Resources/peak_gpu_mem_gb": 0.0,
+              "Resources/cpu_sec": time.process_time()}
     if device.type == "cuda":
         values["Resources/peak_gpu_mem_gb"] = torch.cuda.max_memory_allocated(device) / 2**30
         values["Resources/peak_gpu_mem_reserved_gb"] = torch.cuda.max_memory_reserved(device) / 2**30

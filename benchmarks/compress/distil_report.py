@@ -1,24 +1,22 @@
-"""Tables of the experiments with distillation: means over seeds, paired differences and the effects they could see."""
+"""The document on the experiments with distillation."""
 import json
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from dnnlib.files import open_atomic
 
+from . import tables
 from .distil_table import DISTIL_KIMG, FEW, GAME_KIMG, GROUPS, GUIDED_BASE, jobs
-from .report import smallest_effect, summary, text_of
+from .tables import Column, Row
 
-Row = dict[str, Any]
-COLUMNS = {  # key of a row's results → heading, digits
-    "fd@clothing32": ("fd@clothing32 ↓", 2),
-    "fd@efficientnet-lite0": ("fd@efficientnet-lite0 ↓", 1),
-    "precision@clothing32": ("precision ↑", 3),
-    "recall@clothing32": ("recall ↑", 3),
-    "agreement_psnr": ("PSNR, dB ↑", 2),
-    "agreement_ssim": ("SSIM ↑", 3),
-    "agreement_distance@D": ("distance by D ↓", 3),
+COLUMNS = {  # key of a row's results → column
+    "fd@clothing32": Column("fd@clothing32 ↓", 2),
+    "fd@efficientnet-lite0": Column("fd@efficientnet-lite0 ↓", 1),
+    "precision@clothing32": Column("precision ↑", 3),
+    "recall@clothing32": Column("recall ↑", 3),
+    "agreement_psnr": Column("PSNR, dB ↑", 2),
+    "agreement_ssim": Column("SSIM ↑", 3),
+    "agreement_distance@D": Column("distance by D ↓", 3),
 }
 PAIRED = ("fd@clothing32", "fd@efficientnet-lite0", "agreement_psnr")  # metrics of the table of differences
 HEADINGS = {
@@ -34,28 +32,10 @@ HEADINGS = {
 }
 
 
-def by_seed(rows: Sequence[Row], name: str, metric: str) -> dict[int, float]:
-    """Seed → value of a metric; of a row that was made more than once, the last."""
-    return {row["seed"]: row["results"][metric] for row in rows if row["name"] == name and metric in row["results"]}
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    if not lines:
-        return "None yet.\n"
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines]) + "\n"
-
-
-def _results(rows: Sequence[Row], group: str) -> str:
-    lines = []
-    for name, title in dict.fromkeys((row["name"], row["title"]) for row in rows if row["group"] == group):
-        values = {metric: list(by_seed(rows, name, metric).values()) for metric in COLUMNS}
-        cells = [text_of(summary(of_seeds) if of_seeds else None, COLUMNS[metric][1])
-                 for metric, of_seeds in values.items()]
-        seconds = [row["training"]["Timing/sec_per_kimg"] * row["kimg"] for row in rows
-                   if row["name"] == name and row.get("training", {}).get("Timing/sec_per_kimg")]
-        lines.append([title, str(max(map(len, values.values()))), *cells,
-                      f"{statistics.median(seconds):.0f}" if seconds else ""])
-    return _table(["network", "seeds", *(heading for heading, _ in COLUMNS.values()), "seconds"], lines)
+def _seconds(row: Row) -> float | None:
+    """Seconds of a training, by its speed in the last tick."""
+    speed = row.get("training", {}).get("Timing/sec_per_kimg")
+    return speed * row["kimg"] if speed else None
 
 
 def pairs() -> list[tuple[str, str]]:
@@ -68,33 +48,13 @@ def pairs() -> list[tuple[str, str]]:
             *((GUIDED_BASE, name) for name in named["guidance"]), *few]
 
 
-def _differences(rows: Sequence[Row]) -> str:
-    titles = {row["name"]: row["title"] for row in rows}
-    lines = []
-    for a, b in pairs():
-        cells, seeds = [], 0
-        for metric in PAIRED:
-            left, right = (by_seed(rows, name, metric) for name in (a, b))
-            differences = [right[seed] - left[seed] for seed in sorted(left.keys() & right.keys())]
-            seeds = max(seeds, len(differences))
-            effect = smallest_effect(differences)
-            digits = COLUMNS[metric][1]
-            cells += [text_of(summary(differences) if differences else None, digits),
-                      "" if effect is None else f"{effect:.{digits}f}"]
-        if seeds:
-            lines.append([f"{titles[b]} against {titles[a]}", str(seeds), *cells])
-    head = ["difference", "seeds"]
-    for metric in PAIRED:
-        head += [COLUMNS[metric][0][:-2], "smallest effect"]
-    return _table(head, lines)
-
-
 def markdown(rows: Sequence[Row]) -> str:
     """The whole document."""
     numbers = {row["detector"]: row["protocol"].get("num_gen", 0) for row in rows}
     generated = " or ".join(f"{number:,} generated ones ({name})" for name, number in numbers.items())
     reals = max(row["protocol"].get("num_real", 0) for row in rows)
-    sections = "\n".join(f"## {HEADINGS[group]}\n\n{_results(rows, group)}" for group in GROUPS
+    extra = {"seconds": tables.median_of(_seconds)}
+    sections = "\n".join(f"## {HEADINGS[group]}\n\n{tables.results(rows, group, COLUMNS, extra)}" for group in GROUPS
                          if any(row["group"] == group for row in rows))
     return f"""# Distillation of the demo's teacher without data, 32 px, CPU
 
@@ -112,7 +72,7 @@ thread on a machine that did other work too: they compare rows, not machines.
 Paired by seed; negative distances are better. Beside each stands the smallest effect that a paired t-test of as many
 equally scattered pairs would find (5 %, power 80 %): what is smaller than that could not have been seen.
 
-{_differences(rows)}"""
+{tables.differences(rows, pairs(), {metric: COLUMNS[metric] for metric in PAIRED})}"""
 
 
 def in_order(rows: Sequence[Row]) -> list[Row]:

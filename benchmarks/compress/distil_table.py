@@ -1,5 +1,5 @@
 """The table of experiments with distillation, as data, in the order in which they are run."""
-import dataclasses
+from .jobs import Job
 
 GROUPS = ("reference", "untrained", "length", "quarter", "start", "game", "guidance", "few")
 LENGTHS = (5, 10, 25, 50)
@@ -10,25 +10,6 @@ DISTIL_KIMG = 25  # before a game, and from different starts
 LOW_RATE = ("--glr=0.00025", "--dlr=0.00025")
 GUIDED_BASE = "half-game-train-0.00025"  # what other forms of guidance are compared with
 FEW = (100, 2000, 50, 200)  # real images, in the order of work
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One network that is made or trained, and scored."""
-
-    name: str
-    group: str  # one of GROUPS
-    title: str  # for people
-    seed: int
-    kimg: int  # training length in thousands of images; 0 is a slice as prune_init.py makes it
-    arguments: tuple[str, ...]  # of train.py, or of prune_init.py if kimg is 0; none is the teacher itself
-    data: str = "none"  # images that play in the game: none, teacher (its own) or train
-    all_detectors: bool = True  # or the first alone
-
-    @property
-    def key(self) -> str:
-        """Name of its folder."""
-        return f"{self.name}-seed{self.seed}"
 
 
 def _cut(width: str, score: str, refit: bool) -> tuple[str, ...]:

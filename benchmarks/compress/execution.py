@@ -233,3 +233,21 @@ def statistics_at(path: Path, kimg: int) -> dict[str, float]:
             best = row
     wanted = ("Loss/", "Progress/kimg", "Timing/sec_per_kimg", "Timing/total_sec")
     return {key: value["mean"] for key, value in best.items() if key.startswith(wanted)}
+
+
+def processor_seconds(path: Path, kimg: float) -> float | None:
+    """What a run's processes had used when the tick ended that brought it to a length, in processor seconds.
+
+    A process that was interrupted is counted up to its last tick. None if the run has not come so far, or was made by a
+    version that did not note it.
+    """
+    total = before = 0.0
+    for row in read_rows(path):
+        if "Resources/cpu_sec" not in row:
+            return None
+        now = row["Resources/cpu_sec"]["mean"]
+        total += now - before if now >= before else now
+        before = now
+        if row["Progress/kimg"]["mean"] >= kimg:
+            return total
+    return None

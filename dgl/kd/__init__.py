@@ -18,12 +18,16 @@ class TermInfo:
         help: what it compares, for the help text of the option.
         families: names of the architectures that it works for.
         needs_discriminator: it compares in the features of the teacher's discriminator.
+        compares_images: it compares the images of one pass with each other, so it depends on which these are.
+        draws_images: it runs the student itself, besides the images that it is given.
     """
 
     class_path: str
     help: str
     families: tuple[str, ...]
     needs_discriminator: bool = False
+    compares_images: bool = False
+    draws_images: bool = False
 
     def load(self) -> Callable[..., Any]:
         """The class of the term."""
@@ -35,9 +39,12 @@ TERMS: dict[str, TermInfo] = {
     "rgb": TermInfo("rgb.RGBTerm", "L1 to the teacher's image", ("stylegan2", "biggan", "stylegan3")),
     "feature": TermInfo("feature.FeatureTerm", "distance in the features of the teacher's D",
                         ("stylegan2", "biggan", "stylegan3"), needs_discriminator=True),
-    "torgb": TermInfo("torgb.ToRGBTerm", "L1 to the teacher's images of every resolution", ("stylegan2",)),
+    "torgb": TermInfo("torgb.ToRGBTerm", "L1 to the teacher's images of every resolution", ("stylegan2",),
+                     draws_images=True),
     "latent": TermInfo("latent.LatentDirectionTerm", "relations of latent directions", ("stylegan2", "stylegan3"),
-                       needs_discriminator=True),
+                       needs_discriminator=True, compares_images=True, draws_images=True),
+    "moments": TermInfo("moments.MomentsTerm", "means and covariances of the features of the teacher's D",
+                        ("stylegan2", "biggan", "stylegan3"), needs_discriminator=True, compares_images=True),
     "lpips": TermInfo("lpips.LPIPSTerm", "LPIPS by a TorchScript file", ("stylegan2", "biggan", "stylegan3")),
 }
 

@@ -2,6 +2,6 @@
 
 No torch here: command lines list the names.
 """
-NAMES = ("first", "random", "l1", "content", "diversity", "reconstruct")
+NAMES = ("first", "random", "l1", "content", "diversity", "reconstruct", "slimming")
 DISCRIMINATOR_SCORES = ("first", "random", "l1")  # those that need neither latents nor styles
 REFINEMENTS = ("none", "svs")  # of a sliced generator, after any score

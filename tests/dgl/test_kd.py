@@ -10,7 +10,7 @@ import torch
 
 from dgl import kd, teacher
 from dgl.comparison import Comparison, ComparisonOptions, draw
-from dgl.kd import feature, latent, lpips, rgb, torgb
+from dgl.kd import feature, latent, lpips, moments, rgb, torgb
 from dgl.loss import DGLLoss
 from dnnlib.errors import UserError
 from metrics import perceptual, torchscript
@@ -19,7 +19,7 @@ from torch_utils import training_stats
 from training.loss import GenBatch
 
 TERMS = {"rgb": rgb.RGBTerm, "feature": feature.FeatureTerm, "torgb": torgb.ToRGBTerm,
-         "latent": latent.LatentDirectionTerm, "lpips": lpips.LPIPSTerm}
+         "latent": latent.LatentDirectionTerm, "moments": moments.MomentsTerm, "lpips": lpips.LPIPSTerm}
 WITHOUT_FILES = [name for name in TERMS if name != "lpips"]
 DEVICE = torch.device("cpu")
 
@@ -253,6 +253,25 @@ def test_masks_that_do_not_fit_are_named(trained: Any, tmp_path: Path) -> None:
     (tmp_path / "page.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n")
     with pytest.raises(UserError, match=r"cannot be read as an image \(is a PostScript file, which is not"):
         make("rgb", trained, trained.G_ema, mask=str(tmp_path / "page.png"))
+
+
+def test_the_moments_term_is_the_mmd_of_pooled_features(trained: Any) -> None:
+    """By the kernel itself; the order of the images does not matter, so no latent needs to keep its image."""
+    G = tiny.tiny_generator(seed=3)
+    batch = batch_of(G)
+    expected = torch.zeros([])
+    for a, b in zip(*(perceptual.block_features(trained.D, img) for img in
+                      (batch.img, draw(trained.G_ema, batch.z, batch.c, batch.ws)))):
+        x, y = a.mean(dim=[2, 3]).double(), b.mean(dim=[2, 3]).double()
+        kernels = [(u @ v.t() + 1).square().mean() for u, v in ((x, x), (x, y), (y, y))]
+        expected = expected + (kernels[0] - 2 * kernels[1] + kernels[2]) / 2
+    term = make("moments", trained, G, weight=3)
+    torch.testing.assert_close(term(batch), (3 * expected).expand(4), check_dtype=False, rtol=1e-4, atol=1e-7)
+    same = batch_of(trained.G_ema)
+    shuffled = dataclasses.replace(same, img=same.img.flip(0))
+    torch.testing.assert_close(make("moments", trained, trained.G_ema)(shuffled), torch.zeros(4), atol=1e-6, rtol=0)
+    a, b = torch.rand([3, 2], dtype=torch.float64, requires_grad=True), torch.rand([4, 2], dtype=torch.float64)
+    assert torch.autograd.gradcheck(moments.squared_mmd, (a, b))
 
 
 def test_images_by_resolution_end_with_the_image(trained: Any) -> None:

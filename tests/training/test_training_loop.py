@@ -73,9 +73,9 @@ def test_statistics_of_a_run(stylegan2: Path) -> None:
                       "Loss/scores/real", "Loss/signs/real", "Loss/D/loss", "Loss/r1_penalty", "Loss/D/reg"]
     assert names[len(losses) :] == [
         "Progress/tick", "Progress/kimg", "Timing/total_sec", "Timing/sec_per_tick", "Timing/sec_per_kimg",
-        "Timing/maintenance_sec", "Resources/cpu_mem_gb", "Resources/peak_gpu_mem_gb", "Progress/augment",
-        "Timing/total_hours", "Timing/total_days", "Progress/nonfinite_steps", "Timing/data", "Timing/Gmain",
-        "Timing/Greg", "Timing/Dmain", "Timing/Dreg",
+        "Timing/maintenance_sec", "Resources/cpu_mem_gb", "Resources/peak_gpu_mem_gb", "Resources/cpu_sec",
+        "Progress/augment", "Timing/total_hours", "Timing/total_days", "Progress/nonfinite_steps", "Timing/data",
+        "Timing/Gmain", "Timing/Greg", "Timing/Dmain", "Timing/Dreg",
     ]
     assert list(lines[0])[-1] == "timestamp"
     for line in lines:

@@ -59,7 +59,8 @@ class WholeNetworks(dict):
 
 
 class Networks(dict):
-    """'G', 'D' and 'G_ema' → networks, 'training_set_kwargs' → dictionary or None, 'augment_pipe' → module or None.
+    """'G', 'D' and 'G_ema' → networks, 'training_set_kwargs' → dictionary or None, 'augment_pipe' → module or None,
+    and 'notes' → dictionary, if the file has them.
 
     A role is a key if the file has something for it, be it unreadable. Reading it builds the network; that of a role
     without one raises `MissingPart`.

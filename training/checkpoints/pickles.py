@@ -170,7 +170,9 @@ def _opened(f: BinaryIO, where: str, force_fp16: bool, trust_pickle: bool) -> Ne
         network = construct(role, value)
         return _with_fp16(role, network) if force_fp16 and role in NETWORKS else network
 
-    known = {role: parts[role] for role in (*NETWORKS, "training_set_kwargs", "augment_pipe") if role in parts}
+    roles = [*NETWORKS, "training_set_kwargs", "augment_pipe"]
+    roles += ["notes"] if isinstance(parts.get("notes"), dict) else []  # others may mean something else by it
+    known = {role: parts[role] for role in roles if role in parts}
     return Networks(where, known, build_part, tuple(str(name) for name in parts if name not in known))
 
 
@@ -262,6 +264,7 @@ def _frozen(module: torch.nn.Module) -> torch.nn.Module:
 def snapshot_data(
     networks: Mapping[str, torch.nn.Module | None],
     training_set_kwargs: dict[str, Any] | None,
+    notes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The dictionary of a snapshot: detached copies on the CPU, in eval mode, without gradients.
 
@@ -269,11 +272,13 @@ def snapshot_data(
         networks: G, D, G_ema and augment_pipe (module or None). One that is None or left out is left out of the
             snapshot, which then serves only those who do not need it.
         training_set_kwargs: the data set's options, plain values.
+        notes: further plain values about the networks, the entry "notes"; left out if there are none.
     """
     return {
         "training_set_kwargs": dict(training_set_kwargs) if training_set_kwargs else None,
         **{role: _frozen_copy(networks[role]) for role in NETWORKS if networks.get(role) is not None},
         "augment_pipe": _frozen_copy(networks.get("augment_pipe")),
+        **({"notes": dict(notes)} if notes else {}),
     }
 
 

@@ -1,0 +1,94 @@
+"""The document on the study of recipes."""
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from dnnlib.files import open_atomic
+
+from . import tables
+from .recipe_table import OURS, groups, order, pairs
+from .tables import Column, Columns, Row
+
+FINDINGS = "## Findings\n"  # what stands below, in a document that is written again, is kept
+_EMPTY = "\nNot written yet.\n\n"
+
+
+def columns(rows: Sequence[Row]) -> Columns:
+    """What the rows were measured by: distances, precision, recall, agreement, distances within classes."""
+    detectors = list(dict.fromkeys(row["detector"] for row in rows))
+    possible = {f"fd@{name}": Column(f"fd@{name} ↓", 2 if number == 0 else 1) for number, name in enumerate(detectors)}
+    for name in detectors:
+        possible |= {f"intra_fd@{name}": Column(f"fd within classes, {name} ↓", 2)}
+    for name in detectors[:1]:
+        possible |= {f"precision@{name}": Column("precision ↑", 3), f"recall@{name}": Column("recall ↑", 3)}
+    possible |= {"agreement_psnr": Column("PSNR, dB ↑", 2), "agreement_ssim": Column("SSIM ↑", 3),
+                 "agreement_distance@D": Column("distance by D ↓", 3)}
+    measured = {metric for row in rows for metric in row["results"]}
+    return {metric: column for metric, column in possible.items() if metric in measured}
+
+
+def _lengths(rows: Sequence[Row]) -> str:
+    """The training lengths of one name."""
+    return " or ".join(str(kimg) for kimg in sorted({row["kimg"] for row in rows}))
+
+
+def markdown(rows: Sequence[Row], name: str, findings: str = _EMPTY) -> str:
+    """The whole document.
+
+    Args:
+        rows: in order.
+        name: of the document.
+        findings: the text below that heading.
+    """
+    settings = rows[-1]["settings"]
+    numbers = {row["detector"]: row["protocol"].get("num_gen", 0) for row in rows}
+    generated = " or ".join(f"{number:,} generated ones ({detector})" for detector, number in numbers.items())
+    reals = max(row["protocol"].get("num_real", 0) for row in rows)
+    shown = columns(rows)
+    paired = {metric: column for metric, column in shown.items()
+              if metric.startswith(("fd@", "intra_fd@")) or metric in ("agreement_psnr", "agreement_distance@D")}
+    extra = {"kimg": _lengths, "processor s": tables.median_of(lambda row: row.get("cpu_sec"))}
+    sections = "\n".join(f"## {heading}\n\n{tables.results(rows, group, shown, extra)}"
+                         for group, heading in groups().items() if any(row["group"] == group for row in rows))
+    return f"""# Recipes in one table: {settings["teacher"]}, {settings["resolution"]} px
+
+Made by `python -m benchmarks.emoji64_recipes --report --name={name} --rows=docs/results/{name}.jsonl
+--dest=docs/results`; the file holds every row with its arguments and protocol. All recipes run in this code base, with
+the same networks, optimizers and batches of games; [recipes.md](../recipes.md) says where they differ from their
+papers.
+
+Every training has {settings["kimg"]} thousand images where images are equal. Where processor time is equal, it is that
+of the row "{OURS}" with as many images, scores of channels and start of the program included; a training that
+needs more before its first step than the budget has a length of 1. Lengths were chosen by seed 0.
+Scored against {reals:,} test images with {generated};
+agreement compares 1,000 pairs of images of student and teacher on the same latents. Rows are mean ± standard error over
+seeds of the training. `fd@NAME` is the Fréchet distance in the features of the detector NAME; it is not FID. Processor
+seconds are the median over seeds, of one thread on a machine that may have done other work too.
+
+{FINDINGS}{findings}{sections}
+## Differences
+
+Ours less the other; elastic less separate. Paired by seed; negative distances are better. Beside each stands the
+smallest effect that a paired t-test of as many equally scattered pairs would find (5 %, power 80 %): what is smaller
+than that could not have been seen.
+
+{tables.differences(rows, pairs(), paired)}"""
+
+
+def findings_in(path: Path) -> str:
+    """What stands below the heading of findings in an earlier document; a placeholder if there is none."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return text.split(FINDINGS)[1].split("## ")[0] if FINDINGS in text else _EMPTY
+
+
+def write(rows: Sequence[Row], dest: Path, name: str) -> list[Path]:
+    """Writes the document and the rows; findings that people have written into the document stay."""
+    rows = order(rows)
+    dest.mkdir(parents=True, exist_ok=True)
+    findings = findings_in(dest / f"{name}.md")
+    contents = {f"{name}.md": markdown(rows, name, findings),
+                f"{name}.jsonl": "".join(json.dumps(row) + "\n" for row in rows)}
+    for file_name, text in contents.items():
+        with open_atomic(dest / file_name, "w") as file:
+            file.write(text)
+    return [dest / file_name for file_name in contents]
