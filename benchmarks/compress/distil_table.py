@@ -5,7 +5,7 @@ GROUPS = ("reference", "untrained", "length", "quarter", "start", "game", "guida
 LENGTHS = (5, 10, 25, 50)
 CLAIMED, HINTED = 5, 2  # seeds of what is claimed, and of the rest
 SCORES = ("l1", "content", "diversity", "reconstruct")
-GAME_KIMG = 10
+GAME_KIMG, LONG_GAME_KIMG = 10, 25
 DISTIL_KIMG = 25  # before a game, and from different starts
 LOW_RATE = ("--glr=0.00025", "--dlr=0.00025")
 GUIDED_BASE = "half-game-train-0.00025"  # what other forms of guidance are compared with
@@ -23,15 +23,15 @@ def _distilled(width: str, kimg: int, group: str, seed: int) -> Job:
 
 
 def _games(seed: int) -> list[Job]:
-    """A game after distillation: with real images or the teacher's own, at the default or at low rates."""
-    order = []
-    for data, label in (("train", "60,000 real images"), ("teacher", "the teacher's images")):
-        for rate, title in (("0.0025", "default rates"), ("0.00025", "rates / 10")):
-            order.append(Job(f"half-game-{data}-{rate}", "game", f"then a game of {GAME_KIMG} kimg, {label}, {title}",
-                             seed, DISTIL_KIMG + GAME_KIMG,
-                             (*_cut("0.5", "reconstruct", True), f"--kimg={DISTIL_KIMG}", f"--game-kimg={GAME_KIMG}",
-                              f"--glr={rate}", f"--dlr={rate}"), data))
-    return order
+    """A game after distillation: with real images or the teacher's own, at the default or at low rates, and longer."""
+    labels = {"train": "60,000 real images", "teacher": "the teacher's images"}
+    titles = {"0.0025": "default rates", "0.00025": "rates / 10"}
+    ways = [(data, rate, GAME_KIMG) for data in labels for rate in titles]
+    ways += [(data, "0.0025", LONG_GAME_KIMG) for data in labels]
+    return [Job(f"half-game{'' if kimg == GAME_KIMG else kimg}-{data}-{rate}", "game",
+                f"then a game of {kimg} kimg, {labels[data]}, {titles[rate]}", seed, DISTIL_KIMG + kimg,
+                (*_cut("0.5", "reconstruct", True), f"--kimg={DISTIL_KIMG}", f"--game-kimg={kimg}", f"--glr={rate}",
+                 f"--dlr={rate}"), data) for data, rate, kimg in ways]
 
 
 def _guided(seed: int) -> list[Job]:
