@@ -7,8 +7,8 @@ CLAIMED, HINTED = 5, 2  # seeds of what is claimed, and of the rest
 SCORES = ("l1", "content", "diversity", "reconstruct")
 GAME_KIMG, LONG_GAME_KIMG = 10, 25
 DISTIL_KIMG = 25  # before a game, and from different starts
-LOW_RATE = ("--glr=0.00025", "--dlr=0.00025")
-GUIDED_BASE = "half-game-train-0.00025"  # what other forms of guidance are compared with
+RATE = ("--glr=0.0025", "--dlr=0.0025")
+GUIDED_BASE = "half-game-train-0.0025"  # what other forms of guidance are compared with
 FEW = (100, 2000, 50, 200)  # real images, in the order of work
 
 
@@ -36,7 +36,7 @@ def _games(seed: int) -> list[Job]:
 
 def _guided(seed: int) -> list[Job]:
     """The game of GUIDED_BASE with other forms and weights of the teacher's term."""
-    cut = (*_cut("0.5", "reconstruct", True), f"--kimg={DISTIL_KIMG}", f"--game-kimg={GAME_KIMG}", *LOW_RATE)
+    cut = (*_cut("0.5", "reconstruct", True), f"--kimg={DISTIL_KIMG}", f"--game-kimg={GAME_KIMG}", *RATE)
     return [Job(f"half-{form}-lambda{weight}", "guidance", f"{form}, λ {weight}", seed, DISTIL_KIMG + GAME_KIMG,
                 (*cut, f"--guidance={form}", f"--dgl-weight={weight}"), "train")
             for form in ("verdict", "relative", "ratio") for weight in ("0.1", "1")
@@ -58,8 +58,8 @@ def _few(number: int, seed: int) -> list[Job]:
     order = [Job(f"few{number}-{name}", "few", f"{number} images, {title}", seed, GAME_KIMG, (*cut, *alone, *options),
                  "train", all_detectors=False) for name, (title, options) in ways.items()]
     lengths = (f"--kimg={DISTIL_KIMG}", f"--game-kimg={GAME_KIMG}")
-    return [*order, Job(f"few{number}-distilled", "few", f"{number} images, distilled before, rates / 10",
-                        seed, DISTIL_KIMG + GAME_KIMG, (*cut, *lengths, *LOW_RATE), "train", all_detectors=False)]
+    return [*order, Job(f"few{number}-distilled", "few", f"{number} images, distilled before",
+                        seed, DISTIL_KIMG + GAME_KIMG, (*cut, *lengths, *RATE), "train", all_detectors=False)]
 
 
 def jobs() -> list[Job]:
