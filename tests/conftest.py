@@ -1,8 +1,11 @@
-"""For all tests: one thread per process, and no way out to the network."""
+"""For all tests: one thread per process, no way out to the network, coverage where it counts."""
 import ipaddress
 import os
 import signal
 import socket
+import sys
+from collections.abc import Generator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +18,25 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 # Shells start background jobs with SIGINT ignored, and children inherit that; some tests interrupt their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Tests of the packages whose coverage is measured. Recording it more than doubles a test's processor time.
+MEASURED = tuple(Path(__file__).parent / name for name in ("dgl", "torch_utils/checkpoint"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Pauses the recording of coverage for tests of other packages and for slow ones."""
+    coverage = sys.modules.get("coverage")
+    recording = coverage.Coverage.current() if coverage else None
+    is_measured = any(folder in item.path.parents for folder in MEASURED) and item.get_closest_marker("slow") is None
+    if recording is None or is_measured:
+        return (yield)
+    recording.stop()
+    try:
+        return (yield)
+    finally:
+        recording.start()
 
 
 def _is_local(family: int, address: object) -> bool:
