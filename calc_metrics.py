@@ -131,6 +131,13 @@ def run_dir_of(path: str) -> str | None:
     return folder if is_run else None
 
 
+def _shared_features(job: Job) -> Any:
+    """Where the metrics of one network keep what they have in common; None for a single one."""
+    from metrics.shared_features import SharedFeatures
+
+    return SharedFeatures() if len(job.metrics) > 1 else None
+
+
 def calc_network(job: Job, path: str, device: "torch.device") -> None:
     """Runs all metrics on one pickle and reports them.
 
@@ -145,7 +152,7 @@ def calc_network(job: Job, path: str, device: "torch.device") -> None:
     if job.verbose and distributed.is_main():
         click.echo(f"network: {path}", err=True)
         click.echo(f"data set: {dataset_kwargs}", err=True)
-    options = dict(job.options)
+    options = {**job.options, "shared": _shared_features(job)}
     if job.teacher is not None and "agreement" in job.metrics:
         options["reference"] = load_reference(job.teacher, job.trust_pickle)
     for name in job.metrics:
@@ -169,6 +176,7 @@ def calc_images(job: Job, device: "torch.device") -> None:
     from torch_utils import distributed
 
     real, images = ({"class_name": _DATASET_CLASS, "path": path} for path in (job.data, job.images))
+    shared = _shared_features(job)
     for name in job.metrics:
         result = calc_metric(
             name,
@@ -176,6 +184,7 @@ def calc_images(job: Job, device: "torch.device") -> None:
             images_kwargs=images,
             device=device,
             verbose=job.verbose,
+            shared=shared,
             **job.options,
         )
         if distributed.is_main():

@@ -3,6 +3,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ class Work(NamedTuple):
 
     size: Size
     training: bool = False
+    distilling: bool = False
     baseline: Size | None = None  # where the plain formulation computes something larger
 
 
@@ -40,6 +42,8 @@ WORKS = {
     "training iteration 256 px, batch 4": Work(Size(256, 16384, 4), training=True),
     "training iteration 32 px, batch 32": Work(Size(32, 1024, 32, 64, 64, 1), training=True),
 }
+for _size in (Size(32, 1024, 32, 64, 64, 1), Size(64, 2048, 16, 64, 64, 3), Size(256, 16384, 4)):
+    WORKS[f"distillation step {_size.resolution} px, batch {_size.batch}"] = Work(_size, distilling=True)
 for _res in (64, 128, 256, 512):
     WORKS[f"generator {_res} px, batch 1"] = Work(Size(_res, 32768, 1))
 for _batch in (1, 2, 8):
@@ -112,6 +116,35 @@ def training(nets: Any, size: Size) -> Callable[[], dict[str, float]]:
     return run
 
 
+def distilling(size: Size, width: Fraction = Fraction(1, 2)) -> Callable[[], dict[str, float]]:
+    """The gradients of one step of distillation of a student of this width, without the optimizer."""
+    from dgl.loss import Guidance, GuidedLoss
+    from dgl.student import resized
+    from dgl.teacher import Teacher, TeacherSet
+    from training import networks
+    from training.loss import Part, Step, StyleGAN2Loss
+
+    device = torch.device("cpu")
+    T = _generator(networks, size).eval()
+    D = networks.Discriminator(c_dim=0, img_resolution=size.resolution, img_channels=size.img_channels, conv_clamp=256,
+                               **_widths(size)).eval().requires_grad_(False)  # fmt: skip
+    G = resized(T, width).train().requires_grad_(False)
+    teachers = TeacherSet([Teacher("", "", T, T, D, None)], device, with_generator=True)
+    guidance = Guidance(kd={"rgb": 1.0, "feature": 1.0}, distil_kimg=1000)
+    loss = GuidedLoss(StyleGAN2Loss(device, G, D), teachers, guidance)
+    (phase,) = loss.extra_phases()
+    real = torch.empty(size.batch, size.img_channels, size.resolution, size.resolution)
+    z, c = torch.empty(size.batch, size.w_dim), torch.empty(size.batch, 0)
+    phase.module.requires_grad_(True)
+
+    def run() -> dict[str, float]:
+        phase.module.zero_grad(set_to_none=True)
+        loss.accumulate_gradients(phase.network, Part.MAIN, Step(real, c, z, c, gain=1, cur_nimg=0))
+        return {}
+
+    return run
+
+
 def clocks() -> tuple[float, float]:
     """Seconds on the wall and of this process's processors."""
     return time.perf_counter(), time.process_time()
@@ -156,14 +189,17 @@ def serve(name: str, variant: str, threads: int) -> None:
         work = WORKS[name]
         size = work.baseline if variant == "plain" and work.baseline else work.size
         nets = _networks(variant)
-        run = training(nets, size) if work.training else generating(nets, size, variant == "plain")
+        if work.distilling:
+            run = distilling(size)
+        else:
+            run = training(nets, size) if work.training else generating(nets, size, variant == "plain")
     for _ in sys.stdin:
         begin = clocks()
         more = run()
         wall, cpu = (now - then for now, then in zip(clocks(), begin))
         if "Gmain cpu" in more:
             wall, cpu = (sum(more[f"{p} {clock}"] * n for p, n in PHASES.items()) for clock in ("wall", "cpu"))
-        if name in WORKS and not WORKS[name].training:
+        if name in WORKS and not (WORKS[name].training or WORKS[name].distilling):
             more["gmacs"] = generator_gmacs(size)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         sys.stdout.write(json.dumps({"wall": wall, "cpu": cpu, "peak_mb": peak, **more}) + "\n")

@@ -22,6 +22,9 @@ KINDS = {
 }
 
 
+DISTILLATION = "distillation"
+
+
 def kind_of(name: str) -> str:
     """The kind that an operation belongs to."""
     name = name.removeprefix("autograd::engine::evaluate_function: ")
@@ -31,7 +34,8 @@ def kind_of(name: str) -> str:
 def shares(size: cpu_works.Size, phases: list[str], repeats: int) -> tuple[dict[str, float], float, list[str]]:
     """Kind → share of the time, seconds per iteration, and the largest operations of the last kind."""
     cpu_works.PHASES = dict.fromkeys(phases, 1.0)
-    run = cpu_works.training(cpu_works._networks("native"), size)
+    nets = cpu_works._networks("native")
+    run = cpu_works.distilling(size) if phases == [DISTILLATION] else cpu_works.training(nets, size)
     run()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         for _ in range(repeats):
@@ -53,13 +57,15 @@ def shares(size: cpu_works.Size, phases: list[str], repeats: int) -> tuple[dict[
 @click.command()
 @click.option("--resolution", default=32, show_default=True)
 @click.option("--channel-base", default=1024, show_default=True)
+@click.option("--channel-max", default=64, show_default=True)
 @click.option("--batch", default=32, show_default=True)
 @click.option("--repeats", default=3, show_default=True, help="Iterations that are profiled")
-def main(resolution: int, channel_base: int, batch: int, repeats: int) -> None:
-    """Prints the shares of Gmain and Dmain, and which operations make up the rest. The default size is the demo's."""
+def main(resolution: int, channel_base: int, channel_max: int, batch: int, repeats: int) -> None:
+    """Prints the shares of Gmain, Dmain and distillation, and which operations make up the rest. The default size is
+    the demo's."""
     torch.set_num_threads(1)
-    size = cpu_works.Size(resolution, channel_base, batch, 64, 64, 1)
-    for phase in ("Gmain", "Dmain"):
+    size = cpu_works.Size(resolution, channel_base, batch, channel_max, 64, 1)
+    for phase in ("Gmain", "Dmain", DISTILLATION):
         found, seconds, largest = shares(size, [phase], repeats)
         click.echo(f"{phase}, {resolution} px, batch {batch}: {seconds:.3f} s; "
                    + ", ".join(f"{kind} {share:.0%}" for kind, share in found.items()))

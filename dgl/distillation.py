@@ -11,6 +11,7 @@ import torch
 
 from torch_utils import distributed, training_stats
 from torch_utils.network_types import Generator
+from torch_utils.optimizers import Adam
 from training.data.generated import latents
 from training.loss import GenBatch, LossTerm, Part, Phase, Step, accumulate
 
@@ -55,7 +56,7 @@ class Distillation:
         self._iteration, self._passed = -1, 0  # images before the present iteration, and of this rank in it so far
         self._sandwich = Sandwich(G, widths, seed) if widths else None
         module = G.synthesis if hasattr(G, "synthesis") else G
-        opt = torch.optim.Adam(module.parameters(), lr=lr, betas=BETAS)
+        opt = Adam(module.parameters(), lr=lr, betas=BETAS)
         self.phase = Phase(NETWORK, Part.MAIN, module, opt, steps=steps)
 
     def is_under_way(self, cur_nimg: int) -> bool:

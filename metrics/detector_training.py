@@ -13,6 +13,7 @@ from dnnlib.files import open_atomic
 from dnnlib.progress import Progress
 from metrics import torchscript
 from metrics.small_detector import SmallDetector
+from torch_utils.optimizers import AdamW
 
 IDX_DIMS = {b"\x00\x00\x08\x01": 1, b"\x00\x00\x08\x03": 3}  # magic number (unsigned bytes) -> number of axes
 PAD_PX = 2  # 28 -> 32
@@ -74,7 +75,7 @@ def train(images: torch.Tensor, labels: torch.Tensor, epochs: int, batch: int, l
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     net = SmallDetector(num_classes=int(labels.max()) + 1)
-    opt = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=0.05)
+    opt = AdamW(net.parameters(), lr=lr, weight_decay=0.05)
     num_steps = len(images) // batch
     schedule = torch.optim.lr_scheduler.OneCycleLR(opt, max_lr=lr, epochs=epochs, steps_per_epoch=num_steps)
     with Progress(epochs * num_steps, "training", unit="step") as bar:

@@ -96,6 +96,13 @@ class FeatureStats:
         assert self._moments is not None, "made without capture_mean_cov"
         return self._moments.mean_cov(self.num_items)
 
+    def reduced(self, capture_all: bool = False, capture_mean_cov: bool = False) -> "FeatureStats":
+        """The same with only what is to be captured, which must be here."""
+        state = self.arrays()
+        wanted = {"num_items"} | ({"features"} if capture_all else set())
+        wanted |= {"sum", "sum_outer"} if capture_mean_cov else set()
+        return FeatureStats.from_arrays({name: state[name] for name in wanted})
+
     def arrays(self) -> dict[str, np.ndarray]:
         """The whole state as named arrays; `from_arrays` makes an equal object of them.
 

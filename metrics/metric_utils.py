@@ -1,5 +1,5 @@
 """Features of a data set's and of a generator's images, as every metric collects them."""
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -60,10 +60,26 @@ def compute_feature_stats_for_dataset(
     opts.protocol["real_set"]["sha256"] = entry.content_hash
     stats = entry.load() if opts.cache else None
     if stats is None:
-        stats = _run_on_dataset(opts, dataset, detector, detector_kwargs, num_items, batch_size, **capture)
+
+        def collect(**wanted: bool) -> FeatureStats:
+            return _run_on_dataset(opts, dataset, detector, detector_kwargs, num_items, batch_size, **wanted)
+
+        key = ("real", entry.content_hash, *_call_key(detector, detector_kwargs), num_items)
+        stats = _shared(opts, key, collect, **capture)
         if opts.cache:
             entry.save(stats)
     return stats
+
+
+def _shared(
+    opts: MetricOptions, key: Hashable, collect: Callable[..., FeatureStats], **capture: bool
+) -> FeatureStats:
+    """What `collect(**capture)` gives, or what another metric of this run had it give."""
+    return collect(**capture) if opts.shared is None else opts.shared.get(key, collect, **capture)
+
+
+def _call_key(detector: Detector, detector_kwargs: Mapping[str, Any]) -> tuple[Hashable, ...]:
+    return detector.sha256, tuple(sorted(detector_kwargs.items()))
 
 
 def _run_on_dataset(
@@ -108,17 +124,55 @@ def compute_feature_stats_for_generator(
         capture: capture_all or capture_mean_cov, as FeatureStats takes them.
     """
     if opts.images_kwargs is not None:
-        images = opts.images()
-        usual = min(max_items if opts.num_gen is None else opts.num_gen, len(images))
-        opts.comparable &= usual == max_items
-        opts.num_gen = usual
-        num_items = opts.count_gen(usual, min_items)
-        return _run_on_dataset(opts, images, detector, detector_kwargs, num_items, batch_size, **capture)
+        return _of_given_images(opts, detector, detector_kwargs, max_items, min_items, batch_size, **capture)
     num_items = opts.count_gen(max_items, min_items)
-    block = min(batch_size, num_items)
-    batch_gen = opts.gen_batch()
+    block, batch_gen = min(batch_size, num_items), opts.gen_batch()
     net = opts.generator()
     labels = LabelSource(opts, net.c_dim)
+
+    def collect(**wanted: bool) -> FeatureStats:
+        return _run_on_generator(opts, net, labels, detector, detector_kwargs, num_items, block, batch_gen, **wanted)
+
+    source = repr(sorted(opts.dataset_kwargs.items())) if net.c_dim > 0 else None  # of the labels
+    key = ("generated", *_call_key(detector, detector_kwargs), num_items, block, batch_gen, opts.seed,
+           repr(sorted(opts.G_kwargs.items())), source)  # fmt: skip
+    return _shared(opts, key, collect, **capture)
+
+
+def _of_given_images(
+    opts: MetricOptions,
+    detector: Detector,
+    detector_kwargs: Mapping[str, Any],
+    max_items: int,
+    min_items: int,
+    batch_size: int,
+    **capture: bool,
+) -> FeatureStats:
+    """Features of opts.images_kwargs' images in place of generated ones."""
+    images = opts.images()
+    usual = min(max_items if opts.num_gen is None else opts.num_gen, len(images))
+    opts.comparable &= usual == max_items
+    opts.num_gen = usual
+    num_items = opts.count_gen(usual, min_items)
+
+    def collect(**wanted: bool) -> FeatureStats:
+        return _run_on_dataset(opts, images, detector, detector_kwargs, num_items, batch_size, **wanted)
+
+    key = ("given", opts.protocol["images"]["sha256"], *_call_key(detector, detector_kwargs), num_items)
+    return _shared(opts, key, collect, **capture)
+
+
+def _run_on_generator(
+    opts: MetricOptions,
+    net: Any,
+    labels: LabelSource,
+    detector: Detector,
+    detector_kwargs: Mapping[str, Any],
+    num_items: int,
+    block: int,
+    batch_gen: int,
+    **capture: bool,
+) -> FeatureStats:
     stats = FeatureStats(max_items=num_items, **capture)
     with opts.progress(num_items, "generated images") as bar, torch.no_grad():
         for indices in rank_blocks(opts, num_items, block):

@@ -10,6 +10,7 @@ from dnnlib.errors import UserError
 from dnnlib.progress import Progress
 from dnnlib.util import EasyDict, construct_class_by_name
 from metrics.detector import Detector, DetectorSpec, choose, load
+from metrics.shared_features import SharedFeatures
 from torch_utils import distributed
 
 RESOLUTION_OF_SMALL_BATCHES = 256  # px; from here on few images at a time, for their memory
@@ -51,6 +52,7 @@ class MetricOptions:
         batch_gen: images per generator call; None is 4 from 256 px on, else 32.
         verbose: show progress on stderr (rank 0).
         reference: the network that the metric `agreement` compares with.
+        shared: features that metrics of the same network, data sets and settings have in common; None: none.
 
     Attributes:
         protocol: how the numbers were computed; filled while the metric runs.
@@ -75,6 +77,7 @@ class MetricOptions:
         batch_gen: int | None = None,
         verbose: bool = False,
         reference: Reference | None = None,
+        shared: SharedFeatures | None = None,
     ):
         self.G = G
         self.G_kwargs = EasyDict(G_kwargs or {})
@@ -96,6 +99,7 @@ class MetricOptions:
         self.batch_gen = batch_gen
         self.verbose = verbose
         self.reference = reference
+        self.shared = shared
         self.protocol: dict[str, Any] = {"seed": seed, "device": self.device.type, "torch": torch.__version__}
         self.comparable = True
 

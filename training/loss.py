@@ -309,8 +309,8 @@ class StyleGAN2Loss(AdversarialLoss):
         """How much a random direction in the image changes with w, per sample [N]."""
         img, ws = self.generate(z, c)
         direction = torch.randn_like(img) / img.shape[2:].numel() ** 0.5
-        with conv2d_gradfix.no_weight_gradients():
-            (by_w,) = torch.autograd.grad(img, ws, grad_outputs=direction, create_graph=True)
+        with conv2d_gradfix.no_weight_gradients():  # a sum, because with grad_outputs torch imports sympy for a second
+            (by_w,) = torch.autograd.grad((img * direction).sum(), ws, create_graph=True)
         return by_w.square().sum(dim=2).mean(dim=1).sqrt()
 
     def d_step(self, D: torch.nn.Module, part: Part, step: Step, augment: ImageTransform, prefix: str = "") -> None:

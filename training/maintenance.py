@@ -8,6 +8,7 @@ import torch
 from dnnlib.errors import UserError
 from metrics import metric_main
 from metrics.detector import DetectorUnavailable
+from metrics.shared_features import SharedFeatures
 from torch_utils import distributed, misc, training_stats
 from torch_utils.network_types import Generator
 
@@ -200,10 +201,11 @@ class Maintenance:
     def _evaluate(self, G_ema: Generator) -> None:
         """The metrics of a generator; one whose detector is unavailable is left out from then on."""
         training_set = self.config.data.training_set.to_dict()
+        shared = SharedFeatures() if len(self.metrics) > 1 else None
         for metric in list(self.metrics):
             try:
-                result = metric_main.calc_metric(
-                    metric, G=G_ema, dataset_kwargs=training_set, device=self.device, **self.config.metrics.options)
+                result = metric_main.calc_metric(metric, G=G_ema, dataset_kwargs=training_set, device=self.device,
+                                                 shared=shared, **self.config.metrics.options)
             except DetectorUnavailable as error:
                 self.metrics.remove(metric)
                 print_line(f"Metric {metric} is left out of this run: {error}")

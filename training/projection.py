@@ -12,6 +12,7 @@ from dnnlib.errors import UserError
 from dnnlib.progress import Progress
 from metrics.perceptual import Features
 from torch_utils.network_types import Generator
+from torch_utils.optimizers import Adam
 
 _STATISTICS_SEED = 123
 _STATISTICS_BATCH = 1000
@@ -161,7 +162,7 @@ def project(
         target_features = features(target[None].to(device, torch.float32))
     noises = _noise_images(G.synthesis)
     w = w_avg.clone().requires_grad_(True)
-    opt = torch.optim.Adam([w, *noises])
+    opt = Adam([w, *noises])
 
     path = []
     with Progress(num_steps, "projection", unit="step", enabled=None if verbose else False) as bar:

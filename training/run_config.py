@@ -28,7 +28,7 @@ LOSSES = Registry("loss", {
     "training.stylegan3.loss.StyleGAN3Loss": "training.stylegan3.loss.StyleGAN3Loss",
 })
 LOSS_TERMS = Registry("loss term")
-OPTIMIZERS = Registry("optimizer", {"torch.optim.Adam": "torch.optim.Adam"})
+OPTIMIZERS = Registry("optimizer", {"torch.optim.Adam": "torch_utils.optimizers.Adam"})
 AUGMENTATIONS = Registry("augmentation", {"training.augment.AugmentPipe": "training.augment.AugmentPipe"})
 INITIALIZERS = Registry("initializer", {
     "training.transfer.from_pickle": "training.checkpoints.transfer.from_pickle",

@@ -3,6 +3,7 @@ import dataclasses
 
 import torch
 
+_BLOCKS, _MIN_BLOCK = 8, 64  # of a Gram matrix, of which little more than half is multiplied
 _CHUNK = 4096  # rows that are multiplied at once; sums over chunks are in float64
 SCALE_RANGE = (0.5, 2.0)  # of a channel's scale; beyond it the fit explains nothing of the channel
 
@@ -24,11 +25,23 @@ class Fit:
     after: float
 
 
+def gram(a: torch.Tensor) -> torch.Tensor:
+    """aᵀ a of a matrix a [R, K]: [K, K]. What lies above the diagonal blocks is copied from below them."""
+    size = a.shape[1]
+    step = max(_MIN_BLOCK, -(-size // _BLOCKS))
+    result = a.new_empty([size, size])
+    for first in range(0, size, step):
+        block = a[:, first:].t() @ a[:, first : first + step]
+        result[first:, first : first + step] = block
+        result[first : first + step, first + step :] = block[step:].t()
+    return result
+
+
 def _moment(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Mean over rows of the products of a [R, A] and b [R, B]: float64 [A, B]."""
     total = torch.zeros([a.shape[1], b.shape[1]], dtype=torch.float64, device=a.device)
     for first, second in zip(a.split(_CHUNK), b.split(_CHUNK)):
-        total += (first.t() @ second).double()
+        total += (gram(first) if a is b else first.t() @ second).double()
     return total / len(a)
 
 

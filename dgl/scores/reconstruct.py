@@ -9,6 +9,7 @@ Source: the removal step is that of Optimal Brain Surgeon (Hassibi and Stork 199
 targets count, and their weights, are ours.
 """
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,11 +23,13 @@ from training.architectures import class_path
 
 from ..plan import Plan
 from ..reach import reachable
-from ..refit import rows
+from ..refit import rows, solve
 from .registry import ScoreOptions
 from .sampling import REACH_SAMPLES, latents
 
-NUM_SAMPLES = 64
+NUM_SAMPLES = 64  # up to 128 px; fewer at higher resolutions, whose images have more pixels
+MIN_SAMPLES = 8
+_FULL_SIDE = 128
 RIDGE = 3e-5  # times the mean square of each style; small, so that what little else can give counts for much
 STEP = 32  # at once goes 1 / 32 of what is left, at least one channel
 DROP = 0.8  # what is gone is dropped from the matrices when they hold fewer than that part
@@ -87,7 +90,7 @@ class _Consumer:
         self.energy = layer.weight.new_zeros([layer.weight.shape[1]]).double()  # squared styles of the inputs
         self.gain = layer.weight.new_zeros([len(layer.weight)]).double()  # squared demodulation
         self.sensitivity = torch.zeros_like(self.gain)  # squared derivative of the image, over all pixels
-        self.num_rows = self.num_images = 0
+        self.num_rows = self.num_images = self.num_derivatives = 0
 
     def watch(self, places: Callable[[Any, int, int], torch.Tensor]) -> list[Any]:
         """Hooks for one pass. `places`: (layer, pixels, images) → positions [images, P]."""
@@ -112,13 +115,14 @@ class _Consumer:
             self.gain += len(x) * layer.weight_gain**2
             self.energy += x.double().square().mean(dim=[2, 3]).sum(dim=0)
         matrix = rows.patches(x, layer, at).flatten(0, 1)
-        self.gram += matrix.t() @ matrix
+        self.gram += solve.gram(matrix)
         self.num_rows += len(matrix)
         if output.requires_grad:
             output.register_hook(self._derivative)
 
     def _derivative(self, gradient: torch.Tensor) -> None:
         self.sensitivity += gradient.double().square().sum(dim=[0, 2, 3])
+        self.num_derivatives += len(gradient)
 
     @torch.no_grad()
     def system(self) -> _System:
@@ -128,27 +132,39 @@ class _Consumer:
         gram = self.gram.double() / self.num_rows
         ridge = RIDGE * (self.energy / self.num_images).repeat_interleave(taps)
         gram.diagonal().add_(ridge + 1e-9 * gram.diagonal().mean().clamp_min(1e-30))
-        counts = (self.gain * self.sensitivity).sqrt() / self.num_images
+        counts = (self.gain / self.num_images * self.sensitivity / self.num_derivatives).sqrt()
         shape = [len(self.energy), taps]
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
         return _System((weight * counts[:, None]).unflatten(1, shape),
                        inverse.unflatten(1, shape).unflatten(0, shape))
 
 
+def _num_samples(wanted: int, side: int) -> int:
+    """How many of the latents layers of this side are measured on."""
+    return min(wanted, max(MIN_SAMPLES, wanted * _FULL_SIDE**2 // side**2))
+
+
 def _measure(G: Generator, consumers: list[_Consumer], options: ScoreOptions) -> None:
-    """Runs the generator on random latents and takes derivatives of a random projection of each image."""
+    """Runs the generator on random latents and takes derivatives of a random projection of each image.
+
+    Of the latents that the last layers are not measured on, there are no images and no derivatives.
+    """
     generator = torch.Generator().manual_seed(options.seed)
     count = options.num_samples or NUM_SAMPLES
     size = max(1, min(options.batch, _PASS_PIXELS // G.img_resolution**2))
     zs, cs = latents(G, count, generator)
 
+    def num_samples(side: int) -> int:
+        return _num_samples(count, side)
+
     def places(layer: torch.nn.Module, pixels: int, images: int) -> torch.Tensor:
-        return rows.Places(count, pixels, layer, 1 << 15, generator)(images)
+        return rows.Places(num_samples(math.isqrt(pixels)), pixels, layer, 1 << 15, generator)(images)
 
     hooks = [hook for consumer in consumers for hook in consumer.watch(places)]
     try:
         with Progress(count, "features", unit="img", enabled=_is_shown()) as bar:
-            for z, c in zip(zs.split(size), cs.split(size)):
+            whole = num_samples(G.img_resolution)
+            for z, c in zip(zs[:whole].split(size), cs[:whole].split(size)):
                 with torch.no_grad():
                     ws = G.mapping(z, c, skip_w_avg_update=True)
                 with torch.enable_grad():
@@ -156,9 +172,24 @@ def _measure(G: Generator, consumers: list[_Consumer], options: ScoreOptions) ->
                     projection = torch.randn(img.shape, generator=generator).to(img)
                     torch.autograd.grad((img * projection).sum(), ws)
                 bar.update(len(z))
+            size = max(1, min(options.batch, _PASS_PIXELS // _FULL_SIDE**2))
+            for z, c in zip(zs[whole:].split(size), cs[whole:].split(size)):
+                wanted = [res for res in G.synthesis.block_resolutions if bar.done < num_samples(res)]
+                _run_blocks(G, z, c, wanted)
+                bar.update(len(z))
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@torch.no_grad()
+def _run_blocks(G: Generator, z: torch.Tensor, c: torch.Tensor, resolutions: list[int]) -> None:
+    """Runs the first blocks of a generator, those of these resolutions, for z [N, z_dim] and labels c [N, c_dim]."""
+    ws = G.mapping(z, c, skip_w_avg_update=True)  # [N, num_ws, w_dim], all alike
+    state = (None, None)
+    for res in resolutions:
+        block = getattr(G.synthesis, f"b{res}")
+        state = block(*state, ws[:, : block.num_conv + block.num_torgb], noise_mode="const", force_fp32=True)
 
 
 def _eliminate(systems: list[_System], size: int) -> torch.Tensor:

@@ -86,11 +86,18 @@ def test_without_a_gpu() -> None:
 @pytest.mark.slow
 def test_a_tick_by_the_command_line(tmp_path: Path) -> None:
     setup = Setup(torch.device("cpu"), True, tmp_path)
-    rows = ticks.ticks(setup)
+    rows = ticks.ticks(setup, ("stylegan2",))
     assert [row["SG_OPS"] for row in rows] == ["auto", "ref"]
     assert all(row["ok"] for row in rows), rows
     losses = [float(row["Loss/D/loss"]) for row in rows]
     assert losses[0] == pytest.approx(losses[1], rel=0.2)
+
+
+def test_losses_far_from_those_of_the_cpu_are_wrong() -> None:
+    assert ticks.is_near({"a": 1.4}, {"a": 1.0}, "a")
+    assert not ticks.is_near({"a": 1.6}, {"a": 1.0}, "a")
+    assert not ticks.is_near({"a": math.nan}, {"a": 1.0}, "a")
+    assert ticks.is_near({}, {}, "a")
 
 
 def test_a_run_that_fails_is_a_row(tmp_path: Path) -> None:

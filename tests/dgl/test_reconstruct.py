@@ -103,6 +103,26 @@ def test_after_a_refit_it_beats_the_worst_channels() -> None:
     assert collected[0] > collected[1]
 
 
+def test_higher_resolutions_are_measured_on_fewer_latents(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconstruct, "_FULL_SIDE", 4)
+    monkeypatch.setattr(reconstruct, "MIN_SAMPLES", 2)
+    assert [reconstruct._num_samples(16, side) for side in (4, 8, 16, 32)] == [16, 4, 2, 2]
+    G = tiny.tiny_generator()
+    counted = {}
+    original = reconstruct._Consumer.system
+
+    def noted(self: reconstruct._Consumer) -> reconstruct._System:
+        name = next(name for name, module in G.named_modules() if module is self.layer)
+        counted[name] = self.num_images, self.num_derivatives
+        return original(self)
+
+    monkeypatch.setattr(reconstruct._Consumer, "system", noted)
+    scores = compute("reconstruct", G, plan_of(G), ScoreOptions(num_samples=16, batch=1))
+    layers = {"synthesis.b4.conv1": (16, 2), "synthesis.b8.conv0": (4, 2), "synthesis.b16.conv1": (2, 2)}
+    assert {name: counted[name] for name in layers} == layers
+    assert all(score.isfinite().all() and (score > 0).all() for score in scores.values())
+
+
 def test_other_networks_have_no_such_score() -> None:
     for network in (tiny.tiny_discriminator(), tiny_biggan.tiny_generator(), tiny_stylegan3()):
         path = architectures.class_path(network)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics import metric_main
+from metrics import metric_main, metric_utils
 from metrics.detector import DetectorSpec, DetectorUnavailable
 from metrics.metric_main import (
     UnknownMetric,
@@ -16,6 +16,7 @@ from metrics.metric_main import (
     register_metric,
     report_metric,
 )
+from metrics.shared_features import SharedFeatures
 from tests.metrics.toys import ToyGenerator, write_dataset
 
 ALL = [
@@ -120,6 +121,30 @@ def test_batch_does_not_matter(metric, toy_detector, dataset_kwargs):
     ]
     assert result[0] == pytest.approx(result[1], rel=1e-3)
     assert result[0] == pytest.approx(result[2], rel=1e-3)
+
+
+def test_metrics_of_one_network_share_features(toy_detector, dataset_kwargs, monkeypatch):
+    metrics = ("fid50k_full", "kid50k_full", "pr50k3_full", "is50k")
+    alone = {name: calc(name, toy_detector, dataset_kwargs, cache=False) for name in metrics}
+    runs = []
+    for name in ("_run_on_generator", "_run_on_dataset"):
+        function = getattr(metric_utils, name)
+
+        def counted(*args, function=function, **kwargs):
+            runs.append(function.__name__)
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(metric_utils, name, counted)
+    shared = SharedFeatures()
+    for name in metrics:
+        result = calc(name, toy_detector, dataset_kwargs, cache=False, shared=shared)
+        assert result.results == alone[name].results
+        assert result.protocol == alone[name].protocol
+    assert runs == ["_run_on_dataset", "_run_on_generator", "_run_on_generator"]  # the last for class probabilities
+    for change in ({"seed": 1}, {"num_gen": 39}, {"batch_gen": 5}, {"G_kwargs": {"truncation_psi": 0.5}}):
+        runs.clear()
+        calc("kid50k_full", toy_detector, dataset_kwargs, cache=False, shared=shared, **change)
+        assert runs == ["_run_on_generator"]
 
 
 def test_same_seed_same_numbers(toy_detector, dataset_kwargs):

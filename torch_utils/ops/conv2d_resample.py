@@ -6,7 +6,7 @@ from .activations import activation_funcs, slope_of
 from .bias_act import scale_bias_act
 from .conv_gradients import Geometry, convolution
 from .resampling import Sides, padding_of_transposed
-from .up_convolution import UP_CONVOLUTION
+from .up_convolution import UP_CONVOLUTION, with_styles
 from .upfirdn2d import Padding, _centred, _parse_padding, upfirdn2d
 from .winograd import CONV3X3
 
@@ -106,15 +106,11 @@ def scaled_conv2d(
         fast = CONV3X3.compiled(*tensors)
         if fast is not None:
             return fast(*tensors, slope, gain, clamp)
-    if styles is not None:
-        if x.shape[0] == 1 and w.numel() < x.numel() and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
-            w = w * styles[0, :, None, None]  # less work than scaling one large image; captured programs are for any
-        else:
-            x = scale_bias_act(x, styles)
     if is_common and up == 2 and not flip_weight and f is not None:
-        fast = UP_CONVOLUTION.compiled(x, w, f, scale, noise, b)
+        fast = UP_CONVOLUTION.compiled(x, w, f, styles, scale, noise, b)
         if fast is not None:
-            return fast(x, w, f, scale, noise, b, slope, gain, clamp)
+            return fast(x, w, f, styles, scale, noise, b, slope, gain, clamp)
+    x, w = with_styles(x, w, styles)
     x = conv2d_resample(x, w, f, up, padding=padding, flip_weight=flip_weight)
     return scale_bias_act(x, scale, noise, b, act, gain, clamp, overwrite=True)
 

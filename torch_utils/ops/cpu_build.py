@@ -25,7 +25,7 @@ from .backend import cache
 from .backend.errors import BackendError
 
 SOURCE = Path(__file__).parent / "csrc" / "cpu_kernels.cpp"
-HEADERS = [SOURCE.with_name("winograd.h")]
+HEADERS = [SOURCE.with_name(name) for name in ("epilogue.h", "winograd.h", "winograd_up.h")]
 # No -ffast-math: linked into a shared object it changes the arithmetic of the whole process. The second and third flag
 # are the harmless parts of it that vectorisation needs.
 FLAGS = ["-O3", "-fno-trapping-math", "-fno-math-errno", "-fPIC", "-fvisibility=default"]

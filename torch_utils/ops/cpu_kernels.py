@@ -50,9 +50,13 @@ def _declare(kernels: "ctypes.CDLL | None") -> None:
         kernels.instructions.restype = ctypes.c_char_p
         kernels.winograd_weights_size.argtypes = [i64] * 2
         kernels.winograd_weights_size.restype = i64
-        kernels.winograd_weights.argtypes = [pointer] * 2 + [i64] * 5 + [integer]
+        for transform in (kernels.winograd_weights, kernels.winograd_up_weights):
+            transform.argtypes = [pointer] * 2 + [i64] * 5 + [integer]
         kernels.winograd_convolve.argtypes = (
             [pointer] * 3 + [i64] * 5 + [pointer] * 3 + [i64, pointer] + [real] * 3 + [integer]
+        )
+        kernels.winograd_up_convolve.argtypes = (
+            [pointer] * 3 + [i64] * 5 + [pointer] * 2 + [real] + [pointer] * 2 + [i64, pointer] + [real] * 3 + [integer]
         )
 
 
@@ -236,15 +240,15 @@ def fir_epilogue(
     )  # fmt: skip
 
 
-def winograd_weights(w: torch.Tensor) -> torch.Tensor:
-    """Weights w [O, C, 3, 3], float32, transformed for `winograd_convolve` [any number]."""
+def winograd_weights(w: torch.Tensor, up: bool = False) -> torch.Tensor:
+    """Weights w [O, C, 3, 3], float32, transformed for `winograd_convolve`, or `_up_convolve` [any number]."""
     kernels = library()[0]
     assert kernels is not None
     o, c = w.shape[:2]
     w = w if w.stride(2) == 3 * w.stride(3) else w.contiguous()
     u = torch.empty(kernels.winograd_weights_size(o, c))
-    kernels.winograd_weights(w.data_ptr(), u.data_ptr(), o, c, w.stride(0), w.stride(1), w.stride(3),
-                             cpu_build.threads())  # fmt: skip
+    transform = kernels.winograd_up_weights if up else kernels.winograd_weights
+    transform(w.data_ptr(), u.data_ptr(), o, c, w.stride(0), w.stride(1), w.stride(3), cpu_build.threads())
     return u
 
 
@@ -278,3 +282,43 @@ def winograd_convolve(
         _pointer(noise), step, _pointer(b), slope, gain, -1.0 if clamp is None else clamp, cpu_build.threads(),
     )  # fmt: skip
     return y
+
+
+def winograd_up_convolve(
+    x: torch.Tensor,
+    u: torch.Tensor,
+    y: torch.Tensor,
+    styles: torch.Tensor | None,
+    f: torch.Tensor,
+    fir_gain: float,
+    scale: torch.Tensor | None,
+    noise: torch.Tensor | None,
+    b: torch.Tensor | None,
+    slope: float,
+    gain: float,
+    clamp: float | None,
+) -> bool:
+    """clip(gain * act(filter(transposed_conv(x * styles)) * scale + noise + b)) → y, for 3x3 weights and stride 2.
+
+    Args:
+        x: [N, C, H, W], float32, channels_last.
+        u: of `winograd_weights`, with `up`.
+        y: [N, O, 2 H, 2 W], of x's type and layout.
+        styles: [N, C]. scale: [N, O]. noise: [1 or N, 4 H W]. b: [O]. Each dense, or None.
+        f, fir_gain: filter [4, 4], float32, and what it is multiplied by.
+        The others: as in `epilogue.epilogue`.
+
+    Returns:
+        Whether that was possible: only if the filter is a product of two lines.
+    """
+    kernels = library()[0]
+    assert kernels is not None
+    n, c, h, w = x.shape
+    step = 0 if noise is None or noise.shape[0] == 1 else 4 * h * w
+    f = f.contiguous()
+    done = kernels.winograd_up_convolve(
+        x.data_ptr(), u.data_ptr(), y.data_ptr(), n, h, w, c, y.shape[1], _pointer(styles), f.data_ptr(), fir_gain,
+        _pointer(scale), _pointer(noise), step, _pointer(b), slope, gain, -1.0 if clamp is None else clamp,
+        cpu_build.threads(),
+    )  # fmt: skip
+    return bool(done)

@@ -83,7 +83,8 @@ class _Splat(torch.autograd.Function):
         # A linear map has the same adjoint everywhere, so torch's first derivative at a blank image gives it.
         with torch.enable_grad():
             blank = dy.new_zeros(shape).requires_grad_()
-            return torch.autograd.grad(_sample(blank, grid.detach()), blank, dy)[0]
+            # A sum, because with grad_outputs torch imports sympy for a second.
+            return torch.autograd.grad((_sample(blank, grid.detach()) * dy).sum(), blank)[0]
 
     @staticmethod
     def backward(ctx: Context, ddx: torch.Tensor) -> tuple[torch.Tensor, None, None]:

@@ -25,8 +25,8 @@ def arguments(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, ...]:
     return {
         "conv3x3": (images, randn(128, 128, 3, 3, seed=7, dtype=dtype)),
         "up_convolution": (
-            images, randn(8, 128, 3, 3, seed=7, dtype=dtype), randn(4, 4, seed=3), randn(1, 8, seed=4, dtype=dtype),
-            None, randn(8, seed=1, dtype=dtype), 0.2, 1.4, 0.8,
+            images, randn(8, 128, 3, 3, seed=7, dtype=dtype), randn(4, 4, seed=3), randn(1, 128, seed=5, dtype=dtype),
+            randn(1, 8, seed=4, dtype=dtype), None, randn(8, seed=1, dtype=dtype), 0.2, 1.4, 0.8,
         ),
         "upfirdn2d": (x, randn(4, 4, seed=3), (2, 2), (1, 1), (2, 1, 2, 1), False, 4.0),
         "bias_act": (x, b, *scalars),

@@ -6,7 +6,9 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "epilogue.h"
 #include "winograd.h"
+#include "winograd_up.h"
 
 namespace {
 
@@ -18,47 +20,7 @@ const i64 BLOCK = 256;       // terms that are added in T before they are added 
 int team(i64 elements, int threads) { return elements < SERIAL ? 1 : threads; }
 
 // --------------------------------------------------------------------------------------------------------------------
-// clip(gain * act(x * scale + noise + b)), where act has slope 1 above zero and `slope` below
-
-template <typename T>
-struct Epilogue {
-    const T *scale, *noise, *b;  // [n, c], [n or 1, pixels], [c]; null: absent
-    i64 noise_step;              // from one image's noise to the next one's
-    T slope, gain, clamp;        // clamp < 0: none
-};
-
-template <typename T>
-inline T activate(T v, T low, T high, T clamp) {
-    v *= v < 0 ? low : high;
-    v = v < -clamp ? -clamp : v;
-    return v > clamp ? clamp : v;
-}
-
-// One row of channels (channels_last) of image n.
-template <typename T, bool SCALE, bool BIAS>
-inline void activate_row(const T* x, T* y, i64 c, const T* scale, const T* b, T noise, T low, T high, T clamp) {
-#pragma omp simd
-    for (i64 j = 0; j < c; j++) {
-        T v = SCALE ? x[j] * scale[j] : x[j];
-        v += noise;
-        if (BIAS) v += b[j];
-        y[j] = activate(v, low, high, clamp);
-    }
-}
-
-// `size` pixels of image n, from pixel `first` on, each a row of channels.
-template <typename T>
-void activate_pixels(const T* x, T* y, i64 n, i64 first, i64 size, i64 c, const Epilogue<T>& e) {
-    const T high = e.gain, low = e.gain * e.slope, clamp = e.clamp < 0 ? T(__builtin_inf()) : e.clamp;
-    const T* scale = e.scale ? e.scale + n * c : nullptr;
-    for (i64 p = 0; p < size; p++, x += c, y += c) {
-        const T noise = e.noise ? e.noise[n * e.noise_step + first + p] : T(0);
-        if (scale && e.b) activate_row<T, true, true>(x, y, c, scale, e.b, noise, low, high, clamp);
-        else if (scale) activate_row<T, true, false>(x, y, c, scale, e.b, noise, low, high, clamp);
-        else if (e.b) activate_row<T, false, true>(x, y, c, scale, e.b, noise, low, high, clamp);
-        else activate_row<T, false, false>(x, y, c, scale, e.b, noise, low, high, clamp);
-    }
-}
+// The epilogue of whole images
 
 template <typename T>
 void epilogue(const T* x, T* y, i64 n, i64 c, i64 pixels, bool last, const Epilogue<T>& e, int threads) {
@@ -417,11 +379,28 @@ extern "C" const char* instructions() { return winograd::INSTRUCTIONS; }
 extern "C" i64 winograd_weights_size(i64 o, i64 c) { return 36 * winograd::up_to(o, winograd::PANEL) * c; }
 extern "C" void winograd_weights(const float* w, float* u, i64 o, i64 c, i64 o_step, i64 c_step, i64 tap_step,
                                  int threads) {
-    winograd::weights(w, u, o, c, o_step, c_step, tap_step, threads);
+    winograd::weights<winograd::weight_line>(w, u, o, c, o_step, c_step, tap_step, threads);
 }
 extern "C" void winograd_convolve(const float* x, const float* u, float* y, i64 n, i64 h, i64 w, i64 c, i64 o,
                                   const float* style, const float* scale, const float* noise, i64 noise_step,
                                   const float* b, double slope, double gain, double clamp, int threads) {
     winograd::convolve({x, u, y, n, h, w, c, o, style, scale, noise, b, noise_step, float(gain), float(gain * slope),
                         clamp < 0 ? __builtin_inff() : float(clamp)}, threads);
+}
+extern "C" void winograd_up_weights(const float* w, float* u, i64 o, i64 c, i64 o_step, i64 c_step, i64 tap_step,
+                                    int threads) {
+    winograd::weights<winograd::up::weight_line>(w, u, o, c, o_step, c_step, tap_step, threads);
+}
+
+// Whether the filter f [4, 4] is a product of two lines, and so the images y [n, 2 h, 2 w, o] were computed.
+extern "C" int winograd_up_convolve(const float* x, const float* u, float* y, i64 n, i64 h, i64 w, i64 c, i64 o,
+                                    const float* style, const float* f, double fir_gain, const float* scale,
+                                    const float* noise, i64 noise_step, const float* b, double slope, double gain,
+                                    double clamp, int threads) {
+    float taps[16], fy[4], fx[4];
+    for (i64 i = 0; i < 16; i++) taps[i] = float(f[15 - i] * fir_gain);
+    if (!factor(taps, 4, 4, fy, fx)) return 0;
+    winograd::up::convolve({x, u, y, n, h, w, c, o, style, nullptr, nullptr, nullptr, 0, 0, 0, 0}, fy, fx,
+                           {scale, noise, b, noise_step, float(slope), float(gain), float(clamp)}, threads);
+    return 1;
 }

@@ -98,8 +98,10 @@ inline void output_line(lanes* v, i64 step) {
 // --------------------------------------------------------------------------------------------------------------------
 // Weights
 
-// w [o, c, 3, 3] with these steps from one output and input to the next, and from tap to tap → u.
-inline void weights(const float* w, float* u, i64 o, i64 c, i64 o_step, i64 c_step, i64 tap_step, int threads) {
+// w [o, c, 3, 3] with these steps from one output and input to the next, and from tap to tap → u. LINE transforms three
+// taps to six values, along either axis.
+template <void LINE(const lanes*, i64, lanes*, i64)>
+void weights(const float* w, float* u, i64 o, i64 c, i64 o_step, i64 c_step, i64 tap_step, int threads) {
     const i64 groups = up_to(o, PANEL) / LANES, panels = up_to(o, PANEL) / PANEL;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (i64 group = 0; group < groups; group++) {
@@ -114,8 +116,8 @@ inline void weights(const float* w, float* u, i64 o, i64 c, i64 o_step, i64 c_st
                     const float* from = w + (first + j) * o_step + (base + i) * c_step;
                     for (i64 tap = 0; tap < 9; tap++) g[tap][j] = from[tap * tap_step];
                 }
-                for (i64 j = 0; j < 3; j++) weight_line(g + j, 3, half + j, 3);
-                for (i64 j = 0; j < 6; j++) weight_line(half + 3 * j, 1, all[i] + 6 * j, 1);
+                for (i64 j = 0; j < 3; j++) LINE(g + j, 3, half + j, 3);
+                for (i64 j = 0; j < 6; j++) LINE(half + 3 * j, 1, all[i] + 6 * j, 1);
             }
             for (i64 p = 0; p < 36; p++)
                 for (i64 i = 0; i < count; i++) *(loose_lanes*)(panel + (p * panels * c + base + i) * PANEL) = all[i][p];
@@ -139,27 +141,31 @@ struct Convolution {
 // Tiles that are transformed together: whole rows of them, or a part of one row.
 struct Chunk {
     i64 first_row, rows, first, across;  // rows count through all images
-
-    // Where tile t begins, of all that have so many groups of channels.
-    static i64 at(i64 t, i64 group, i64 groups) { return ((t / ROWS * groups + group) * 36 * ROWS + t % ROWS) * LANES; }
 };
 
-const i64 POINT = ROWS * LANES, GROUP = 36 * POINT;  // numbers from one point, or group of channels, to the next
+const i64 POINT = ROWS * LANES;  // numbers from one point to the next
+
+// Where tile t begins, of all that have so many points and groups of channels.
+template <i64 POINTS>
+inline i64 place(i64 t, i64 group, i64 groups) {
+    return ((t / ROWS * groups + group) * POINTS * ROWS + t % ROWS) * LANES;
+}
 
 // The inputs of one tile at (y0, x0), which may lie outside of the image in part.
-inline void read_tile(const Convolution& k, const float* x, i64 y0, i64 x0, i64 count, lanes style, lanes* tile) {
+template <i64 SIDE>
+void read_tile(const Convolution& k, const float* x, i64 y0, i64 x0, i64 count, lanes style, lanes* tile) {
     const float* corner = x + (y0 * k.w + x0) * k.c;
-    if (y0 >= 0 && x0 >= 0 && y0 + 6 <= k.h && x0 + 6 <= k.w && count == LANES) {
+    if (y0 >= 0 && x0 >= 0 && y0 + SIDE <= k.h && x0 + SIDE <= k.w && count == LANES) {
 #pragma GCC unroll 6
-        for (i64 i = 0; i < 6; i++)
+        for (i64 i = 0; i < SIDE; i++)
 #pragma GCC unroll 6
-            for (i64 j = 0; j < 6; j++) tile[i * 6 + j] = *(const loose_lanes*)(corner + (i * k.w + j) * k.c) * style;
+            for (i64 j = 0; j < SIDE; j++) tile[i * SIDE + j] = *(const loose_lanes*)(corner + (i * k.w + j) * k.c) * style;
         return;
     }
-    for (i64 i = 0; i < 6; i++)
-        for (i64 j = 0; j < 6; j++) {
+    for (i64 i = 0; i < SIDE; i++)
+        for (i64 j = 0; j < SIDE; j++) {
             const bool inside = y0 + i >= 0 && y0 + i < k.h && x0 + j >= 0 && x0 + j < k.w;
-            tile[i * 6 + j] = inside ? load(corner + (i * k.w + j) * k.c, count) * style : lanes{};
+            tile[i * SIDE + j] = inside ? load(corner + (i * k.w + j) * k.c, count) * style : lanes{};
         }
 }
 
@@ -172,60 +178,69 @@ inline void read(const Convolution& k, const Chunk& chunk, float* v) {
                 const i64 row = chunk.first_row + t / chunk.across, image = row / down;
                 const lanes style = k.style ? load(k.style + image * k.c + base, count) : lanes{} + 1.f;
                 lanes tile[36];
-                read_tile(k, k.x + image * k.h * k.w * k.c + base, row % down * 4 - 1,
-                          (chunk.first + t % chunk.across) * 4 - 1, count, style, tile);
+                read_tile<6>(k, k.x + image * k.h * k.w * k.c + base, row % down * 4 - 1,
+                             (chunk.first + t % chunk.across) * 4 - 1, count, style, tile);
 #pragma GCC unroll 6
                 for (i64 j = 0; j < 6; j++) input_line(tile + j, 6);
 #pragma GCC unroll 6
                 for (i64 i = 0; i < 6; i++) input_line(tile + i * 6, 1);
-                float* to = v + Chunk::at(t, group, groups);
+                float* to = v + place<36>(t, group, groups);
 #pragma GCC unroll 36
                 for (i64 p = 0; p < 36; p++) *(lanes*)(to + p * POINT) = tile[p];
             }
         }
 }
 
-// ROWS tiles of v times one panel of u: PANEL numbers of m each.
-inline void product(const float* a, const float* b, i64 depth, float* m, bool add) {
-    part sum[ROWS][VECTORS];
+// ROWS tiles of v times the first USED registers of one panel of u: USED * WIDTH numbers of m each.
+template <i64 POINTS, i64 USED>
+void product(const float* a, const float* b, i64 depth, float* m, bool add) {
+    const i64 GROUP = POINTS * POINT;  // numbers from one group of channels to the next
+    part sum[ROWS][USED];
 #pragma GCC unroll 16
     for (i64 i = 0; i < ROWS; i++)
 #pragma GCC unroll 4
-        for (i64 j = 0; j < VECTORS; j++) {
+        for (i64 j = 0; j < USED; j++) {
             const i64 at = j * WIDTH;
             sum[i][j] = add ? *(const part*)(m + at / LANES * GROUP + i * LANES + at % LANES) : part{};
         }
     for (i64 base = 0; base < depth; base += LANES, a += GROUP) {
         const i64 count = depth - base < LANES ? depth - base : LANES;
         for (i64 k = 0; k < count; k++, b += PANEL) {
-            part weight[VECTORS];
+            part weight[USED];
 #pragma GCC unroll 4
-            for (i64 j = 0; j < VECTORS; j++) weight[j] = *(const loose_part*)(b + j * WIDTH);
+            for (i64 j = 0; j < USED; j++) weight[j] = *(const loose_part*)(b + j * WIDTH);
 #pragma GCC unroll 16
             for (i64 i = 0; i < ROWS; i++)
 #pragma GCC unroll 4
-                for (i64 j = 0; j < VECTORS; j++) sum[i][j] += weight[j] * a[i * LANES + k];
+                for (i64 j = 0; j < USED; j++) sum[i][j] += weight[j] * a[i * LANES + k];
         }
     }
 #pragma GCC unroll 16
     for (i64 i = 0; i < ROWS; i++)
 #pragma GCC unroll 4
-        for (i64 j = 0; j < VECTORS; j++) {
+        for (i64 j = 0; j < USED; j++) {
             const i64 at = j * WIDTH;
             *(part*)(m + at / LANES * GROUP + i * LANES + at % LANES) = sum[i][j];
         }
 }
 
-inline void multiply(const Convolution& k, i64 tiles, const float* v, float* m) {
+// v [tiles, c] times u: m [tiles, o], at every point. Matrix q of the 36 in u belongs to points begin[q] to begin[q + 1].
+template <i64 POINTS>
+void multiply(const Convolution& k, const i64* begin, i64 tiles, const float* v, float* m) {
     const i64 groups = up_to(k.c, LANES) / LANES, panels = up_to(k.o, PANEL) / PANEL, stored = panels * PANEL / LANES;
-    for (i64 p = 0; p < 36; p++)
+    for (i64 q = 0; q < 36; q++)
         for (i64 from = 0; from < k.c; from += DEPTH) {
             const i64 depth = k.c - from < DEPTH ? k.c - from : DEPTH;
             for (i64 j = 0; j < panels; j++) {
-                const float* b = k.u + ((p * panels + j) * k.c + from) * PANEL;
-                for (i64 t = 0; t < tiles; t += ROWS)
-                    product(v + Chunk::at(t, from / LANES, groups) + p * POINT, b, depth,
-                            m + Chunk::at(t, j * PANEL / LANES, stored) + p * POINT, from > 0);
+                const float* b = k.u + ((q * panels + j) * k.c + from) * PANEL;
+                const bool is_half = k.o - j * PANEL <= PANEL / 2;  // the rest of the panel is zeros
+                for (i64 p = begin[q]; p < begin[q + 1]; p++)
+                    for (i64 t = 0; t < tiles; t += ROWS) {
+                        const float* a = v + place<POINTS>(t, from / LANES, groups) + p * POINT;
+                        float* to = m + place<POINTS>(t, j * PANEL / LANES, stored) + p * POINT;
+                        if (is_half) product<POINTS, VECTORS / 2>(a, b, depth, to, from > 0);
+                        else product<POINTS, VECTORS>(a, b, depth, to, from > 0);
+                    }
             }
         }
 }
@@ -242,7 +257,7 @@ inline void write(const Convolution& k, const Chunk& chunk, const float* m) {
                 const i64 y0 = row % down * 4, x0 = (chunk.first + t % chunk.across) * 4;
                 const float* noise = k.noise ? k.noise + image * k.noise_step : nullptr;
                 const lanes scale = k.scale ? load(k.scale + image * k.o + base, count) : lanes{} + 1.f;
-                const float* from = m + Chunk::at(t, group, stored);
+                const float* from = m + place<36>(t, group, stored);
                 float* y = k.y + image * k.h * k.w * k.o + base;
                 lanes tile[36];
 #pragma GCC unroll 36
@@ -271,13 +286,15 @@ inline void write(const Convolution& k, const Chunk& chunk, const float* m) {
 
 // Tiles per chunk: few enough for the second cache if there are few channels; if there are many, enough that reading the
 // weights does not take longer than multiplying them.
-inline i64 chunk_tiles(const Convolution& k) {
+inline i64 chunk_tiles(const Convolution& k, i64 least) {
     const i64 tiles = (k.c + k.o) / 4;
-    return tiles < 48 ? 48 : tiles > 128 ? 128 : tiles;
+    return tiles < least ? least : tiles > 128 ? 128 : tiles;
 }
 
 inline void convolve(const Convolution& k, int threads) {
-    const i64 across = (k.w + 3) / 4, rows = (k.h + 3) / 4 * k.n, wanted = chunk_tiles(k);
+    i64 begin[37];
+    for (i64 q = 0; q <= 36; q++) begin[q] = q;
+    const i64 across = (k.w + 3) / 4, rows = (k.h + 3) / 4 * k.n, wanted = chunk_tiles(k, 48);
     const i64 parts = (across + wanted - 1) / wanted, width = (across + parts - 1) / parts;  // of one row
     i64 height = across >= wanted ? 1 : wanted / across;                                     // rows of a chunk
     if (height > (rows + threads - 1) / threads) height = (rows + threads - 1) / threads;
@@ -293,7 +310,7 @@ inline void convolve(const Convolution& k, int threads) {
             const Chunk chunk = {row, rows - row < height ? rows - row : height, first,
                                  across - first < width ? across - first : width};
             read(k, chunk, v);
-            multiply(k, tiles, v, v + v_size);
+            multiply<36>(k, begin, tiles, v, v + v_size);
             write(k, chunk, v + v_size);
         }
         free(v);
