@@ -2,17 +2,20 @@
 #
 #   PYTHON=python3.12       the interpreter for the virtual environment
 #   TORCH_INDEX=https://…   where torch comes from, e.g. https://download.pytorch.org/whl/cpu for the small CPU build
-#   JOBS=4                  processes that run the tests
+#   JOBS=4                  processes that run the tests; one more than CPUs, because some wait, but at most 8
 #   FUZZ_CASES=5000         files of each kind that `make fuzz` damages;  FUZZ_SEED=1: which ones
+#   KILLS=20                how often `make fuzz` kills each command
 #   CPU_BENCH=--all         what `make bench` times of the networks: also training at 256 px, and growth with size
 #   GPU_REPORT=--tiny       options of the GPU report (python -m benchmarks.gpu_report --help)
 
 PYTHON ?= python3
 TORCH_INDEX ?=
-JOBS ?= 2
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8)))
 CPU_BENCH ?=
 FUZZ_CASES ?= 5000
 FUZZ_SEED ?= 1
+FUZZ_ROWS ?= build/fuzz.jsonl
+KILLS ?= 20
 GPU_REPORT ?=
 PARALLEL := -n $(JOBS) --dist=worksteal  # neighbours stay in one process, which shares their module's fixtures
 VENV := .venv
@@ -27,7 +30,7 @@ TORCH := $(shell grep '^torch==' requirements.lock)
 help:
 	@echo "make demo          compress the embedded network without data, score it, draw it"
 	@echo "make test          lint, types, and all tests with coverage"
-	@echo "make fuzz          damaged files of every kind for every reader, FUZZ_CASES=5000 of each (about an hour)"
+	@echo "make fuzz          damaged files of every kind, FUZZ_CASES=5000 of each, and killed commands (about an hour)"
 	@echo "make check         lint and types only"
 	@echo "make test-gpu      the tests that need a CUDA device"
 	@echo "make gpu-report    checks and measures this project on a GPU; writes a page to attach to an issue"
@@ -44,7 +47,12 @@ test: check
 	$(PY) -m pytest $(PARALLEL) --cov=dgl --cov=torch_utils.checkpoint --cov-report=term --cov-fail-under=90
 
 fuzz: $(VENV)/.dev-installed
-	FUZZ_CASES=$(FUZZ_CASES) FUZZ_SEED=$(FUZZ_SEED) $(PY) -m pytest $(PARALLEL) -rP --timeout=7200 tests/fuzz
+	mkdir -p $(dir $(FUZZ_ROWS))
+	rm -f $(FUZZ_ROWS)
+	FUZZ_ROWS=$(abspath $(FUZZ_ROWS)) FUZZ_CASES=$(FUZZ_CASES) FUZZ_SEED=$(FUZZ_SEED) KILLS=$(KILLS) \
+		$(PY) -m pytest $(PARALLEL) --timeout=7200 tests/fuzz tests/cli/test_kill_loop.py \
+		tests/training/test_resume.py::test_a_run_that_is_killed_again_and_again; \
+		status=$$?; $(PY) -m tests.robustness $(FUZZ_ROWS) && exit $$status
 
 check: $(VENV)/.dev-installed
 	$(PY) -m ruff check .

@@ -52,8 +52,8 @@ class GridSize(click.ParamType):
 @click.option("--grid", help="Columns and rows of images.",
               show_default=True, type=GridSize(), default=(1, 1),
               metavar="WxH")
-@click.option("--num-keyframes", help="Keyframes of every cell; too few seeds are used again.  [default: all seeds "
-              "divided among the cells]", type=click.IntRange(min=1), metavar="INT")
+@click.option("--num-keyframes", help="Keyframes of every cell; too few seeds are used again.",
+              show_default="all seeds divided among the cells", type=click.IntRange(min=1), metavar="INT")
 @click.option("--w-frames", help="Frames from one keyframe to the next.",
               show_default=True, type=click.IntRange(min=1),
               default=60, metavar="INT")

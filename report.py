@@ -11,20 +11,20 @@ FIELDS = {"teacher": "teacher", "slice": "sliced", "refit": "refitted", "student
 
 
 @click.command(cls=Command, fields=FIELDS)
-@click.option("--teacher", help="The network that the student was made from: path or URL.  [default: the run's; "
-              "required without --run]", metavar="[PATH|URL]")
-@click.option("--network", help="The student: path or URL.  [default: the run's newest; required without --run]",
-              metavar="[PATH|URL]")
-@click.option("--slice", "sliced", help="The student as it was sliced, to be shown between the two.  [default: made "
-              "again as the run made it]", metavar="[PATH|URL]")
-@click.option("--refit", "refitted", help="The refitted slice, likewise.  [default: made again as the run made it]",
-              metavar="[PATH|URL]")
+@click.option("--teacher", help="The network that the student was made from: path or URL.", metavar="[PATH|URL]",
+              show_default="the run's; required without --run")
+@click.option("--network", help="The student: path or URL.", metavar="[PATH|URL]",
+              show_default="the run's newest; required without --run")
+@click.option("--slice", "sliced", help="The student as it was sliced, to be shown between the two.",
+              show_default="made again as the run made it", metavar="[PATH|URL]")
+@click.option("--refit", "refitted", help="The refitted slice, likewise.", metavar="[PATH|URL]",
+              show_default="made again as the run made it")
 @click.option("--run", "run_dir", help="The student's run directory, for scores and curves, and for what is not given.",
               metavar="DIR")
-@click.option("--data", help="Training images, for the nearest neighbours of the student's.  [default: the run's]",
+@click.option("--data", help="Training images, for the nearest neighbours of the student's.", show_default="the run's",
               metavar="PATH")
-@click.option("--dest", help="The page: a name that ends in .html; must not exist.  [default: report.html in the run "
-              "directory; required without --run]", metavar="FILE")
+@click.option("--dest", help="The page: a name that ends in .html; must not exist.", metavar="FILE",
+              show_default="report.html in the run directory; required without --run")
 @device_option
 @trust_pickle_option
 def main(

@@ -224,7 +224,8 @@ def main(ctx: click.Context, **values: Any) -> None:
         click.echo("\n".join(measuring.measure(config).lines()))
     if not (opts.dry_run or opts.estimate):
         # A run directory may be a stranger's: what it pins is trusted only if the user says so now.
-        trust = "all" if opts.trust_detector else "none" if resume else "pinned"
+        untrusted = "none" if resume else "pinned"
+        trust = "all" if opts.trust_detector else untrusted
         at_end = [function for plugin in PLUGINS if (function := plugin.at_end(opts)) is not None]
         _launch(config, run_dir, resume, trust, at_end)
     elif is_main:

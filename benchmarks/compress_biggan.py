@@ -253,9 +253,9 @@ def overview(todo: Sequence[Job], out: Path) -> str:
 @click.option("--time-budget", help="Stop after that many minutes.", type=click.FloatRange(min=0), metavar="MIN")
 @click.option("--list", "show", help="Show the runs and how far they are.", is_flag=True)
 @click.option("--report", "make_report", help="Write table and data of what is done.", is_flag=True)
-@click.option("--rows", help="Rows to report on; repeatable.  [default: results.jsonl in --out]", multiple=True,
+@click.option("--rows", help="Rows to report on; repeatable.", show_default="results.jsonl in --out", multiple=True,
               metavar="JSONL")
-@click.option("--dest", help="Where the report goes.  [default: the folder of --out]", metavar="DIR")
+@click.option("--dest", help="Where the report goes.", show_default="the folder of --out", metavar="DIR")
 def main(**options: Any) -> None:
     """Train and compress a BigGAN on Fashion-MNIST, or resume; list the runs; report on them."""
     todo = jobs(options["teacher_kimg"], options["student_kimg"], options["seeds"])

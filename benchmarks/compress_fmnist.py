@@ -63,7 +63,7 @@ def jobs(runs: list[table.Run]) -> list[tuple[table.Run, int]]:
 @click.option("--test-data", help="Images to score against, likewise.", default=TEST_DATA, show_default=True,
               metavar="PATH")
 @click.option("--detector", "detectors", help="Feature detector; repeatable. Precision and recall are those of the "
-              f"first.  [default: {DETECTOR}]", multiple=True, metavar="PATH")
+              "first.", show_default=str(DETECTOR), multiple=True, metavar="PATH")
 @click.option("--gamma", help="R1 weight.", type=float, default=GAMMA, show_default=True)
 @click.option("--num-gen", help="Images to score each network with.", type=click.IntRange(min=2), default=10000,
               show_default=True)
@@ -73,9 +73,9 @@ def jobs(runs: list[table.Run]) -> list[tuple[table.Run, int]]:
 @click.option("--time-budget", help="Stop after that many minutes.", type=click.FloatRange(min=0), metavar="MIN")
 @click.option("--list", "show", help="Show the runs, what is done, and how long the rest takes.", is_flag=True)
 @click.option("--report", "make_report", help="Write table, plot and data of what is done.", is_flag=True)
-@click.option("--rows", help="Rows to report on; repeatable.  [default: results.jsonl in --out]", multiple=True,
+@click.option("--rows", help="Rows to report on; repeatable.", show_default="results.jsonl in --out", multiple=True,
               metavar="JSONL")
-@click.option("--dest", help="Where the report goes.  [default: the folder of --out]", metavar="DIR")
+@click.option("--dest", help="Where the report goes.", show_default="the folder of --out", metavar="DIR")
 def main(**options: Any) -> None:
     """Run the compression experiments on Fashion-MNIST, or resume them; list them; report on them."""
     runs = _selected(options["only"], options["kimg"])

@@ -32,7 +32,7 @@ from dnnlib.errors import UserError
 @click.option("--test-data", help="Images to score against, likewise.", default=TEST_DATA, show_default=True,
               metavar="PATH")
 @click.option("--detector", "detectors", help="Feature detector; repeatable. Precision and recall are those of the "
-              f"first.  [default: {DETECTOR}]", multiple=True, metavar="PATH")
+              "first.", show_default=str(DETECTOR), multiple=True, metavar="PATH")
 @click.option("--num-gen", help="Images to score each network with.", type=click.IntRange(min=2), default=10000,
               show_default=True)
 @click.option("--only", help=f"Runs or groups ({', '.join(GROUPS)}) by name, with * and ?, and commas between them.",
@@ -40,9 +40,9 @@ from dnnlib.errors import UserError
 @click.option("--time-budget", help="Stop after that many minutes.", type=click.FloatRange(min=0), metavar="MIN")
 @click.option("--list", "show", help="Show the runs and how far they are.", is_flag=True)
 @click.option("--report", "make_report", help="Write tables and data of what is done.", is_flag=True)
-@click.option("--rows", help="Rows to report on; repeatable.  [default: results.jsonl in --out]", multiple=True,
+@click.option("--rows", help="Rows to report on; repeatable.", show_default="results.jsonl in --out", multiple=True,
               metavar="JSONL")
-@click.option("--dest", help="Where the report goes.  [default: the folder of --out]", metavar="DIR")
+@click.option("--dest", help="Where the report goes.", show_default="the folder of --out", metavar="DIR")
 def main(**options: Any) -> None:
     """Distil the demo's teacher without data, or resume; list the runs; report on them."""
     todo = jobs.selected(distil_table.jobs(), options["only"])

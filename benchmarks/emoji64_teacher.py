@@ -91,9 +91,9 @@ class Bench:
                               f"--snap={self.snap}", f"--outdir={folder}")
         elif not (begun / last).is_file():
             self.shop.command("train.py", f"--resume={begun}", f"--kimg={kimg}", f"--snap={self.snap}")
-        found = execution.run_dir(folder)
-        assert found is not None
-        return found / last
+        run_dir = execution.run_dir(folder)
+        assert run_dir is not None
+        return run_dir / last
 
     def score(self, job: Job, network: Path, kimg: int, detector: Path) -> float:
         """The Fréchet distance of a network; adds its row unless it is there."""
@@ -104,15 +104,15 @@ class Bench:
         common = [f"--network={network}", f"--data={self.test_data}", f"--detector={detector}",
                   f"--num-gen={self.shop.num_gen}"]
         output = self.shop.command("calc_metrics.py", *common, "--metrics=fid50k_full,pr50k3_full", "--verbose=false")
-        found = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
-        results = {name: value for line in found for name, value in line["results"].items()}
+        records = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+        results = {name: value for line in records for name, value in line["results"].items()}
         if job.cond:
             classes = json.loads(self.shop.command("-m", "benchmarks.compress.classes", *common))
             results |= {"intra_fd": classes["intra_fd"], "intra_fd_by_class": classes["per_class"]["intra_fd"]}
         provenance = json.loads((network.parent / "training_options.json").read_text()).get("provenance", {})
         row = {
             "name": job.name, "kimg": kimg, "detector": detector.stem, "results": results,
-            "protocol": found[0]["protocol"], "arguments": list(job.arguments), "settings": self.shop.settings,
+            "protocol": records[0]["protocol"], "arguments": list(job.arguments), "settings": self.shop.settings,
             "provenance": {name: value for name, value in provenance.items() if name != "command"},
             "training": execution.statistics_at(network.parent / "stats.jsonl", kimg),
         }
@@ -141,8 +141,8 @@ def overview(todo: Sequence[Job], out: Path) -> str:
               show_default=True, metavar="PATH")
 @click.option("--test-data", help="Images to score against, likewise.", default="emoji64-test.zip", show_default=True,
               metavar="PATH")
-@click.option("--detector", "detectors", help="Feature detector; repeatable. The first decides when training ends.  "
-              "[default: efficientnet-lite0.pt and open-nsfw.pt]", multiple=True, metavar="PATH")
+@click.option("--detector", "detectors", help="Feature detector; repeatable. The first decides when training ends.",
+              show_default="efficientnet-lite0.pt and open-nsfw.pt", multiple=True, metavar="PATH")
 @click.option("--num-gen", help="Images to score each network with.", type=click.IntRange(min=2), default=10000,
               show_default=True)
 @click.option("--snap", help="Thousands of images between saved states; may change when resuming.",

@@ -75,7 +75,8 @@ def _span(values: list[int]) -> str:
 
 
 @click.command()
-@click.option("--arch", "archs", multiple=True, metavar="ARCH", help="Such as 90  [default: all that nvcc knows]")
+@click.option("--arch", "archs", multiple=True, metavar="ARCH", help="Such as 90.",
+              show_default="all that nvcc knows")
 def main(archs: tuple[str, ...]) -> None:
     """Prints a table: smallest and largest figure over the architectures."""
     compiler = nvcc.find_nvcc()

@@ -43,9 +43,9 @@ def packaged_graph() -> bytes:
         raise UserError(f"the package {PACKAGE.replace('_', '-')} is missing; {INSTALL}")
     path = Path(spec.origin).with_name(FILE)
     content = path.read_bytes() if path.is_file() else b""
-    found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
-        raise UserError(f"{path}: expected a file of sha256 {SHA256}, found {found}")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != SHA256:
+        raise UserError(f"{path}: expected a file of sha256 {SHA256}, found {digest}")
     return content
 
 
@@ -152,9 +152,9 @@ def compare(module: "torch.nn.Module", content: bytes, size: int = NATIVE_SIZE) 
     expected = session.run([maps, classes], {model.graph.input[0].name: nhwc})
     with torch.no_grad():
         features = module.extract_features((images - 127) / 128)
-        found = [features, module._fc(features.mean(dim=[2, 3])).softmax(dim=1)]
-    difference = max(float(abs(ours.numpy() - theirs).max() / abs(theirs).max())
-                     for ours, theirs in zip(found, expected, strict=True))
+        outputs = [features, module._fc(features.mean(dim=[2, 3])).softmax(dim=1)]
+    difference = max(float(abs(output.numpy() - reference).max() / abs(reference).max())
+                     for output, reference in zip(outputs, expected, strict=True))
     if not difference <= TOLERANCE:
         raise UserError(f"expected what onnxruntime computes to {TOLERANCE:g}, found a difference of {difference:g}")
     return difference

@@ -34,7 +34,7 @@ def works() -> list[Work]:
     from dgl.student import macs_in, resized
     from training import networks
 
-    found = []
+    rows = []
     for side in (256, 1024):
         widths: dict[str, Any] = {"channel_base": 32768, "channel_max": 512}
         teacher = networks.Generator(512, 0, 512, side, 3, synthesis_kwargs=widths)
@@ -46,7 +46,7 @@ def works() -> list[Work]:
         d_passes = INPUT_PASS + 2 * PASS + D_REG * TWICE  # fakes for G; fakes and reals for D; reals for R1
         g_passes = PASS + 1 + G_REG * PATH_BATCH * TWICE  # for G; the fakes for D; path length
         exchanged_d = d_bytes * (1 + D_REG)
-        found += [
+        rows += [
             Work(f"{side} px, full width", g_passes * teacher_macs + d_passes * d_macs,
                  teacher_bytes * (1 + G_REG) + exchanged_d),
             Work(f"{side} px, half width, teacher's discriminator",
@@ -54,7 +54,7 @@ def works() -> list[Work]:
                  student_bytes * (1 + G_REG) + exchanged_d),
             Work(f"{side} px, half width, distillation", PASS * student_macs + teacher_macs, student_bytes),
         ]  # fmt: skip
-    return found
+    return rows
 
 
 def images_per_second(work: Work, gpus: int, batch_gpu: int, rate: float, link: float) -> tuple[float, float]:

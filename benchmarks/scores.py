@@ -39,7 +39,7 @@ def timed(name: str, G: torch.nn.Module, samples: int) -> np.ndarray:
 @click.option("--samples", type=click.IntRange(min=1), default=2, show_default=True,
               help="Latents to measure the gradient scores on.")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="CPU threads.")
-@click.option("--only", multiple=True, type=click.Choice(NAMES), help="Scores to time; repeatable.  [default: all]")
+@click.option("--only", multiple=True, type=click.Choice(NAMES), help="Scores to time; repeatable.", show_default="all")
 def main(resolution: int, channel_base: int, samples: int, threads: int, only: tuple[str, ...]) -> None:
     """Time every channel score."""
     tune_allocator()

@@ -1,4 +1,4 @@
-"""Where the time of training's main phases goes on a CPU: shares of the processor's time by kind of operation."""
+"""Shares of the processor's time in training's main phases on a CPU, by kind of operation."""
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -66,9 +66,9 @@ def main(resolution: int, channel_base: int, channel_max: int, batch: int, repea
     torch.set_num_threads(1)
     size = cpu_works.Size(resolution, channel_base, batch, channel_max, 64, 1)
     for phase in ("Gmain", "Dmain", DISTILLATION):
-        found, seconds, largest = shares(size, [phase], repeats)
+        parts, seconds, largest = shares(size, [phase], repeats)
         click.echo(f"{phase}, {resolution} px, batch {batch}: {seconds:.3f} s; "
-                   + ", ".join(f"{kind} {share:.0%}" for kind, share in found.items()))
+                   + ", ".join(f"{kind} {share:.0%}" for kind, share in parts.items()))
         click.echo(f"  everything else: {', '.join(largest)}")
 
 

@@ -219,7 +219,7 @@ class GuidedLoss(Loss):
         self.base.begin_stage()
 
     def starts_from_average(self) -> bool:
-        """After distillation the game goes on from the averaged student, which is what distillation is for."""
+        """After distillation the game starts from the averaged student, which is what distillation is for."""
         return self.distillation is not None
 
     def accumulate_gradients(self, network: str, part: Part, step: Step) -> None:

@@ -170,7 +170,7 @@ def _preset_of_teacher(opts: EasyDict) -> str:
     return (_presets_for(teacher.G_ema) or [opts.cfg])[0]
 
 
-def _presets_for(G: Any) -> list[str]:
+def _presets_for(G: object) -> list[str]:
     """The presets that train generators of this family."""
     family = architectures.find(G)
     return [name for name, base in BASES.items() if family is not None and base.family == family.name]

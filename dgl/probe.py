@@ -153,6 +153,13 @@ def _rejection(D: "Discriminator", fake: "Images", real: "Images", logits: Any) 
             "any_half": measures.distance(features[0][:half], features[1])}
 
 
+def _confidence(a: float) -> str:
+    """What the factor of a calibrated logit says of a discriminator, as the end of a sentence."""
+    if a < 0.7:
+        return ": it is overconfident."
+    return "." if a < 1.4 else ": it is underconfident."
+
+
 def explain(result: Mapping[str, Any]) -> list[str]:
     """What the measures say, a sentence each."""
     auc, alignment = result["auc"], result["alignment"]
@@ -166,7 +173,7 @@ def explain(result: Mapping[str, Any]) -> list[str]:
                      f"{auc['real_over_student']:.0%} to {student}.")
         a, b = result["calibration"]["a"], result["calibration"]["b"]
         lines.append(f"Calibrated, its logit is {a:.2f} * D_T {b:+.2f}"
-                     + (": it is overconfident." if a < 0.7 else "." if a < 1.4 else ": it is underconfident."))
+                     + _confidence(a))
         best, other = result["rejection"]["best_half"], result["rejection"]["any_half"]
         effect = "nearer to" if best < other else "farther from"
         lines.append(f"The half of the teacher's images that it likes best is {effect} the real ones than any half "

@@ -140,8 +140,8 @@ def check(opts: EasyDict, given: set[str]) -> None:
     """
     terms, recipe = dict(opts.kd or ()), opts.recipe or "distil"
     if opts.init == "scratch" and terms:
-        what = "distillation compares" if is_distilled(opts) else f"the distillation terms of --recipe={recipe} compare"
-        raise OptionError("--init", f"{what} images of the same w, but scratch gives the student a w of its own; start "
+        user = "distillation compares" if is_distilled(opts) else f"the distillation terms of --recipe={recipe} compare"
+        raise OptionError("--init", f"{user} images of the same w, but scratch gives the student a w of its own; start "
                                     "from a slice or a student's pickle, pass --init=mapping, or --recipe=paper")
     if is_distilled(opts):
         _refuse(given, _PAPER_ONLY, "belongs to the published game; pass --recipe=paper too")
@@ -226,8 +226,8 @@ def check_discriminator(opts: EasyDict, family: str, url: str) -> None:
     others = [f"--kd={name}" for name in kd.names(family) if not kd.TERMS[name].needs_discriminator]
     way_out = f"pass {', '.join(others[:-1])} or {others[-1]} (with --kd-lpips=FILE)"
     if not is_distilled(opts) or opts.game_kimg:
-        what = "which the game needs" if not is_distilled(opts) else "which --game-kimg needs"
-        raise OptionError("--teacher", f"{url} holds no discriminator, {what}; pass another teacher, or distil alone: "
+        need = "which the game needs" if not is_distilled(opts) else "which --game-kimg needs"
+        raise OptionError("--teacher", f"{url} holds no discriminator, {need}; pass another teacher, or distil alone: "
                                        f"leave out options of the game, and {way_out}")
     needing = [name for name in dict(opts.kd or ()) if kd.TERMS[name].needs_discriminator]
     if needing:

@@ -60,7 +60,7 @@ def get_obj_by_name(name: str) -> Any:
     return get_obj_from_module(*get_module_from_obj_name(name))
 
 
-def call_func_by_name(*args: Any, func_name: str, **kwargs: Any) -> Any:
+def call_func_by_name(*args: object, func_name: str, **kwargs: object) -> Any:
     """Calls the function with this dotted name.
 
     Raises:
@@ -73,7 +73,7 @@ def call_func_by_name(*args: Any, func_name: str, **kwargs: Any) -> Any:
     return func(*args, **kwargs)
 
 
-def construct_class_by_name(*args: Any, class_name: str, **kwargs: Any) -> Any:
+def construct_class_by_name(*args: object, class_name: str, **kwargs: Any) -> Any:
     """Constructs the class with this dotted name."""
     return call_func_by_name(*args, func_name=class_name, **kwargs)
 

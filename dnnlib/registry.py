@@ -34,7 +34,7 @@ class Registry:
         """All registered names, in the order of their registration."""
         return list(self._entries)
 
-    def get(self, name: Any) -> Callable[..., Any]:
+    def get(self, name: object) -> Callable[..., Any]:
         """The class or function of this name.
 
         Raises:
@@ -45,7 +45,7 @@ class Registry:
             raise UserError(f"unknown {self.kind} {name!r:.80}; known: {', '.join(self._entries)}")
         return get_obj_by_name(target) if isinstance(target, str) else target
 
-    def call(self, name: Any, arguments: Mapping[str, Any], **further: Any) -> Any:
+    def call(self, name: object, arguments: Mapping[str, Any], **further: object) -> Any:
         """Calls the class or function of this name.
 
         Raises:

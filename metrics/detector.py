@@ -114,7 +114,7 @@ class Detector:
     sha256: str
     module: torch.jit.ScriptModule
 
-    def __call__(self, images: torch.Tensor, **mode: Any) -> torch.Tensor:
+    def __call__(self, images: torch.Tensor, **mode: object) -> torch.Tensor:
         """Runs the detector in one of the call forms; the result has shape [N, F].
 
         Raises:

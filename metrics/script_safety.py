@@ -127,17 +127,17 @@ def time_limit(name: str, seconds: float | None = None) -> Iterator[None]:
         yield
         return
     limit = TIME_LIMIT_SEC if seconds is None else seconds
-    _tell_watcher(f"{limit} Error: detector {printable(name)}: not done after {limit:g} s; it may never be")
+    _send_to_watcher(f"{limit} Error: detector {printable(name)}: not done after {limit:g} s; it may never be")
     try:
         yield
     finally:
-        _tell_watcher("")
+        _send_to_watcher("")
 
 
 _watcher: tuple[int, subprocess.Popen[bytes]] | None = None  # and the process that started it
 
 
-def _tell_watcher(line: str) -> None:
+def _send_to_watcher(line: str) -> None:
     """Sends a line to the watcher of this process, which is started with the first one."""
     global _watcher
     if _watcher is None or _watcher[0] != os.getpid() or _watcher[1].poll() is not None:

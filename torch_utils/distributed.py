@@ -118,10 +118,10 @@ def naming_lost_ranks() -> Iterator[None]:
         if _heartbeat is None:
             raise
         if not is_network_error(error):
-            _heartbeat.say_failed(f"{type(error).__name__}: {error}")
+            _heartbeat.report_failure(f"{type(error).__name__}: {error}")
             raise
         lost = _heartbeat.lost()
-        _heartbeat.say_failed("it waited for a rank that is gone")
+        _heartbeat.report_failure("it waited for a rank that is gone")
         # Those that failed because they waited as well are not the cause.
         cause = min(lost, key=lambda rank: ("it waited" in lost[rank], rank), default=None)
         if cause is None:

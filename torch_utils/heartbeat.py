@@ -74,7 +74,7 @@ class Heartbeat:
         self._ended.set()
         self._thread.join(2 * _STORE_TIMEOUT_SEC)
 
-    def say_failed(self, reason: str) -> None:
+    def report_failure(self, reason: str) -> None:
         """Leaves word for the others that this rank ends, and why.
 
         Rank 0 then stays for a moment: the store ends with its process, and the others may still be reading it.

@@ -21,6 +21,7 @@ TIMEOUT_ENV = "SG_DIST_TIMEOUT_SEC"
 _DEFAULT_TIMEOUT_SEC = 600.0
 _POLL_SEC = 0.2
 _REPORT_SEC = 0.5  # time for processes that fail together to report why
+_LEAST_ALLOWED = 16  # processes, however few CPUs there are
 _GRACE_SEC = 3.0  # between asking a process to end and killing it
 _ENDED_BY_SIGNAL = {128 + signal.SIGTERM, 128 + signal.SIGINT}  # exit statuses of processes that saved their work
 _MAX_REPORT = 20_000  # characters; must fit into a pipe that is not read yet
@@ -266,11 +267,15 @@ def launch(
 
     Raises:
         RankError: names the process that failed first and shows its traceback.
-        UserError: a process raised it; the same message with the rank.
+        UserError: a process raised it, and the message names its rank; or there are far more processes than CPUs.
         SystemExit: a signal ended the job.
         KeyboardInterrupt: SIGINT did, and not every process ended by itself.
     """
     assert num_procs >= 1, num_procs
+    most = max(_LEAST_ALLOWED, os.cpu_count() or 1)
+    if num_procs > most:
+        raise UserError(f"expected at most {most} processes on this machine of {os.cpu_count()} CPUs, "
+                        f"found {num_procs:,}", field="num_gpus")
     timeout_sec = default_timeout() if timeout_sec is None else timeout_sec
     if num_procs == 1:
         fn(*args)

@@ -124,7 +124,7 @@ def profiled_function(fn: _Function) -> _Function:
     """Decorator: calls appear under the function's name in torch's profiler."""
 
     @functools.wraps(fn)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
+    def wrapper(*args: object, **kwargs: object) -> Any:
         if torch.compiler.is_compiling():
             return fn(*args, **kwargs)
         with torch.autograd.profiler.record_function(fn.__name__):

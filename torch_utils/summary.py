@@ -24,11 +24,11 @@ def _record_calls(module: torch.nn.Module, inputs: Sequence[Any], max_nesting: i
     calls: list[_Call] = []
     depth = 0
 
-    def enter(child: torch.nn.Module, args: Any) -> None:
+    def enter(child: torch.nn.Module, args: object) -> None:
         nonlocal depth
         depth += 1
 
-    def leave(child: torch.nn.Module, args: Any, output: object) -> None:
+    def leave(child: torch.nn.Module, args: object, output: object) -> None:
         nonlocal depth
         depth -= 1
         if depth <= max_nesting:

@@ -181,9 +181,9 @@ class SynthesisInput(torch.nn.Module):
     def _transformed(self, t):
         """Frequencies and phases after the transform of w, [N, 4], and that of the user."""
         a, b, x, y = (t / t[:, :2].norm(dim=1, keepdim=True)).unbind(dim=1)
-        zero, one = torch.zeros_like(a), torch.ones_like(a)
-        rotation = torch.stack([a, -b, zero, b, a, zero, zero, zero, one], dim=1).reshape(-1, 3, 3)
-        shift = torch.stack([one, zero, -x, zero, one, -y, zero, zero, one], dim=1).reshape(-1, 3, 3)
+        zeros, ones = torch.zeros_like(a), torch.ones_like(a)
+        rotation = torch.stack([a, -b, zeros, b, a, zeros, zeros, zeros, ones], dim=1).reshape(-1, 3, 3)
+        shift = torch.stack([ones, zeros, -x, zeros, ones, -y, zeros, zeros, ones], dim=1).reshape(-1, 3, 3)
         total = rotation.matmul(shift).matmul(self.transform.to(t.dtype))
         phases = self.phases + self.freqs.matmul(total[:, :2, 2:])[:, :, 0]
         return self.freqs.matmul(total[:, :2, :2]), phases

@@ -269,6 +269,7 @@ def augmentation_config(opts: EasyDict, default_aug: str) -> AugmentationConfig:
         raise OptionError("--aug", "fixed takes its probability from --p, which is missing")
     if aug == "noaug":
         return AugmentationConfig()
+    from .ada import KIMG_FROM_SCRATCH, KIMG_TRANSFER
     from .augment import AUGPIPE_PRESETS
 
     pipe = Component("training.augment.AugmentPipe", AUGPIPE_PRESETS[_chosen(opts.augpipe, "bgc")])
@@ -277,7 +278,7 @@ def augmentation_config(opts: EasyDict, default_aug: str) -> AugmentationConfig:
     return AugmentationConfig(
         pipe=pipe,
         ada_target=_chosen(opts.target, 0.6),
-        ada_kimg=100 if initial_weights(opts) is not None else 500,
+        ada_kimg=KIMG_FROM_SCRATCH if initial_weights(opts) is None else KIMG_TRANSFER,
         ada_max=_chosen(opts.ada_max, 1),
     )
 

@@ -4,6 +4,7 @@
 imports nothing that it names: classes and functions are looked up in the registries below.
 """
 import dataclasses
+import math
 import os
 import types
 import typing
@@ -18,8 +19,22 @@ from dnnlib.registry import Registry
 from .architectures import NETWORKS
 
 FILE_NAME = "training_options.json"
-MAX_BYTES = 4 << 20  # of that file
+MAX_BYTES = 1 << 20  # of that file; runs write some KiB
 MAX_DEPTH = 20  # of the dictionaries in it
+
+# Key, or name of an argument → its least and its most value. A stranger's file names them.
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "num_gpus": (1, 1 << 14), "batch_size": (1, 1 << 20), "batch_gpu": (1, 1 << 20), "D_steps": (1, 1000),
+    "G_reg_interval": (1, math.inf), "D_reg_interval": (1, math.inf), "ada_interval": (1, math.inf),
+    "image_snapshot_ticks": (1, math.inf), "network_snapshot_ticks": (1, math.inf), "augment_p": (0, 1),
+    "total_kimg": (0, math.inf), "kimg_per_tick": (0, math.inf), "seed": (0, math.inf),
+    "random_seed": (0, math.inf), "distil_seed": (0, math.inf),
+    # Each of these costs something even before there is a tensor.
+    "num_layers": (0, 200), "G_depth": (1, 200), "D_depth": (1, 200), "filter_size": (1, 100),
+    "lrelu_upsampling": (1, 16), "margin_size": (0, 1000), "num_workers": (0, 256), "prefetch_factor": (1, 256),
+    "num_G_SVs": (1, 100), "num_D_SVs": (1, 100), "num_G_SV_itrs": (1, 100), "num_D_SV_itrs": (1, 100),
+}  # fmt: skip
+_OTHER_BOUNDS = (-math.inf, 1 << 24)  # of all other numbers
 
 DATASETS = Registry("data set", {"training.dataset.ImageFolderDataset": "training.data.dataset.ImageFolderDataset"})
 LOSSES = Registry("loss", {
@@ -42,7 +57,7 @@ class Component:
     name: str
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def with_arguments(self, **arguments: Any) -> "Component":
+    def with_arguments(self, **arguments: object) -> "Component":
         """The same with further, or other, arguments."""
         return Component(self.name, {**self.arguments, **arguments})
 
@@ -219,7 +234,9 @@ def _section(cls: Any, remaining: dict[str, Any]) -> Any:
             continue
         key = field.metadata["key"]
         if key in remaining:
-            arguments[field.name] = _checked(key, remaining.pop(key), hints[field.name], field)
+            value = remaining.pop(key)
+            _check_numbers(key, value)
+            arguments[field.name] = _checked(key, value, hints[field.name], field)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UserError(f"the key {key!r} is missing")
     return cls(**arguments)
@@ -243,6 +260,23 @@ def _checked(key: str, value: object, hint: object, field: dataclasses.Field) ->
     names = {type(None): "null", tuple: "a list of texts", Mapping: "a dictionary"}
     expected = " or ".join(names.get(get_origin(o) or o, getattr(o, "__name__", str(o))) for o in options)
     raise UserError(f"{key}: expected {expected}, found {value!r:.80}")
+
+
+def _check_numbers(path: str, value: object) -> None:
+    """Compares all numbers in a value with the bounds of their names."""
+    waiting = [(path, value)]
+    while waiting:
+        path, inner = waiting.pop()
+        if isinstance(inner, dict):
+            waiting += [(f"{path}.{name}", item) for name, item in inner.items()]
+        elif isinstance(inner, list):
+            waiting += [(path, item) for item in inner]
+        elif isinstance(inner, int | float) and not isinstance(inner, bool):
+            least, most = _BOUNDS.get(path.rpartition(".")[2], _OTHER_BOUNDS)
+            if not least <= inner <= most or inner == math.inf:  # which is how 1e999 is read
+                bounds = [f"at least {least:,}"] if math.isfinite(least) else []
+                bounds += [f"at most {most:,}"] if math.isfinite(most) else []
+                raise UserError(f"{path:.200}: expected {' and '.join(bounds) or 'a number'}, found {inner!r:.80}")
 
 
 def _component(key: str, value: object, field: dataclasses.Field) -> Component:

@@ -105,7 +105,7 @@ def _read(path: Path) -> dict[str, Any]:
     return state
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return type(value) is int and value >= 0
 
 

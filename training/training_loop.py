@@ -19,11 +19,12 @@ from .data import image_grid
 from .data.dataset import Dataset
 from .data.feed import Feed, make_feed
 from .ema import ema_beta, update_ema
+from .estimates import limits
 from .loss import Loss, Phase, Step
 from .maintenance import Maintenance
 from .reporting import Stopwatch, print_line, print_summaries, progress_bar
 from .run import Run
-from .run_config import Component, NetworksConfig, RunConfig
+from .run_config import NetworksConfig, RunConfig
 
 
 def training_loop(
@@ -138,6 +139,7 @@ def _set_up(config: RunConfig, resume_from: str | None, num_images: int, device:
 
     # Training data.
     dataset = run_config.DATASETS.call(config.data.training_set.name, config.data.training_set.arguments)
+    limits.check(config, dataset, device)
     position = None if state is None else state["data"]
     feed = make_feed(dataset, num_images, config.schedule.random_seed, device, config.data.loader, position)
     print_line(f"Training set: {len(dataset)} images {dataset.image_shape}, labels {dataset.label_shape}")
@@ -167,14 +169,11 @@ def _set_up(config: RunConfig, resume_from: str | None, num_images: int, device:
 
 def build_networks(config: NetworksConfig, dataset: Dataset, device: torch.device) -> dict[str, torch.nn.Module]:
     """G, D and G_ema for the images and labels of a data set; gradients are only taken in `_trainable`."""
-    sizes = {"img_resolution": dataset.resolution, "img_channels": dataset.num_channels, "c_dim": dataset.label_dim}
-
-    def build(component: Component) -> torch.nn.Module:
-        arguments = {**component.arguments, **sizes}
-        module: torch.nn.Module = architectures.NETWORKS.call(component.name, arguments)
-        return module.to(device).requires_grad_(False).train()
-
-    networks = {"G": build(config.G), "D": build(config.D)}
+    sizes = limits.network_sizes(dataset)
+    networks: dict[str, torch.nn.Module] = {}
+    for name, component in (("G", config.G), ("D", config.D)):
+        networks[name] = architectures.NETWORKS.call(component.name, {**component.arguments, **sizes})
+        networks[name].to(device).requires_grad_(False).train()
     return {**networks, "G_ema": copy.deepcopy(networks["G"]).eval()}
 
 

@@ -22,7 +22,7 @@ from training.data.writer import check_dest
 
 @click.command(cls=Command)
 @click.option("--dest", help="Data set to write.", required=True, metavar="FILE.zip")
-@click.option("--archives", help="Folder of the three archives.  [default: npm fetches them]", metavar="DIR")
+@click.option("--archives", help="Folder of the three archives.", show_default="npm fetches them", metavar="DIR")
 @click.option("--background", help="Colour that transparency is composed on.", type=Colour(), default="white",
               show_default=True, metavar="COLOUR")
 @click.option("--write-list", help="Write the list of images that belongs to the code instead of comparing with it.",

@@ -76,9 +76,9 @@ def check(archives: Sequence[Archive], folder: Path) -> None:
         if not path.is_file():
             problems.append(f"{archive.file} is missing (npm pack {archive.package})")
             continue
-        found = _sha256(path)
-        if found != archive.sha256:
-            problems.append(f"{archive.file}: expected sha256 {archive.sha256}, found {found}")
+        digest = _sha256(path)
+        if digest != archive.sha256:
+            problems.append(f"{archive.file}: expected sha256 {archive.sha256}, found {digest}")
     if problems:
         raise UserError(f"{folder}: {'; '.join(problems)}", field="archives")
 
@@ -90,19 +90,19 @@ def images(archive: Archive, folder: Path) -> dict[str, bytes]:
         UserError: the archive cannot be read, or holds no such images.
     """
     path = folder / archive.file
-    found: dict[str, bytes] = {}
+    images: dict[str, bytes] = {}
     try:
         with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:gz") as tar:
             for member in tar:
                 match = re.fullmatch(archive.image, member.name)
                 stream = tar.extractfile(member) if match and member.isreg() and member.size <= MAX_IMAGE else None
                 if match and stream:
-                    found[match[1]] = stream.read()
+                    images[match[1]] = stream.read()
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read: {error}", field="archives") from error
-    if not found:
+    if not images:
         raise UserError(f"{path}: expected images named {archive.image}, found none", field="archives")
-    return dict(sorted(found.items()))
+    return dict(sorted(images.items()))
 
 
 def _sha256(path: Path) -> str:

@@ -91,10 +91,10 @@ def check_listed(items: Sequence[Item], archives: Sequence[Archive], expected: s
     Raises:
         UserError: they differ; names the first line.
     """
-    ours, theirs = listing(items, archives).splitlines(), expected.splitlines()
-    odd = sorted({*ours} ^ {*theirs}, key=lambda line: line.split("\t")[1:])
+    made, committed = listing(items, archives).splitlines(), expected.splitlines()
+    odd = sorted({*made} ^ {*committed}, key=lambda line: line.split("\t")[1:])
     if odd:
-        which = "is not in" if odd[0] in ours else "is only in"
+        which = "is not in" if odd[0] in made else "is only in"
         raise UserError(f"expected the images of {LIST.name}, found {len(odd)} lines that differ; the first, "
                         f"{' '.join(odd[0].split())}, {which} it. Does Pillow decode these images otherwise?",
                         field="archives")

@@ -60,7 +60,7 @@ def joined(pictures: Iterable[str], same: Iterable[tuple[str, str]]) -> dict[str
     group = {name: name for name in sorted(pictures)}
     for pair in same:
         first, second = sorted(group[name] for name in pair)
-        group = {name: first if found == second else found for name, found in group.items()}
+        group = {name: first if root == second else root for name, root in group.items()}
     return group
 
 
@@ -79,4 +79,4 @@ def split(names: Iterable[str], same: Iterable[tuple[str, str]] = ()) -> Mapping
     """
     of_name = {name: picture(name) for name in names}
     group = joined(of_name.values(), ((of_name[first], of_name[second]) for first, second in same))
-    return {name: is_for_test(group[found]) for name, found in of_name.items()}
+    return {name: is_for_test(group[root]) for name, root in of_name.items()}

@@ -30,7 +30,7 @@ def sections() -> list:  # of Section; torch is imported only when the command r
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
               help="Where to compute; the CPU stands in for a GPU to rehearse the report.")
 @click.option("--tiny", is_flag=True, help="Sizes that take seconds on a CPU; the figures mean nothing.")
-@click.option("--only", multiple=True, metavar="KEY", help="Only this section; repeatable. [default: all]")
+@click.option("--only", multiple=True, metavar="KEY", help="Only this section; repeatable.", show_default="all")
 @click.option("--out", default="build/gpu-report", show_default=True, metavar="DIR",
               help="Where report.json and report.md are written.")  # fmt: skip
 def main(device: str, tiny: bool, only: tuple[str, ...], out: str) -> None:

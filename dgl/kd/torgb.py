@@ -61,7 +61,7 @@ def _outputs(blocks: list[torch.nn.Module]) -> Iterator[list[torch.Tensor]]:
     """Within this, the images that blocks return are appended to a list."""
     images: list[torch.Tensor] = []
 
-    def note(block: torch.nn.Module, args: Any, result: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def note(block: torch.nn.Module, args: object, result: tuple[torch.Tensor, torch.Tensor]) -> None:
         images.append(result[1].to(torch.float32))
 
     hooks = [block.register_forward_hook(note) for block in blocks]

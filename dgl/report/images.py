@@ -1,6 +1,5 @@
 """Sections that compare images: grids, differences, agreement, rows per class, nearest training images."""
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import scipy.cluster.vq
@@ -9,7 +8,7 @@ import torch
 from dnnlib.errors import UserError
 from metrics.metric_main import calc_metric
 from metrics.options import Reference
-from torch_utils.network_types import Generator
+from torch_utils.network_types import Discriminator, Generator
 
 from . import drawing
 from .samples import affordable, generated, grid_inputs, shown, small, tiled
@@ -60,7 +59,7 @@ def differences(generators: Mapping[str, Generator]) -> str:
     return "".join(parts)
 
 
-def agreement(generators: Mapping[str, Generator], D: Any) -> str:
+def agreement(generators: Mapping[str, Generator], D: Discriminator | None) -> str:
     """The metric `agreement` of every network with the teacher, the first; `D` is the teacher's, or None."""
     teacher, *_ = generators.values()
     device = next(teacher.parameters()).device

@@ -4,8 +4,6 @@ The L1 norm of all weights that read a channel, as the network applies them, ave
 of Liu et al. 2021, arXiv:2104.02244, section 4; every consumer counts): modulated by the styles and demodulated, or
 spectrally normalised and behind a conditional norm. A weight whose output cannot reach the image counts nothing.
 """
-from typing import Any
-
 import torch
 
 from ..plan import Plan
@@ -17,7 +15,7 @@ NUM_SAMPLES = 1024
 
 
 @torch.no_grad()
-def score(network: Any, plan: Plan, options: ScoreOptions) -> dict[str, torch.Tensor]:
+def score(network: torch.nn.Module, plan: Plan, options: ScoreOptions) -> dict[str, torch.Tensor]:
     """Set name → mean L1 norm of each channel's outgoing weights, [C]."""
     z = c = None
     if hasattr(network, "z_dim"):

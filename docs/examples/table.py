@@ -73,8 +73,8 @@ def _mean(values: Sequence[float]) -> str:
 
 @click.command(cls=Command)
 @click.option("--detector", multiple=True, required=True, metavar="PATH", help="TorchScript detector; repeatable.")
-@click.option("--model", multiple=True, type=click.Choice(list(EXAMPLES)), help="Which models; repeatable.  [default: "
-              "all]")
+@click.option("--model", multiple=True, type=click.Choice(list(EXAMPLES)), help="Which models; repeatable.",
+              show_default="all")
 @click.option("--data", default=common.DATA, show_default=True, help="Images as an IDX file.", metavar="PATH")
 @click.option("--teacher", default=common.TEACHER, show_default=True, metavar="PKL", help="Whose discriminator guides.")
 @click.option("--seeds", type=CommaList(), default="0,1,2", show_default=True, metavar="LIST", help="Of the table.")
@@ -102,8 +102,8 @@ def main(
 
         def run(weight: float, seed: int, example: Any = example, distances: Any = distances) -> dict[str, Any]:
             term = common.teacher_term(teacher, weight)
-            found, row = example.run(everything[:images], term, steps, seed, samples)
-            row |= {key: round(value, 4) for key, value in distances(found).items()}
+            samples_of_term, row = example.run(everything[:images], term, steps, seed, samples)
+            row |= {key: round(value, 4) for key, value in distances(samples_of_term).items()}
             click.echo(json.dumps(row))
             return row
 

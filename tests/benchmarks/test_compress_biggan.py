@@ -82,7 +82,7 @@ def test_evaluation_asks_for_every_class_alike() -> None:
 @pytest.mark.slow
 def test_a_short_run_from_start_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def small(*args: Any) -> list[compress_biggan.Job]:
-        options = ("--kimg=1", "--d-steps=1", "--batch=20", "--cond=true", "--metrics=none", "--workers=0")
+        options = ("--kimg=1", "--d-steps=1", "--batch=100", "--cond=true", "--metrics=none", "--workers=0")
         student = ("--cfg=dgl-biggan", "--recipe=paper", "--width=0.5", "--score=first", "--dgl-weight=0.1", *options)
         return [compress_biggan.Job("teacher", "teacher", 0, 1, ("--cfg=biggan", "--ch=2", "--z-dim=8", *options)),
                 compress_biggan.Job("half-untrained", "slice", 0, 0, ("--width=0.5", "--score=first")),

@@ -50,15 +50,15 @@ def pack(path: Path, files: dict[str, bytes]) -> str:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Archives of three vendors; the second has one image twice, the third is larger and not square."""
-    found = tmp_path_factory.mktemp("archives")
+    place = tmp_path_factory.mktemp("archives")
     for vendor, where, suffix, shape in (("google", "img/google/64", "png", (64, 64)),
                                          ("twitter", "img/twitter/64", "png", (64, 64)),
                                          ("fluent", "assets", "webp", (136, 128))):
         files = {f"package/{where}/{name}.{suffix}": encoded(name, vendor, suffix, shape) for name in NAMES}
         if vendor == "twitter":
             files[f"package/{where}/1f601.png"] = files[f"package/{where}/1f600.png"]
-        pack(found / f"{vendor}.tgz", files)
-    return found
+        pack(place / f"{vendor}.tgz", files)
+    return place
 
 
 @pytest.fixture(scope="module")

@@ -62,14 +62,14 @@ def test_detector_has_the_features_of_the_network(tmp_path: Path) -> None:
     network = open_nsfw_detector.network(graph())
     with open(tmp_path / "small.pt", "wb") as file:
         torchscript.save(efficientnet_detector.detector(network), file)
-    found = detector.load(detector.DetectorSpec.parse(str(tmp_path / "small.pt")), torch.device("cpu"))
+    loaded = detector.load(detector.DetectorSpec.parse(str(tmp_path / "small.pt")), torch.device("cpu"))
     colours = torch.randint(0, 256, [3, 3, 1, 1], dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     images = colours.expand(-1, -1, 32, 32).contiguous()
-    assert found(images, return_features=True).shape == (3, 4)
+    assert loaded(images, return_features=True).shape == (3, 4)
     large = (colours.float().expand(-1, -1, 128, 128) - 127) / 128
     expected = network.extract_features(large).mean(dim=[2, 3])
-    torch.testing.assert_close(found(images, return_features=True), expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found(images), network._fc(expected).softmax(dim=1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loaded(images, return_features=True), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loaded(images), network._fc(expected).softmax(dim=1), rtol=1e-4, atol=1e-5)
 
 
 def test_other_layers_are_refused() -> None:

@@ -156,13 +156,13 @@ class Loop:
         if ended and status != 0:
             self.wrong.append(f"a run after kills failed: {self.log.read_text()[-500:]}")
         try:
-            found = results(self.out)
+            present = results(self.out)
         except Exception as error:
             self.wrong.append(f"something is not whole: {type(error).__name__}: {error}")
-            found = self.expected
-        if any(name not in self.expected or value != self.expected[name] for name, value in found.items()):
+            present = self.expected
+        if any(name not in self.expected or value != self.expected[name] for name, value in present.items()):
             self.wrong.append("something is not as in an undisturbed run")
-        if ended or found == self.expected:  # commands do not write over a result
+        if ended or present == self.expected:  # commands do not write over a result
             self.complete += not ended
             self.out = self.new_folder()
 
@@ -177,7 +177,7 @@ def main(folder: Path, num_kills: int, seed: int) -> None:
     for module in MODULES:
         importlib.import_module(module)
     (folder / "inputs").mkdir()
-    found = {}
+    counts = {}
     for name, command in commands(folder / "inputs").items():
         place = folder / name.replace(" ", "-")
         place.mkdir()
@@ -185,8 +185,9 @@ def main(folder: Path, num_kills: int, seed: int) -> None:
         while loop.killed < num_kills and not loop.wrong:
             loop.run_and_kill()
         loop.finish()
-        found[name] = {"killed": loop.killed, "finished": loop.finished, "complete": loop.complete, "wrong": loop.wrong}
-    sys.stdout.write(json.dumps(found))
+        counts[name] = {"killed": loop.killed, "finished": loop.finished, "complete": loop.complete,
+                        "wrong": loop.wrong}
+    sys.stdout.write(json.dumps(counts))
 
 
 if __name__ == "__main__":

@@ -183,11 +183,11 @@ def test_classes_that_do_not_fit(label, message, conditional, tmp_path):
     ("arrays", "found"),
     [({"w": np.zeros([1, 3, 16])}, r"has [1, 3, 16]"), ({"v": np.zeros(1)}, "holds no array 'w'")],
 )
-def test_arrays_that_do_not_fit(arrays, found, network, tmp_path):
+def test_arrays_that_do_not_fit(arrays, reason, network, tmp_path):
     np.savez(tmp_path / "w.npz", **arrays)
     result = run(network=network, projected_w=tmp_path / "w.npz", outdir=tmp_path / "out")
     assert result.exit_code == 1
-    assert found in result.stderr
+    assert reason in result.stderr
     assert result.stderr.count("\n") == 1
 
 

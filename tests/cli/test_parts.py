@@ -15,6 +15,7 @@ import prune_init
 import style_mixing
 from tests import tiny
 from tests.helpers import GOLDEN
+from tests.training.test_networks_stylegan3 import tiny as tiny_stylegan3
 from training.checkpoints import pickles
 from training.checkpoints.parts import MissingPart, Networks
 
@@ -158,13 +159,16 @@ def test_projecting_into_stylegan3(tmp_path: Path) -> None:
 
 
 def test_slicing_stylegan3(tmp_path: Path) -> None:
-    result = invoke(prune_init, f"--teacher={GOLDEN / 'sg3r32.pkl'}", "--width=0.5", f"--dest={tmp_path / 'x.pkl'}",
+    G = tiny_stylegan3(num_layers=3, conv_kernel=1, use_radial_filters=True, c_dim=4).float().eval()
+    nets = {"G": G, "D": tiny.tiny_discriminator(c_dim=4, resolution=G.img_resolution), "G_ema": G}
+    pickles.save_networks(pickles.snapshot_data(nets, None), tmp_path / "wide.pkl")
+    result = invoke(prune_init, f"--teacher={tmp_path / 'wide.pkl'}", "--width=0.5", f"--dest={tmp_path / 'x.pkl'}",
                     "--no-latency")
     assert result.exit_code == 0, result.output
     assert "fewer MACs" in result.stdout
     student = pickles.open_networks(str(tmp_path / "x.pkl"))["G_ema"]
-    assert student.synthesis.input.channels == 24
-    assert student(torch.randn(1, 32), torch.eye(4)[:1]).isfinite().all()
+    assert student.synthesis.input.channels == G.synthesis.input.channels // 2
+    assert student(torch.randn(1, G.z_dim), torch.eye(4)[:1]).isfinite().all()
 
 
 @pytest.mark.parametrize(

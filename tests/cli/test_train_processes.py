@@ -18,6 +18,7 @@ from click.testing import CliRunner
 import train
 from dnnlib import locks
 from tests import tiny
+from tests.helpers import forget_statistics, wait_until
 from training.checkpoints.pickles import NETWORKS, open_networks
 
 TIMEOUT_SEC = 200
@@ -67,13 +68,19 @@ def assert_same_result(run_dir, expected):
         assert torch.equal(actual[name], value), name
 
 
+def invoke(*args):
+    """train.py in this process; its ranks are others."""
+    forget_statistics()
+    return CliRunner().invoke(train.main, [str(arg) for arg in args])
+
+
 @pytest.fixture(scope="module")
 def two_gpus(data, tmp_path_factory):
     """The run directory of `--gpus=2`."""
     outdir = tmp_path_factory.mktemp("gpus")
-    (output,) = finish(start([sys.executable, *options(data, outdir, "--gpus=2")]))
-    assert output.count("Resolved options:") == 1
-    assert output.count("Training is done") == 1
+    result = invoke(*options(data, outdir, "--gpus=2")[1:])
+    assert result.exit_code == 0, result.output
+    assert result.output.count("Resolved options:") == 1
     return the_run(outdir)
 
 
@@ -81,7 +88,8 @@ def test_run_of_two_processes_says_so(two_gpus):
     recorded = json.loads((two_gpus / "training_options.json").read_text())
     assert recorded["num_gpus"] == 2
     assert recorded["batch_gpu"] == 125
-    assert (two_gpus / "log.txt").read_text().count("Training set: 10 images") == 1
+    for text in ("Training set: 10 images", "Training is done"):
+        assert (two_gpus / "log.txt").read_text().count(text) == 1
 
 
 def test_torchrun_does_the_same(data, two_gpus, tmp_path):
@@ -157,12 +165,12 @@ def test_two_machines(data, two_gpus, tmp_path):
     assert_same_result(the_run(tmp_path), tensors(two_gpus))
 
 
-def test_run_goes_on_with_another_number_of_processes(two_gpus, tmp_path):
+def test_a_run_is_resumed_with_another_number_of_processes(two_gpus, tmp_path, caplog):
     run_dir = shutil.copytree(two_gpus, tmp_path / two_gpus.name)
-    command = [sys.executable, "train.py", f"--resume={run_dir}", "--gpus=1", "--kimg=2"]
-    (output,) = finish(start(command))
-    assert "WARNING: the run is resumed with 1 instead of 2 processes" in output
-    assert "Resuming from image 1,000" in output
+    result = invoke(f"--resume={run_dir}", "--gpus=1", "--kimg=2")
+    assert result.exit_code == 0, result.output
+    assert "the run is resumed with 1 instead of 2 processes" in caplog.text
+    assert "Resuming from image 1,000" in (run_dir / "log.txt").read_text()
     assert (run_dir / "network-snapshot-000002.pkl").exists()
 
 
@@ -197,22 +205,27 @@ def test_killed_process_ends_all_and_is_named(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_stopped_process_ends_all_at_the_timeout_and_is_named(data, tmp_path):
-    command = [sys.executable, *options(data, tmp_path, "--gpus=2", "--kimg=10000", "--batch-gpu=25")]
-    process = start(command, SG_DIST_TIMEOUT_SEC="20")
-    deadline = time.monotonic() + TIMEOUT_SEC
-    while not list(tmp_path.glob("*/state/*.pt")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.2)
-    ranks = ranks_of(process)
-    ranks[1].send_signal(signal.SIGSTOP)
-    output = process.communicate(timeout=TIMEOUT_SEC)[0]
-    assert process.returncode == 1
-    assert "Error: rank 1 gives no sign of life: it was killed or stopped, or its machine or network is gone" in output
-    assert not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks)
-    resumed = CliRunner().invoke(train.main, [f"--resume={the_run(tmp_path)}", "--dry-run"])
-    assert resumed.exit_code == 0
+def test_stopped_process_of_another_launcher_ends_the_others_at_the_timeout_and_is_named(data, tmp_path):
+    """As under torchrun on two machines: the processes only have the environment, and nobody ends them."""
+    more = ["--kimg=10000", "--batch=10", "--batch-gpu=5"]
+    job = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo"}
+    ranks = [start([sys.executable, *options(data, tmp_path, *more)], **job, RANK=str(rank), LOCAL_RANK="0",
+                   SG_DIST_TIMEOUT_SEC="10") for rank in (0, 1)]
+    try:
+        wait_until(lambda: any(rank.poll() is not None for rank in ranks) or bool(list(tmp_path.glob("*/state/*.pt"))),
+                   TIMEOUT_SEC)
+        assert [rank.poll() for rank in ranks] == [None, None], [rank.communicate()[0] for rank in ranks]
+        ranks[1].send_signal(signal.SIGSTOP)
+        output = ranks[0].communicate(timeout=TIMEOUT_SEC)[0]
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.communicate()
+    assert ranks[0].returncode == 1
+    assert ("Error: rank 1 gives no sign of life: it was killed or stopped, or its machine or network is gone "
+            "(noticed by rank 0)") in output
+    assert f"To resume this run: python train.py --resume={the_run(tmp_path)}\n" in output
+    assert invoke(f"--resume={the_run(tmp_path)}", "--dry-run").exit_code == 0
 
 
 def dry_run(data, monkeypatch, rank, *more):
@@ -235,13 +248,12 @@ def test_gpus_and_torchrun_must_agree(data, monkeypatch):
     assert "--gpus: torchrun started 4 processes, found 2; leave --gpus out" in result.output
 
 
-def test_a_second_resume_of_a_running_run_is_refused(data, tmp_path):
-    args = [*SMALL, f"--data={data}", f"--outdir={tmp_path}/runs", "--kimg=1", "--tick=1"]
-    finish(start([sys.executable, train.__file__, *args]))
-    (run_dir,) = (tmp_path / "runs").iterdir()
+def test_a_second_resume_of_a_running_run_is_refused(two_gpus, tmp_path):
+    run_dir = shutil.copytree(two_gpus, tmp_path / two_gpus.name)
+    before = sorted(path.name for path in run_dir.iterdir())
     with locks.sole_writer(run_dir):
-        second = start([sys.executable, train.__file__, f"--resume={run_dir}", "--kimg=2", "--device=cpu"])
-        output = second.communicate(timeout=TIMEOUT_SEC)[0]
-    assert second.returncode == 1
-    assert f"Error: {run_dir}: process {os.getpid()} on {socket.gethostname()} is writing into it" in output
-    assert (run_dir / "network-snapshot-000001.pkl").exists()
+        second = invoke(f"--resume={run_dir}", "--gpus=1", "--kimg=2")
+    assert second.exit_code == 1
+    message = f"Error: {run_dir}: process {os.getpid()} on {socket.gethostname()} is writing into it"
+    assert message in second.stderr
+    assert {path.name for path in run_dir.iterdir()} - {*before} <= {".lock"}

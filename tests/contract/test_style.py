@@ -15,19 +15,21 @@ PAGES = [
     path for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("demo/**/*.md")])
     if path.relative_to(ROOT).as_posix() not in UNWRAPPED
 ]
-PACKAGES = (".", "dnnlib", "torch_utils", "metrics", "training", "dgl")
+PACKAGES = (".", *TOP)
 WIDTH = 100
 PRIVATE_WORDS = re.compile(r"\b(?:go(?:es|ing)? on|went on|upkeep|settles?|addends?|anew|afresh|got)\b")
-
-
+# Functions that say this in Python's own message are quoted by tests.
+QUOTED = re.compile("got an unexpected keyword")
 # Names that do not say what they hold; a mistake's text has the word "found".
-VAGUE_NAMES = {"found", "seen", "told", "theirs", "upkeep", "settle", "rim", "trimmed", "renew", "addend"}
+VAGUE_NAMES = {"found", "seen", "told", "one", "theirs", "what", "upkeep", "say", "settle", "rim", "trimmed", "renew",
+               "addend", "asked"}
 
 
 def vague_names(source: str) -> list[str]:
     """The names that a program's text binds and that say nothing."""
     nodes = list(ast.walk(ast.parse(source)))
     names = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    names += [node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)]
     names += [node.arg for node in nodes if isinstance(node, ast.arg)]
     names += [node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     return [name for name in names if name.strip("_") in VAGUE_NAMES]
@@ -65,6 +67,12 @@ def test_no_blank_line_after_a_docstring_of_a_module() -> None:
                          ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_pages_use_the_words_of_the_glossary(path: Path) -> None:
     assert PRIVATE_WORDS.findall(path.read_text(encoding="utf-8")) == []
+
+
+def test_programs_use_the_words_of_the_glossary() -> None:
+    """In comments, docstrings and messages."""
+    text = {path: QUOTED.sub("", path.read_text(encoding="utf-8")) for path in SOURCES if path != Path(__file__)}
+    assert {str(path): words for path, source in text.items() if (words := PRIVATE_WORDS.findall(source))} == {}
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -70,7 +70,7 @@ def test_latents_depend_on_seed_and_number_alone(ranks: int, chunk: int, monkeyp
     monkeypatch.setattr(distributed, "world_size", lambda: ranks)
     G = tiny.tiny_generator(c_dim=3)
     expected = latents(G, 5, range(16, 32))
-    found: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    latents_by_image: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     for rank in range(ranks):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         distillation = Distillation(G, [], lr=1.0, num_images=100, seed=5)
@@ -79,10 +79,10 @@ def test_latents_depend_on_seed_and_number_alone(ranks: int, chunk: int, monkeyp
                 own = torch.randn([chunk, 16])
                 z, c = distillation._latents(Step(own, own, own, own[:, :3], gain=1, cur_nimg=cur_nimg))
                 for i in range(chunk):
-                    found[cur_nimg + rank + ranks * (number + i)] = z[i], c[i]
-    assert sorted(found) == list(range(16, 32))
-    assert torch.equal(torch.stack([found[i][0] for i in sorted(found)]), expected[0])
-    assert torch.equal(torch.stack([found[i][1] for i in sorted(found)]), expected[1])
+                    latents_by_image[cur_nimg + rank + ranks * (number + i)] = z[i], c[i]
+    assert sorted(latents_by_image) == list(range(16, 32))
+    assert torch.equal(torch.stack([latents_by_image[i][0] for i in sorted(latents_by_image)]), expected[0])
+    assert torch.equal(torch.stack([latents_by_image[i][1] for i in sorted(latents_by_image)]), expected[1])
 
 
 def test_discriminators_may_have_a_start_in_the_game(path: str) -> None:

@@ -14,6 +14,7 @@ import train
 from dgl import teacher as teachers
 from dgl.comparison import draw
 from tests import tiny, tiny_biggan
+from tests.helpers import run_command
 from tests.training import tiny_runs
 from training.checkpoints import pickles
 
@@ -219,12 +220,9 @@ def test_a_game_needs_images(paths: dict[str, str], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes(paths: dict[str, str], tmp_path: Path) -> None:
-    command = [sys.executable, "train.py", "--cfg=dgl", f"--teacher={paths['teacher']}", "--width=0.5", "--kimg=1",
-               "--game-kimg=1", "--data=teacher", "--batch=200", "--batch-gpu=50", "--kd=rgb", "--gpus=2",
-               "--device=cpu", f"--outdir={tmp_path}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
-    assert result.returncode == 0, result.stderr
+    run_command(["train.py", "--cfg=dgl", f"--teacher={paths['teacher']}", "--width=0.5", "--kimg=1",
+                 "--game-kimg=1", "--data=teacher", "--batch=200", "--batch-gpu=50", "--kd=rgb", "--gpus=2",
+                 "--device=cpu", f"--outdir={tmp_path}"])
     (folder,) = tmp_path.iterdir()
     records = tiny_runs.records(folder)
     assert records[0]["Loss/distil/loss"]["num"] == 200, "both ranks report"

@@ -224,7 +224,7 @@ def test_heads_are_trained_and_their_trunk_is_not(path: str) -> None:
 
 def test_the_generator_is_led_by_the_heads(path: str) -> None:
     loss, plain = make(path, "heads", dgl_weight=1), make(path, "heads", dgl_weight=0)
-    a, b = (tiny.gradients(one, "Gmain", one.base.G) for one in (loss, plain))
+    a, b = (tiny.gradients(each, "Gmain", each.base.G) for each in (loss, plain))
     assert any(not torch.equal(a[name], b[name]) for name in a)
 
 

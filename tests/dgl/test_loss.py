@@ -151,8 +151,8 @@ def test_a_teacher_equal_to_the_students_discriminator_doubles_the_gradient(teac
 
 
 def test_two_equal_teachers_are_one(teachers: list[dict[str, str]]) -> None:
-    one, two = make(teachers[:1]), make([teachers[0], teachers[0]])
-    a, b = (gradients(loss, "Gmain", loss.base.G) for loss in (one, two))
+    single, double = make(teachers[:1]), make([teachers[0], teachers[0]])
+    a, b = (gradients(loss, "Gmain", loss.base.G) for loss in (single, double))
     for name in a:
         assert torch.allclose(a[name], b[name], rtol=1e-4, atol=1e-6), name
 
@@ -358,7 +358,7 @@ def test_state_round_trip(teachers: list[dict[str, str]], tmp_path: Path) -> Non
             next(teacher.parameters()).add_(1)
     torch.save(loss.state_dict(), tmp_path / "state.pt")
     again = updated(teachers)
-    weights = [next(one.teachers.discriminators[1].parameters()) for one in (loss, again)]
+    weights = [next(each.teachers.discriminators[1].parameters()) for each in (loss, again)]
     assert not torch.equal(*weights)
     again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert float(again.base.pl_mean) == 3

@@ -29,7 +29,7 @@ def system(channels: int, outputs: int, seed: int) -> tuple[reconstruct._System,
 
 
 def remaining_error(weight: torch.Tensor, gram: torch.Tensor, kept: list[int]) -> float:
-    """Squared error of the outputs of a weight [O, K], fitted anew by least squares on the kept channels' inputs."""
+    """Squared error of the outputs of a weight [O, K], fitted again by least squares on the kept channels' inputs."""
     columns = torch.tensor([c * TAPS + t for c in kept for t in range(TAPS)], dtype=torch.int64)
     best = torch.linalg.solve(gram[columns][:, columns], gram[columns] @ weight.t()).t()
     return float((weight @ gram @ weight.t()).trace() - (best @ gram[columns] @ weight.t()).trace())
@@ -51,16 +51,16 @@ def test_channels_go_by_the_error_that_direct_least_squares_gives() -> None:
 
 
 def test_many_channels_at_once_leave_what_the_others_make_up() -> None:
-    one, gram = system(8, 3, 2)
-    weight = one.weight.flatten(1).clone()
+    layer, gram = system(8, 3, 2)
+    weight = layer.weight.flatten(1).clone()
     goes, stays = torch.tensor([5, 1]), torch.tensor([0, 2, 3, 4, 6, 7])
-    reconstruct._remove(one, goes)
+    reconstruct._remove(layer, goes)
     columns = (stays[:, None] * TAPS + torch.arange(TAPS)).flatten()
     expected = torch.linalg.solve(gram[columns][:, columns], gram[columns] @ weight.t()).t()
-    assert torch.allclose(one.weight[:, stays].flatten(1), expected, atol=1e-10)
-    assert torch.allclose(one.weight[:, goes], torch.zeros(1, dtype=torch.float64), atol=1e-10)
+    assert torch.allclose(layer.weight[:, stays].flatten(1), expected, atol=1e-10)
+    assert torch.allclose(layer.weight[:, goes], torch.zeros(1, dtype=torch.float64), atol=1e-10)
     inverse = gram[columns][:, columns].inverse()
-    assert torch.allclose(one.inverse[stays][:, :, stays].flatten(2).flatten(0, 1), inverse, atol=1e-9)
+    assert torch.allclose(layer.inverse[stays][:, :, stays].flatten(2).flatten(0, 1), inverse, atol=1e-9)
 
 
 @pytest.mark.parametrize("architecture", ["skip", "resnet", "orig"])

@@ -86,8 +86,8 @@ def test_normalised_channels_have_the_teachers_moments() -> None:
     keep = keep_lists(plan_of(G))
     narrow, _ = refitted(G, keep, RefitOptions(num_latents=64))
     z, c = torch.randn([512, G.z_dim], generator=torch.Generator().manual_seed(1)), torch.arange(512) % 3
-    seen: list[list[torch.Tensor]] = [[], []]
-    for network, inputs in zip((G, narrow), seen):
+    inputs_of_sets: list[list[torch.Tensor]] = [[], []]
+    for network, inputs in zip((G, narrow), inputs_of_sets):
         for block in (stage[0] for stage in network.blocks):
             for norm in (block.bn1, block.bn2):
                 norm.register_forward_pre_hook(lambda module, args, inputs=inputs: inputs.append(
@@ -95,7 +95,7 @@ def test_normalised_channels_have_the_teachers_moments() -> None:
                                                                                                        None]))
         network(z, c)
     sets = [name for i in range(3) for name in (f"stream{i}", f"blocks.{i}.0.hidden")]
-    for name, wide, own in zip(sets, *seen):
+    for name, wide, own in zip(sets, *inputs_of_sets):
         wide = wide[:, keep[name]]
         assert (wide.mean([0, 2, 3]) - own.mean([0, 2, 3])).abs().max() < 0.15, name
         assert (wide.var([0, 2, 3]) / own.var([0, 2, 3])).log().abs().max() < 0.3, name
@@ -129,17 +129,17 @@ def test_the_seed_decides_and_the_size_of_passes_does_not(monkeypatch: pytest.Mo
 
 def test_little_memory_means_few_latents(monkeypatch: pytest.MonkeyPatch) -> None:
     G = tiny.tiny_generator("shared32")
-    seen: list[int] = []
+    counts: list[int] = []
     block = biggan.Walk._block
 
     def spy(walk: Any, i: int, blocks: list[Any]) -> None:
-        seen.append(sum(len(batch.x[0]) for batch in walk.batches))
+        counts.append(sum(len(batch.x[0]) for batch in walk.batches))
         block(walk, i, blocks)
 
     monkeypatch.setattr(biggan.Walk, "_block", spy)
     refitted(G, keep_lists(plan_of(G)), RefitOptions(num_latents=16, memory=100000))
     each = 4 * (8 + 4) * 8**2  # bytes of the features of teacher and student behind the first block
-    assert seen == [100000 // each, 100000 // (4 * each), 4]
+    assert counts == [100000 // each, 100000 // (4 * each), 4]
 
 
 def test_a_student_is_refitted_and_at_full_width_it_is_the_teacher() -> None:

@@ -213,13 +213,13 @@ def test_the_gradient_through_drawing_is_that_of_finite_differences() -> None:
     names, params = zip(*model.named_parameters())
     for name, param, gradient in zip(names, params, torch.autograd.grad(value(), params)):
         direction = torch.randn(param.shape, generator=torch.Generator().manual_seed(1)).double()
-        found = []
+        values = []
         with torch.no_grad():
             for step in (1e-6, -1e-6):
                 param.add_(direction, alpha=step)
-                found.append(value())
+                values.append(value())
                 param.sub_(direction, alpha=step)
-        assert float(found[0] - found[1]) / 2e-6 == pytest.approx(float((gradient * direction).sum()), rel=1e-5), name
+        assert float(values[0] - values[1]) / 2e-6 == pytest.approx(float((gradient * direction).sum()), rel=1e-5), name
 
 
 def test_bits_per_dimension_of_uniform_grey_levels() -> None:
@@ -271,8 +271,8 @@ def test_the_estimate_of_the_gradient_is_unbiased() -> None:
     weights = (p[first] * p[second]).detach()
     pairs = torch.stack([first, second], dim=1)
     estimates = torch.stack([discrete.surrogate(log_prob[pair], cost[pair]) for pair in pairs])
-    found = torch.autograd.grad((weights * estimates).sum(), params)
-    for a, b in zip(found, exact):
+    estimated = torch.autograd.grad((weights * estimates).sum(), params)
+    for a, b in zip(estimated, exact):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-12)
 
 

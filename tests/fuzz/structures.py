@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 _VALUES: list[Any] = [
-    None, True, False, -1, 0, 1, 3, 1 << 40, 1 << 70, -0.5, 1e300, math.nan, math.inf, "", "x", "../x", "os.system",
-    "\x1b[2J", [], [1], ["x", None], {}, {"x": 1}, {"class_name": "os.system"}, torch.zeros(3), torch.full([2, 2], 7),
+    None, True, False, -1, 0, 1, 3, 1 << 13, 1 << 24, 1 << 30, 1 << 70, -0.5, 1e300, math.nan, math.inf, "", "x",
+    "../x", "os.system", "\x1b[2J", [], [1], ["x", None], {}, {"x": 1}, {"class_name": "os.system"}, torch.zeros(3),
+    torch.full([2, 2], 7),
 ]  # fmt: skip
 
 

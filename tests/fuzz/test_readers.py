@@ -21,6 +21,7 @@ from metrics import script_safety
 from tests.cli.test_dataset_people import example, with_orientation, write_records
 from tests.fuzz.mutations import Count, damaged, fuzz
 from tests.helpers import image_bytes, random_images, write_images, zip_folder
+from tests.robustness import record
 from torch_utils import checkpoint
 from training.data.conversion import ConvertOptions, convert
 from training.data.dataset import ImageFolderDataset
@@ -41,7 +42,9 @@ def _no_warnings():
 
 
 def check(count: Count, name: str) -> None:
-    print(f"{name}, seed {SEED}: {count}")  # noqa: T201, shown by make fuzz
+    print(f"{name}, seed {SEED}: {count}")  # noqa: T201, shown when a case fails
+    record("fuzz", [{"name": name, "seed": SEED, "tried": count.tried, "refused": count.refused,
+                     "loaded": count.loaded, "failed": len(count.failures)}])
     assert count.failures == []
     assert count.tried == count.loaded + count.refused > 0
 

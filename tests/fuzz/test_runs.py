@@ -21,7 +21,6 @@ from training.training_loop import training_loop
 
 SMALL = ["--cfg=stylegan2", "--cbase=16", "--cmax=4", "--z-dim=4", "--w-dim=4", "--map-depth=1", "--batch=2",
          "--mbstd-group=2", "--workers=0", "--aug=ada"]  # fmt: skip
-_MAX_NUMBER = 1 << 20  # larger sizes in options would really be allocated
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +47,6 @@ def test_bytes_of_options(run: tuple[Path, dict[str, Any]], tmp_path: Path) -> N
     check(fuzz(path, damaged(content, SEED, 3 * CASES), lambda path: run_config.read(path.parent)), "options, bytes")
 
 
-def _is_large(value: Any) -> bool:
-    if isinstance(value, (dict, list)):
-        return any(map(_is_large, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, (int, float)) and value > _MAX_NUMBER
-
-
 def copied(run_dir: Path, folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     return shutil.copytree(run_dir, folder)
@@ -63,7 +56,7 @@ def test_values_of_options(run: tuple[Path, dict[str, Any]], tmp_path: Path, cap
     run_dir, options = run
     count, folder = Count(), tmp_path / "run"
     for changed in mutations(options, SEED, max(CASES // 3, 1), plain=True):
-        if _is_large(changed) or os.path.lexists(str(changed.get("run_dir", ""))):
+        if os.path.lexists(str(changed.get("run_dir", ""))):
             continue
         if isinstance(changed.get("total_kimg"), (int, float)) and changed["total_kimg"] > 0.002:
             changed["total_kimg"] = 0.002  # otherwise it would train for long

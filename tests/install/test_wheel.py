@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.helpers import run_command
 from training.checkpoints.pickles import open_networks
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +79,8 @@ def test_the_wheel_takes_one_name(wheel: Path) -> None:
         assert f"Provides-Extra: {extra}" in metadata
 
 
-def test_commands_work_from_any_folder(env: Path, home: Path) -> None:
+def test_commands_work_from_any_folder(env: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
     network = tiny.write_teacher(home / "net.pkl", c_dim=2)
     dgl = env / "bin" / "dgl"
     assert "train" in call(dgl, "--help", cwd=home)
@@ -86,11 +88,11 @@ def test_commands_work_from_any_folder(env: Path, home: Path) -> None:
         assert "Usage: dgl" in call(dgl, command, "--help", cwd=home)
     args = ["--network=net.pkl", "--seeds=1", "--class=1", "--device=cpu"]
     call(dgl, "generate", *args, "--outdir=installed", cwd=home)
-    call(sys.executable, ROOT / "generate.py", *args, "--outdir=tree", cwd=home)
+    run_command(["generate.py", *args, "--outdir=tree"])
     assert (home / "installed/seed0001.png").read_bytes() == (home / "tree/seed0001.png").read_bytes()
     # A pickle written by the wheel names and embeds what one of the source tree does.
     call(dgl, "convert", f"--source={network}", "--dest=installed.pkl", cwd=home)
-    call(sys.executable, ROOT / "legacy.py", f"--source={network}", "--dest=tree.pkl", cwd=home)
+    run_command(["legacy.py", f"--source={network}", "--dest=tree.pkl"])
     texts = strings(home / "installed.pkl")
     assert texts == strings(home / "tree.pkl")
     assert not any("_core" in text for text in texts)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch_utils import distributed
 
-TIMEOUT_SEC = 10.0  # of an operation
+TIMEOUT_SEC = 5.0  # of an operation
 
 
 def rank_of_job(folder: Path) -> None:
@@ -55,17 +55,17 @@ def job(folder: Path, num_procs: int, disturb: Callable[[Path, list[int]], None]
     disturb(folder, pids)
 
     def results() -> list[object]:
-        found: list[object] = []
+        outcomes: list[object] = []
         for rank, pid in enumerate(pids):
             said = folder / f"said{rank}"
             _, status = os.waitpid(pid, os.WUNTRACED)
             if os.WIFSTOPPED(status):
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-                found.append(["stopped", ""])
+                outcomes.append(["stopped", ""])
             else:
-                found.append([os.waitstatus_to_exitcode(status), said.read_text() if said.exists() else ""])
-        return found
+                outcomes.append([os.waitstatus_to_exitcode(status), said.read_text() if said.exists() else ""])
+        return outcomes
 
     return results
 

@@ -17,9 +17,9 @@ def test_every_survivor_ends_and_names_the_lost_rank(tmp_path):
     command = [sys.executable, "-m", "tests.torch_utils.lost_ranks", tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["killed"] == [[1, f"rank 1 {GONE} (noticed by rank 0)"], [-9, ""],
+    outcomes = json.loads(done.stdout)
+    assert outcomes["killed"] == [[1, f"rank 1 {GONE} (noticed by rank 0)"], [-9, ""],
                                [1, f"rank 1 {GONE} (noticed by rank 2)"]]
-    assert found["stopped"] == [[1, f"rank 1 {GONE} (noticed by rank 0)"], ["stopped", ""]]
-    assert found["masterless"] == [[-9, ""], [1, f"rank 0 {GONE} (noticed by rank 1)"]]
-    assert found["failing"] == [[1, "rank 1 failed: ValueError: a bug (noticed by rank 0)"], [1, "a bug"]]
+    assert outcomes["stopped"] == [[1, f"rank 1 {GONE} (noticed by rank 0)"], ["stopped", ""]]
+    assert outcomes["masterless"] == [[-9, ""], [1, f"rank 0 {GONE} (noticed by rank 1)"]]
+    assert outcomes["failing"] == [[1, "rank 1 failed: ValueError: a bug (noticed by rank 0)"], [1, "a bug"]]

@@ -59,10 +59,10 @@ def test_networks_that_are_not_finite_are_named(nets: dict[str, Any], tmp_path: 
     broken = copy.deepcopy(nets)
     broken["G_ema"].linear.bias.data[0] = float("inf")
     biggan_checkpoints.save_checkpoint(tmp_path / "run", broken, itr=7)
-    found = biggan_checkpoints.load_networks(tmp_path / "run")
-    assert_same(found["G"], nets["G"])
+    loaded = biggan_checkpoints.load_networks(tmp_path / "run")
+    assert_same(loaded["G"], nets["G"])
     with pytest.raises(CheckpointError, match=r"run: G_ema: linear\.bias holds numbers that are not finite"):
-        found["G_ema"]
+        loaded["G_ema"]
 
 
 # Inference.

@@ -24,21 +24,21 @@ def counted(tiny_data: str) -> tuple[run_config.RunConfig, measuring.Estimate]:
 
 
 def test_shares_and_hours(counted) -> None:
-    config, found = counted
-    assert list(found.shares) == ["data", "Gmain", "Greg", "Dmain", "Dreg"]
-    assert sum(found.shares.values()) == pytest.approx(1)
-    assert found.hours == pytest.approx(config.schedule.total_kimg / found.kimg_per_hour)
-    assert found.peak_bytes > 1 << 20
+    config, estimate = counted
+    assert list(estimate.shares) == ["data", "Gmain", "Greg", "Dmain", "Dreg"]
+    assert sum(estimate.shares.values()) == pytest.approx(1)
+    assert estimate.hours == pytest.approx(config.schedule.total_kimg / estimate.kimg_per_hour)
+    assert estimate.peak_bytes > 1 << 20
 
 
 def test_disk(counted, tiny_data: str, tmp_path: Path) -> None:
     """Counted before, and what a run then wrote."""
-    _, found = counted
-    assert found.snapshots == 3  # at the start, in the middle, at the end
+    _, estimate = counted
+    assert estimate.snapshots == 3  # at the start, in the middle, at the end
     run_dir = tiny_runs.run(tmp_path / "run", tiny_runs.options(tiny_data, *tiny_runs.STYLEGAN2, "--aug=noaug"))
     written = sum(path.stat().st_size for path in run_dir.rglob("*") if path.suffix in (".pkl", ".pt"))
-    overhead = 150_000 * (found.snapshots + measuring.KEPT)  # programs' text and structure; the tensors are tiny
-    assert found.disk_bytes < written < found.disk_bytes + overhead
+    overhead = 150_000 * (estimate.snapshots + measuring.KEPT)  # programs' text and structure; the tensors are tiny
+    assert estimate.disk_bytes < written < estimate.disk_bytes + overhead
 
 
 def test_the_command_line(tiny_data: str, tmp_path: Path) -> None:

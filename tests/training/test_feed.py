@@ -1,4 +1,4 @@
-"""The feed of a data set: batches that are passed over are not loaded, and the order goes on behind them."""
+"""The feed of a data set: batches that are passed over are not loaded, and those behind them keep their order."""
 from typing import Any
 
 import pytest

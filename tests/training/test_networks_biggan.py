@@ -304,9 +304,9 @@ def test_power_iteration_finds_the_largest_singular_value() -> None:
 def test_further_singular_values_are_followed() -> None:
     layer = spectral_linear(num_svs=3)
     assert list(layer.state_dict()) == ["weight", "bias", "u0", "sv0", "u1", "sv1", "u2", "sv2"]
-    one = spectral_linear()
-    one.load_state_dict({k: v for k, v in layer.state_dict().items() if k[-1] not in "12"})
-    torch.testing.assert_close(layer.normalized_weight(), one.normalized_weight(), **EXACT)
+    single = spectral_linear()
+    single.load_state_dict({k: v for k, v in layer.state_dict().items() if k[-1] not in "12"})
+    torch.testing.assert_close(layer.normalized_weight(), single.normalized_weight(), **EXACT)
     for _ in range(500):
         layer.normalized_weight()
     result = torch.cat([layer.sv0, layer.sv1, layer.sv2])
@@ -314,15 +314,15 @@ def test_further_singular_values_are_followed() -> None:
 
 
 def test_several_iterations_per_pass_are_as_many_passes() -> None:
-    three, one = spectral_linear(num_itrs=3), spectral_linear()
-    three.load_state_dict(one.state_dict())
+    three, single = spectral_linear(num_itrs=3), spectral_linear()
+    three.load_state_dict(single.state_dict())
     w = three.normalized_weight()
     for _ in range(3):
-        expected = one.normalized_weight()
+        expected = single.normalized_weight()
     torch.testing.assert_close(w, expected, **EXACT)
-    torch.testing.assert_close(three.u0, one.u0, **EXACT)
-    three.eval(), one.eval()
-    torch.testing.assert_close(three.normalized_weight(), one.normalized_weight(), **EXACT)
+    torch.testing.assert_close(three.u0, single.u0, **EXACT)
+    three.eval(), single.eval()
+    torch.testing.assert_close(three.normalized_weight(), single.normalized_weight(), **EXACT)
 
 
 def test_eval_goes_one_step_beyond_what_is_stored() -> None:

@@ -94,10 +94,10 @@ def test_state_of_the_guard() -> None:
     state = guard.state_dict()
     again = GradientGuard(CPU)
     again.load_state_dict(state)
-    for one in (again, guard):
-        one.clean_(torch.tensor([math.nan]), "Gmain")
-        assert int(one.steps) == 3
-        assert one.take_longest() == 3
+    for each in (again, guard):
+        each.clean_(torch.tensor([math.nan]), "Gmain")
+        assert int(each.steps) == 3
+        assert each.take_longest() == 3
     assert int(state["steps"]) == 2
 
 

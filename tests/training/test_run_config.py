@@ -1,9 +1,12 @@
 """The configuration of a run: what it writes, what it reads, and what it refuses in one line."""
 import json
+import re
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 import train
@@ -11,6 +14,7 @@ from dnnlib.errors import UserError
 from tests import tiny
 from tests.training import tiny_runs
 from training import run_config
+from training.estimates import limits
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,7 @@ def refused(folder: Path, content: bytes) -> str:
     (b"[" * 100_000, ""),
     (b'{"x": ' * 30 + b"1" + b"}" * 30, "nested more than 20 deep"),
     (b"{}", "the key 'training_set_kwargs' is missing"),
-    (b" " * (5 << 20), "it has 5,242,880 bytes, more than the 4,194,304 that such a file may have"),
+    (b" " * (2 << 20), "it has 2,097,152 bytes, more than the 1,048,576 that such a file may have"),
 ], ids=["empty", "cut", "not-utf8", "list", "null", "number", "nan", "brackets", "deep", "nothing", "large"])
 def test_damaged_files(content: bytes, reason: str, tmp_path: Path) -> None:
     assert reason in refused(tmp_path / "run", content)
@@ -75,6 +79,7 @@ def test_damaged_files(content: bytes, reason: str, tmp_path: Path) -> None:
     ("G_opt_kwargs", {"class_name": "os.system"}, "G_opt_kwargs: unknown optimizer 'os.system'"),
     ("augment_kwargs", {"class_name": "os.system"}, "augment_kwargs: unknown augmentation 'os.system'"),
     ("init_kwargs", {"func_name": "os.system"}, "init_kwargs: unknown initializer 'os.system'"),
+    ("batch_size", 1 << 40, "batch_size: expected at least 1 and at most 1,048,576, found 1099511627776"),
 ])
 def test_foreign_values(
     key: str, value: Any, reason: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -83,6 +88,66 @@ def test_foreign_values(
         monkeypatch.setattr(f"os.{name}", None)
     message = refused(tmp_path / "run", json.dumps({**options, key: value}).encode())
     assert reason in message
+
+
+@pytest.mark.parametrize(("changes", "reason"), [
+    ({"num_gpus": 0}, "num_gpus: expected at least 1 and at most 16,384, found 0"),
+    ({"D_steps": 1001}, "D_steps: expected at least 1 and at most 1,000, found 1001"),
+    ({"total_kimg": float("inf")}, "total_kimg: expected at least 0, found inf"),
+    ({"random_seed": -1}, "random_seed: expected at least 0, found -1"),
+    ({"data_loader_kwargs": {"num_workers": 257}},
+     "data_loader_kwargs.num_workers: expected at least 0 and at most 256, found 257"),
+    ({"loss_kwargs": {"class_name": "training.loss.StyleGAN2Loss", "g_terms": [{"size": [1 << 25]}]}},
+     "loss_kwargs.g_terms.size: expected at most 16,777,216, found 33554432"),
+    ({"G_kwargs": {"class_name": "training.networks.Generator", "mapping_kwargs": {"num_layers": 10**9}}},
+     "G_kwargs.mapping_kwargs.num_layers: expected at least 0 and at most 200, found 1000000000"),
+    ({"G_kwargs": {"class_name": "training.networks.Generator", "img_resolution": 1 << 30}},
+     "G_kwargs.img_resolution: expected at most 16,777,216, found 1073741824"),
+])
+def test_numbers_have_bounds(changes: dict[str, Any], reason: str, options: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(reason)}$"):
+        run_config.from_dict({**options, **changes})
+
+
+STYLEGAN2, STYLEGAN3, BIGGAN = "training.networks", "training.networks_stylegan3", "training.networks_biggan"
+WIDE = {"channel_base": 1 << 24, "channel_max": 1 << 24}
+
+
+@pytest.mark.parametrize(("name", "arguments"), [
+    (f"{STYLEGAN2}.Generator", {"z_dim": 8, "w_dim": 8, "synthesis_kwargs": WIDE}),
+    (f"{STYLEGAN2}.Generator", {"z_dim": 1 << 24, "w_dim": 1 << 24}),
+    (f"{STYLEGAN2}.Discriminator", WIDE),
+    (f"{STYLEGAN3}.Generator", {"z_dim": 8, "w_dim": 8, **WIDE}),
+    (f"{BIGGAN}.BigGANGenerator", {"G_ch": 1 << 24}),
+    (f"{BIGGAN}.BigGANDiscriminator", {"D_ch": 1 << 24}),
+])
+def test_networks_that_cannot_fit_are_refused_before_they_are_made(name: str, arguments: dict[str, Any]) -> None:
+    sizes = {"img_resolution": 64, "img_channels": 3, "c_dim": 10}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=r"^G_kwargs: a network of more than [\d,]+ elements cannot be trained in the "):
+        limits.check_networks({"G_kwargs": run_config.Component(name, arguments)}, sizes, torch.device("cpu"))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB
+
+
+def test_networks_of_very_many_layers_are_refused() -> None:
+    widths = {"G_channels": [4] * 6, "model": "BigGANdeep", "hier": True, "G_shared": True, "G_depth": 200}
+    component = run_config.Component(f"{BIGGAN}.BigGANGenerator", widths)
+    with pytest.raises(UserError, match="G_kwargs: a network of too many tensors cannot be trained"):
+        limits.check_networks({"G_kwargs": component}, {"img_resolution": 128, "img_channels": 3, "c_dim": 10},
+                              torch.device("cpu"))
+
+
+def test_networks_for_other_images_than_the_data_set_has() -> None:
+    component = run_config.Component(f"{STYLEGAN2}.Discriminator", {"img_resolution": 32})
+    with pytest.raises(UserError, match="D_kwargs: expected img_resolution=64, as the data set has it, found 32"):
+        limits.check_networks({"D_kwargs": component}, {"img_resolution": 64, "img_channels": 3, "c_dim": 0},
+                              torch.device("cpu"))
+
+
+def test_batches_that_cannot_fit_are_refused() -> None:
+    limits.check_batches(64, [3, 1024, 1024], torch.device("cpu"))
+    with pytest.raises(UserError, match=r"batch_size: 1,048,576,000 images per iteration take 12,288,000\.0 GiB, but"):
+        limits.check_batches(1000 << 20, [3, 1024, 1024], torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("key", "change", "reason"), [

@@ -143,7 +143,7 @@ def test_networks_that_are_not_finite_are_named(tmp_path: Path) -> None:
     nets["D"].b4.fc.weight[0, 0] = float("nan")
     path = tmp_path / "nets.safetensors"
     safetensors_files.write(safetensors_files.distinct(nets), path)
-    found = open_networks(str(path))
-    assert same(found["G_ema"], nets["G_ema"])
+    opened = open_networks(str(path))
+    assert same(opened["G_ema"], nets["G_ema"])
     with pytest.raises(CheckpointError, match=r"nets\.safetensors: D: b4\.fc\.weight holds numbers that are not"):
-        found["D"]
+        opened["D"]

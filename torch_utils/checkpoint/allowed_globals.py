@@ -17,13 +17,14 @@ from .records import ModuleRecord, TFNetworkRecord
 from .storage import parse_storage
 
 _HUGE = 1 << 40  # no size, stride or offset of a tensor comes near
+_PARSING = 8 << 10  # bytes of the budget that stand for the time in which a storage is parsed
 _NUMBER_TYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 
 
 class _NumpyType(Unfinished):
     """A NumPy dtype: kind and size, then the byte order."""
 
-    def __init__(self, code: object, *_: Any) -> None:
+    def __init__(self, code: object, *_: object) -> None:
         if not isinstance(code, str) or _NUMBER_TYPE.fullmatch(code) is None:
             raise CheckpointError(f"NumPy type {reprlib.repr(code)} is not a plain number type")
         self.code = code
@@ -38,7 +39,7 @@ class _NumpyType(Unfinished):
 class _NumpyArray(Unfinished):
     """A NumPy array before its shape, type and bytes have been read."""
 
-    def __init__(self, *_: Any) -> None:
+    def __init__(self, *_: object) -> None:
         pass
 
     def build(self, state: Any) -> np.ndarray:
@@ -48,7 +49,7 @@ class _NumpyArray(Unfinished):
         return flat.reshape(shape, order="F" if is_fortran else "C").copy()
 
 
-def _array_of_buffer(raw: object, dtype: object, shape: Any, order: object = "C", *_: Any) -> np.ndarray:
+def _array_of_buffer(raw: object, dtype: object, shape: Any, order: object = "C", *_: object) -> np.ndarray:
     """How protocol 5 spells NumPy arrays."""
     if not isinstance(raw, bytes | bytearray | memoryview) or order not in ("C", "F"):
         raise CheckpointError("NumPy array: malformed")
@@ -61,7 +62,7 @@ def _checked(value: object, kind: type, name: str) -> Any:
     return value
 
 
-def _numpy_scalar(dtype: Any, raw: Any) -> Any:
+def _numpy_scalar(dtype: object, raw: Any) -> Any:
     return np.frombuffer(raw, dtype=_checked(dtype, np.dtype, "NumPy scalar"), count=1)[0].item()
 
 
@@ -92,10 +93,10 @@ class Storage:
     def __init__(self, blob: object) -> None:
         self.elements = parse_storage(blob)
         self.unclaimed = self.elements.numel()
-        self.nbytes = self.elements.nbytes
+        self.nbytes = self.elements.nbytes + _PARSING
 
 
-def strided_view(storage: torch.Tensor, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor:
+def strided_view(storage: torch.Tensor, offset: Any, size: Any, stride: Any, *_: object) -> torch.Tensor:
     """A tensor [*size] over a storage [num_elements], checked against its bounds; strides are kept.
 
     Raises:
@@ -123,7 +124,7 @@ def _tensor(storage: Any, *layout: Any) -> torch.Tensor:
     return tensor
 
 
-def _parameter(data: object, *_: Any) -> torch.Tensor:
+def _parameter(data: object, *_: object) -> torch.Tensor:
     return _checked(data, torch.Tensor, "parameter")
 
 

@@ -6,6 +6,7 @@ the functions it was given.
 """
 import pickletools
 import reprlib
+import sys
 from collections.abc import Callable
 from typing import IO, Any
 
@@ -28,7 +29,9 @@ _PUSH_NEW: dict[str, Callable[[], Any]] = {
 _NUM_LINES = {"GLOBAL": 2, "INST": 2, "PERSID": 1}  # of text, as argument
 _BY_CODE = {operation.code.encode("latin-1"): operation for operation in pickletools.opcodes}
 _EXPANSION, _ALLOWANCE = 8, 64 << 20  # a file may take this multiple of its size, and so many bytes on top
-_OBJECT, _CONTAINER, _ITEM = 56, 216, 104  # bytes, about, of CPython's objects, sets and entries of dictionaries
+_OBJECT, _ITEM = 1024, 104  # bytes, at most, of an object with attributes or a tensor, and of a dictionary's entry
+_PLACE, _GRAIN = 16, 16  # bytes of a place in a growing list; CPython allocates multiples of the other
+_MEASURED = (str, bytes, int, float, list, tuple, dict, set)
 _MAX_KEY = 2**61 - 1  # integers below hash to themselves
 _MAX_ODD_KEYS = 4096
 _SCALARS = (str, int, float, bool, bytes, type(None))
@@ -58,15 +61,16 @@ class Sink:
 
 
 class Budget:
-    """The memory that a file may take, about: a multiple of its own size.
+    """The memory that a file, or a part of one, may take, about: a multiple of its own size.
 
     Args:
         num_bytes: size of the file.
+        allowance: bytes on top.
     """
 
-    def __init__(self, num_bytes: int) -> None:
+    def __init__(self, num_bytes: int, allowance: int = _ALLOWANCE) -> None:
         self.num_bytes = num_bytes
-        self.left = _EXPANSION * num_bytes + _ALLOWANCE
+        self.limit = self.left = _EXPANSION * num_bytes + allowance
 
     def charge(self, num_bytes: int) -> None:
         """Counts memory that is taken, or is about to be.
@@ -76,21 +80,14 @@ class Budget:
         """
         self.left -= num_bytes
         if self.left < 0:
-            raise CheckpointError(f"refused: a file of {self.num_bytes:,} bytes asks for more than "
-                                  f"{_EXPANSION * self.num_bytes + _ALLOWANCE:,} bytes of memory")
+            raise CheckpointError(f"refused: a file of {self.num_bytes:,} bytes asks for more than {self.limit:,} "
+                                  "bytes of memory")
 
 
 def _size(value: object) -> int:
-    """About the bytes of memory that a new value takes, without what it refers to."""
-    if isinstance(value, (str, bytes)):
-        return _OBJECT + len(value)
-    if isinstance(value, (dict, set)):
-        return _CONTAINER + _ITEM * len(value)
-    if isinstance(value, (list, tuple)):
-        return _OBJECT + 8 * len(value)
-    if isinstance(value, int):
-        return _OBJECT + value.bit_length() // 8
-    return _OBJECT + int(getattr(value, "nbytes", 0))
+    """The bytes of memory that a new value takes, without what it refers to, and its place on the stack."""
+    own = sys.getsizeof(value) if isinstance(value, _MEASURED) else _OBJECT + int(getattr(value, "nbytes", 0))
+    return _PLACE + (own + _GRAIN - 1) // _GRAIN * _GRAIN
 
 
 def checked_key(key: object) -> Any:
@@ -209,7 +206,7 @@ class _Machine:
         """All above the last mark."""
         start = self.marks.pop()
         items = self.stack[start:]
-        self.budget.charge(_OBJECT + 8 * len(items))
+        self.budget.charge(_size(items))
         del self.stack[start:]
         return items
 
@@ -242,7 +239,10 @@ class _Machine:
     def resolve(self, module: object, name: object) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise TypeError("a global is named by something else than text")
-        self.stack.append(self.find_global(module, name))
+        value = self.find_global(module, name)
+        if not isinstance(value, Function):
+            self.budget.charge(_size(value))
+        self.stack.append(value)
 
     def call(self) -> None:
         arguments, function = self.pop(), self.pop()

@@ -122,5 +122,8 @@ def read_trusted(f: BinaryIO) -> Any:
             return _TrustingUnpickler(io.BytesIO(data)).load()
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}") from None
-    except Exception as error:  # foreign code may raise anything
+    except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile) as error:
         raise _damaged(name, data, error) from error
+    except Exception as error:  # foreign code may raise anything
+        raise CheckpointError(f"{name}: the file is damaged, or the code that it brings fails here "
+                              f"({describe(error)}); without `trust_pickle` networks are read as data") from error

@@ -149,7 +149,7 @@ class ModuleRecord:
 class TFNetworkRecord(Unfinished):
     """A network of the TensorFlow code base: its pickled state dictionary."""
 
-    def __init__(self, *_: Any) -> None:
+    def __init__(self, *_: object) -> None:
         self.state: dict[str, Any] = {}
 
     def build(self, state: object) -> "TFNetworkRecord":

@@ -7,10 +7,11 @@ import torch
 
 from .content import Content
 from .errors import CheckpointError
-from .machine import run
+from .machine import Budget, run
 
 MAGIC = 119547037146038801333356
 PROTOCOL = 1001
+_HEADER_BYTES = 1 << 20  # of memory for what stands before the elements
 DTYPES = {
     "FloatStorage": torch.float32,
     "DoubleStorage": torch.float64,
@@ -81,7 +82,8 @@ def parse_storage(blob: object) -> torch.Tensor:
     if not isinstance(blob, bytes | memoryview):
         raise CheckpointError(f"tensor storage: expected bytes, found a {type(blob).__name__}")
     stream = Content(memoryview(blob))
-    magic, protocol, machine, entry, keys = (run(stream, _find_global, storage_entry) for _ in range(5))
+    budget = Budget(0, _HEADER_BYTES)
+    magic, protocol, machine, entry, keys = (run(stream, _find_global, storage_entry, budget) for _ in range(5))
     if not is_header(magic, protocol, machine) or not isinstance(entry, tuple) or not isinstance(keys, list):
         raise CheckpointError("tensor storage: not a little-endian legacy torch file")
     dtype, key, count = entry

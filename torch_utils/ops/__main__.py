@@ -11,8 +11,8 @@ from dnnlib.cli import Command
     "wanted",
     multiple=True,
     metavar="ARCH",
-    help="An architecture to build for, such as 8.6 or 9.0+PTX; may be repeated. "
-    "[default: $TORCH_CUDA_ARCH_LIST, else the GPUs of this machine]",
+    help="An architecture to build for, such as 8.6 or 9.0+PTX; may be repeated.",
+    show_default="$TORCH_CUDA_ARCH_LIST, else the GPUs of this machine",
 )
 def main(build: bool, wanted: tuple[str, ...]) -> None:
     """Show what this machine has for compiled CUDA kernels, which implementation each operation uses, and why not a

@@ -49,7 +49,7 @@ class WholeNetworks(dict):
     def __missing__(self, role: str) -> Any:
         raise CheckpointError(f"{self._where}: holds no {role}, which is needed here; {self._advice(role)}")
 
-    def get(self, role: str, default: Any = None) -> Any:
+    def get(self, role: str, default: object = None) -> Any:
         """The part of a role; `default` if there is none.
 
         Raises:
@@ -119,7 +119,7 @@ class Networks(dict):
         """All parts."""
         return [self[role] for role in self]
 
-    def pop(self, role: str, *default: Any) -> Any:
+    def pop(self, role: str, *default: object) -> Any:
         """Removes a role, and returns its part.
 
         Raises:

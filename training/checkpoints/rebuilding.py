@@ -1,36 +1,16 @@
 """A network from constructor arguments and tensors that a file states, neither of which is trusted."""
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 from torch_utils import misc
 from torch_utils.checkpoint import CheckpointError
+from torch_utils.tensor_budget import OverBudget, TensorBudget
 
 MAX_RESOLUTION = 1 << 14  # of an image; a file that states more is damaged
 
 _SLACK = 1 << 20  # elements; below that, a network of the wrong size is built, to say which tensor is wrong
-_FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.randn, torch.rand}
-_RANDOM = {torch.randn, torch.rand}
-
-
-class _Economy(TorchFunctionMode):
-    """Within this context new tensors come from a budget of elements, and no random numbers are drawn for them."""
-
-    def __init__(self, budget: int) -> None:
-        super().__init__()
-        self.budget = budget
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in _FACTORIES:
-            size = args[0] if args else kwargs["size"]
-            self.budget -= math.prod(size) if isinstance(size, list | tuple) else math.prod(args)
-            if self.budget < 0:
-                raise CheckpointError("this architecture needs far more weights than the file holds")
-        return (torch.empty if func in _RANDOM else func)(*args, **kwargs)
 
 
 def rebuild(cls: Any, arguments: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Any:
@@ -51,8 +31,11 @@ def blank(cls: Any, arguments: Mapping[str, Any], available: int) -> Any:
     Raises:
         CheckpointError: the network is much larger.
     """
-    with torch.random.fork_rng(devices=[]), _Economy(2 * available + _SLACK):
-        return cls(**arguments).eval().requires_grad_(False)
+    try:
+        with torch.random.fork_rng(devices=[]), TensorBudget(2 * available + _SLACK):
+            return cls(**arguments).eval().requires_grad_(False)
+    except OverBudget:
+        raise CheckpointError("this architecture needs far more weights than the file holds") from None
 
 
 def fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -75,8 +75,8 @@ def build(role: str, value: object) -> torch.nn.Module:
     return network
 
 
-def _wrong(what: str, value: object) -> NoReturn:
-    raise CheckpointError(f"{what}: not that of a network, found {value}")
+def _wrong(name: str, value: object) -> NoReturn:
+    raise CheckpointError(f"{name}: not that of a network, found {value}")
 
 
 def _resolution(tensors: Tensors, pattern: str) -> int:

@@ -84,7 +84,7 @@ class _BatchUnpickler(pickle.Unpickler):
 class _DtypeRecord:
     """What a pickle says about a dtype."""
 
-    def __init__(self, code: str, *_: Any):
+    def __init__(self, code: str, *_: object):
         self.code = code
 
     def __setstate__(self, state: object) -> None:

@@ -1,6 +1,5 @@
 """A generator's own images, by number from a seed: the same wherever they are made."""
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ from torch_utils.network_types import Generator
 CHUNK = 16  # images per pass
 
 
-def latents(G: Any, seed: int, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+def latents(G: Generator, seed: int, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """z [N, z_dim] and one-hot labels c [N, c_dim] of image numbers, which depend on seed and number alone.
 
     Classes take turns.

@@ -131,9 +131,9 @@ def decode(record: bytes) -> np.ndarray:
         BadFile: the record holds no such image.
     """
     try:
-        features = {key: value for entry in _chunks(_one(record, 1), 1) for key, value in [_map_entry(entry)]}
-        shape = _integers(_one(features[b"shape"], 3))
-        data = _one(_one(features[b"data"], 1), 1)
+        features = {key: value for entry in _chunks(_only(record, 1), 1) for key, value in [_map_entry(entry)]}
+        shape = _integers(_only(features[b"shape"], 3))
+        data = _only(_only(features[b"data"], 1), 1)
     except (KeyError, IndexError, ValueError) as error:
         raise BadFile("is no record with an image") from error
     if len(shape) != 3 or shape[0] not in (1, 3) or len(data) != math.prod(shape) or not data:
@@ -181,12 +181,12 @@ def _chunks(message: bytes, number: int) -> list[bytes]:
     return [value for field, wire, value in _fields(message) if field == number and wire == _BYTES]
 
 
-def _one(message: bytes, number: int) -> bytes:
+def _only(message: bytes, number: int) -> bytes:
     return _chunks(message, number)[-1]
 
 
 def _map_entry(message: bytes) -> tuple[bytes, bytes]:
-    return _one(message, 1), _one(message, 2)
+    return _only(message, 1), _only(message, 2)
 
 
 def _integers(message: bytes) -> list[int]:

@@ -15,6 +15,7 @@ from ..data.feed import make_feed
 from ..run import Run
 from ..run_config import RunConfig
 from ..run_state import KEPT
+from . import limits
 
 STEPS = 3  # of every phase, after one that is not counted
 
@@ -60,6 +61,7 @@ def measure(config: RunConfig) -> Estimate:
     schedule = config.schedule
     num_images = schedule.batch_size * config.optimizers.D_steps
     dataset = run_config.DATASETS.call(config.data.training_set.name, config.data.training_set.arguments)
+    limits.check(config, dataset, device)
     feed = make_feed(dataset, num_images, schedule.random_seed, device, config.data.loader)
     networks = training_loop.build_networks(config.networks, dataset, device)
     if config.augmentation.pipe is not None:

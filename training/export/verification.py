@@ -30,10 +30,10 @@ class FileGenerator(torch.nn.Module):
         self.z_dim, self.c_dim = G.z_dim, G.c_dim
         self.img_resolution, self.img_channels = G.img_resolution, G.img_channels
 
-    def __deepcopy__(self, memo: Any) -> "FileGenerator":
+    def __deepcopy__(self, memo: object) -> "FileGenerator":
         return self  # a session cannot be copied, and nothing changes it
 
-    def forward(self, z: torch.Tensor, c: torch.Tensor | None, truncation_psi: float = 1, **_: Any) -> torch.Tensor:
+    def forward(self, z: torch.Tensor, c: torch.Tensor | None, truncation_psi: float = 1, **_: object) -> torch.Tensor:
         """Images [N, C, R, R] of z [N, z_dim] and labels c [N, c_dim]."""
         inputs = {"z": z, "label": c, "truncation": torch.tensor(float(truncation_psi))}
         feed = {name: inputs[name].float().numpy() for name in self.names}  # type: ignore[union-attr]

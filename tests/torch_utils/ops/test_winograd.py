@@ -198,8 +198,8 @@ def test_gradients(calls: list[tuple[int, ...]]) -> None:
         once = torch.autograd.grad(conv(a, b).square().mean(), [a, b])
         results.append([y, *first, *second, *once])
     assert len(calls) >= 2
-    for found, expected in zip(*results):
-        assert (found - expected).abs().max() <= 1e-4 * expected.std()
+    for actual, expected in zip(*results):
+        assert (actual - expected).abs().max() <= 1e-4 * expected.std()
 
 
 def test_sg_conv(calls: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
