@@ -44,8 +44,8 @@ OPTIONS_OF = {
               metavar="[PATH|URL]")
 @click.option("--num-gen", help="onnx: generated images for --verify-data.", show_default=True,
               type=click.IntRange(min=2), default=10000, metavar="INT")
-@click.option("--parts", help="safetensors, hub: the averaged generator, or all networks, which a teacher or a start "
-              "of training needs.",
+@click.option("--parts", help="safetensors, hub: the averaged generator, or all networks, as a start of training and "
+              "guidance by a teacher's discriminator need.",
               show_default=True, type=click.Choice(["G_ema", "all"]), default="G_ema")
 @click.option("--teacher", help="web: a second network, shown beside the first on the same latents. hub: the file that "
               "this network was derived from, for the card.", metavar="PATH")

@@ -50,7 +50,7 @@ class GridSize(click.ParamType):
 @click.option("--w", "projected", help="Keyframes are the array w [n, num_ws, w_dim] in an npz or npy file; no "
               "--seeds.", metavar="FILE")
 @click.option("--grid", help="Columns and rows of images.",
-              show_default=True, type=GridSize(), default=(1, 1),
+              show_default=True, type=GridSize(), default="1x1",
               metavar="WxH")
 @click.option("--num-keyframes", help="Keyframes of every cell; too few seeds are used again.",
               show_default="all seeds divided among the cells", type=click.IntRange(min=1), metavar="INT")

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
+from dgl.__main__ import COMMANDS as COMMANDS_OF_DGL
 from tests.contract import help_texts
 
 COMMANDS = help_texts.commands()
@@ -44,6 +45,12 @@ def test_help_texts_are_current(path: Path) -> None:
 
 def test_there_are_no_other_help_texts() -> None:
     assert set(help_texts.FOLDER.iterdir()) == set(help_texts.help_texts())
+
+
+def test_the_table_of_the_installed_command_is_complete() -> None:
+    text = (help_texts.ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`dgl .*?`) \|", text, re.MULTILINE)
+    assert sorted(re.findall(r"`dgl (\w+)`", " ".join(rows))) == sorted(COMMANDS_OF_DGL)
 
 
 def test_documents_show_commands() -> None:

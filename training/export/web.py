@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dnnlib.errors import UserError
 from dnnlib.files import atomic_dir, open_atomic
 
 from . import onnx_file
@@ -75,8 +76,10 @@ def write(
         runtime: folder with onnxruntime-web; None fetches the pinned version.
 
     Raises:
-        UserError: a network cannot be exported, the runtime cannot be had, or `dest` cannot be written.
+        UserError: the generators take other latents or labels, a network cannot be exported, the runtime cannot be had,
+            or `dest` cannot be written.
     """
+    _check_latents(generators)
     runtime_by_name = runtime_files(runtime)
     networks: list[dict[str, Any]] = []
     files: dict[str, bytes] = {}
@@ -86,6 +89,15 @@ def write(
         files |= own
     sizes = ", ".join(f"{name} {len(content) / 2**20:.2f} MiB" for name, content in files.items())
     write_page(networks, {**runtime_by_name, **files}, dest, title, f"Weights stored as {weights}: {sizes}.")
+
+
+def _check_latents(generators: Mapping[str, Any]) -> None:
+    """Checks that all generators take the latents and labels of the last, the student."""
+    sizes = [(G.z_dim, G.c_dim) for G in generators.values()]
+    for size in sizes[:-1]:
+        if size != sizes[-1]:
+            raise UserError(f"expected the network's z_dim, c_dim {sizes[-1]}, found {size}; a page shows both on the "
+                            "same latents", field="teacher")
 
 
 def write_page(

@@ -114,9 +114,9 @@ def test_buttons(page: browser.Page, generators: dict[str, Any]) -> None:
         page.wait(f"document.body.dataset.drawn !== '{before}'")
         assert page.run("document.getElementById('seed').value") == str(seed)
     page.run("document.getElementById('download').click()")
-    address = page.run("document.body.dataset.downloaded")
+    address = page.run("document.body.dataset.downloaded")  # of the student
     image = PIL.Image.open(io.BytesIO(base64.b64decode(address.removeprefix("data:image/png;base64,"))))
-    assert_alike([np.asarray(image.convert("RGB")).astype(int)], [expected(generators["teacher"], 5)])
+    assert_alike([np.asarray(image.convert("RGB")).astype(int)], [expected(generators["student"], 5)])
     page.run("document.getElementById('walk').click()")
     page.wait("Number(document.getElementById('seed').value) > 5")
     assert page.run("document.getElementById('walk').getAttribute('aria-pressed')") == "true"
@@ -202,6 +202,13 @@ def test_a_folder_for_a_server(generators: dict[str, Any], exported: dict[str, A
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         pass
+
+
+def test_a_teacher_of_other_latents_is_refused(generators: dict[str, Any], tmp_path: Path) -> None:
+    teacher = tiny.tiny_generator(resolution=4)
+    with pytest.raises(UserError, match=r"teacher: expected the network's z_dim, c_dim \(16, 2\), found \(16, 0\)"):
+        web.write({"teacher": teacher, "student": generators["student"]}, tmp_path / "page.html", "page")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_runtime_can_be_a_folder(tmp_path: Path) -> None:
