@@ -10,6 +10,7 @@ from dnnlib.cli import Command, trust_detector_option, trust_pickle_option
 from dnnlib.errors import UserError
 
 if TYPE_CHECKING:
+    from metrics.options import Reference
     from training.export.programs import Program
 
 # Format → the options that have a meaning for it, besides those of all formats.
@@ -48,7 +49,7 @@ OPTIONS_OF = {
               "guidance by a teacher's discriminator need.",
               show_default=True, type=click.Choice(["G_ema", "all"]), default="G_ema")
 @click.option("--teacher", help="web: a second network, shown beside the first on the same latents. hub: the file that "
-              "this network was derived from, for the card.", metavar="PATH")
+              "this network was derived from, for the card.", metavar="[PATH|URL]")
 @click.option("--scores", help="hub: rows of calc_metrics.py or a run (metric-*.jsonl), for the card.", metavar="FILE")
 @click.option("--runtime", help="web: folder with the npm package onnxruntime-web; otherwise npm fetches it.",
               metavar="DIR")
@@ -128,7 +129,8 @@ def main(
         click.echo(f"{dest}: {_size(dest):,} bytes")
         return
     if kind == "hub":
-        _write_hub(networks, dest, parts, teacher, scores)
+        origin = None if teacher is None else _opened(teacher, trust_pickle)[:2]
+        _write_hub(networks, dest, parts, origin, scores)
     elif kind == "safetensors":
         _write_safetensors(networks, dest, parts)
     else:
@@ -140,13 +142,12 @@ def main(
         else:
             from metrics.detector import Trust, trust
 
-            teacher_networks = open_networks(verify_teacher, trust_pickle=trust_pickle) if verify_teacher else None
+            reference = _reference(verify_teacher, trust_pickle) if verify_teacher else None
             detectors = [detector] if detector else []
 
             def measure(content: bytes) -> dict[str, str]:
                 with trust(Trust.ALL if trust_detector else Trust.PINNED):
-                    return _verified(content, networks["G_ema"], verify_data, verify_teacher, teacher_networks,
-                                     detectors, num_gen)
+                    return _verified(content, networks["G_ema"], verify_data, reference, detectors, num_gen)
 
             _write_onnx(program, dest, weights or "float32", measure)
     click.echo(f"{dest}: {_size(dest):,} bytes")
@@ -168,15 +169,30 @@ def _check_options(ctx: click.Context, kind: str) -> None:
             raise UserError(f"has no meaning for `format={kind}`, only for {formats}; leave it out", field=param.name)
 
 
-def _verified(
-    content: bytes, G: Any, data: str | None, teacher: str | None, teacher_networks: Any, detectors: list[str],
-    num_gen: int,
-) -> dict[str, str]:
-    """What was measured of a file, for its metadata; printed, too."""
-    if data is None and teacher is None:
-        return {}
+def _opened(path: str, trust_pickle: bool) -> tuple[str, str, dict[str, Any]]:
+    """Name and sha256 of a network file, and its networks, which are not built yet."""
+    from training.checkpoints.pickles import open_networks
+
+    digests: list[str] = []
+    networks = open_networks(path, trust_pickle=trust_pickle, check_sha256=digests.append)
+    return os.path.basename(os.path.normpath(path)), digests[0], networks
+
+
+def _reference(path: str, trust_pickle: bool) -> "Reference":
+    """The teacher that images are compared with."""
     from metrics.options import Reference
     from training.checkpoints.parts import optional
+
+    name, sha256, networks = _opened(path, trust_pickle)
+    return Reference(name, sha256, networks["G_ema"], optional(networks, "D"))
+
+
+def _verified(
+    content: bytes, G: Any, data: str | None, reference: "Reference | None", detectors: list[str], num_gen: int
+) -> dict[str, str]:
+    """What was measured of a file, for its metadata; printed, too."""
+    if data is None and reference is None:
+        return {}
     from training.export import verification
 
     file = verification.FileGenerator(content, G)
@@ -185,8 +201,7 @@ def _verified(
         fd = verification.fd(G, file, data, detectors, num_gen)
         click.echo(f"{fd['metric']}: network {fd['network']:.4g}, file {fd['file']:.4g}")
         figures["fd"] = json.dumps(fd)
-    if teacher is not None:
-        reference = Reference(os.path.basename(teacher), "", teacher_networks["G_ema"], optional(teacher_networks, "D"))
+    if reference is not None:
         agreement = verification.agreement(G, file, reference)
         for name, value in agreement["network"].items():
             click.echo(f"agreement with the teacher, {name}: network {value:.4g}, file {agreement['file'][name]:.4g}")
@@ -215,11 +230,12 @@ def _write_torch(program: "Program", dest: str) -> None:
     click.echo(f"checked: largest difference from the network {difference:.2g} standard deviations")
 
 
-def _write_hub(networks: dict[str, Any], dest: str, parts: str, teacher: str | None, scores: str | None) -> None:
+def _write_hub(
+    networks: dict[str, Any], dest: str, parts: str, origin: tuple[str, str] | None, scores: str | None
+) -> None:
     from training.checkpoints import safetensors_files
     from training.export import hub
 
-    origin = None if teacher is None else (os.path.basename(teacher), hub.file_sha256(teacher))
     rows = [] if scores is None else hub.read_scores(scores)
     label = "torch.eye(G.c_dim)[:1]" if networks["G_ema"].c_dim else "None"
     usage = (f'import dgl\nimport torch\n\nG = dgl.from_pretrained("{os.path.basename(os.path.normpath(dest))}")\n'

@@ -1,4 +1,5 @@
 """Folders for a model hub: what is in them, and that they come back as the same network."""
+import hashlib
 import json
 import sys
 import types
@@ -35,10 +36,11 @@ def folder(network: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_what_is_in_a_folder(folder: Path) -> None:
+def test_what_is_in_a_folder(folder: Path, network: str) -> None:
     assert {item.name for item in folder.iterdir()} == {"README.md", "config.json", "model.safetensors", "samples.png"}
     card = (folder / "README.md").read_text()
-    for text in ("Generator for 16x16 images of 3 channel(s) of 2 classes", "`net.pkl` (sha256 `",
+    sha256 = hashlib.sha256(Path(network).read_bytes()).hexdigest()
+    for text in ("Generator for 16x16 images of 3 channel(s) of 2 classes", f"`net.pkl` (sha256 `{sha256}`)",
                  'fd: 1.25 (protocol: `{"num_gen": 50}`)', 'dgl.from_pretrained("my-model")',
                  "NVIDIA", "![6 x 4 samples"):
         assert text in card
@@ -102,5 +104,5 @@ def test_bad_input(folder: Path, network: str, tmp_path: Path, monkeypatch: pyte
         assert result.exit_code == 1
         assert result.output.startswith("Error: --scores: ")
     result = run(f"--network={network}", f"--dest={tmp_path}/new", f"--teacher={tmp_path}/none.pkl")
-    assert result.output == f"Error: --teacher: {tmp_path}/none.pkl: No such file or directory\n"
+    assert result.output == f"Error: {tmp_path}/none.pkl: cannot be read: No such file or directory\n"
     assert not (tmp_path / "new").exists()

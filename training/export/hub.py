@@ -1,5 +1,4 @@
 """Folders for a model hub: weights and configuration without pickle, a model card, a grid of samples."""
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -50,18 +49,6 @@ folder, and none is read from it.
 Weights derived from a teacher's stay under the licence of the teacher's weights. Those that NVIDIA
 publishes are for non-commercial use. Fill in `license` above accordingly.
 """
-
-
-def file_sha256(path: str | os.PathLike) -> str:
-    """The sha256 of a local file.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"{os.fspath(path)}: {error.strerror}", field="teacher") from error
 
 
 def read_scores(path: str | os.PathLike) -> list[dict[str, Any]]:

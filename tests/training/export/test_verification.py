@@ -1,4 +1,5 @@
 """What is measured of a file goes by the network's own protocol."""
+import hashlib
 import json
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def test_a_file_in_the_place_of_its_generator(tmp_path: Path) -> None:
     assert own["psnr"] > 90
     assert own["distance@D"] < 1e-6 < of_file["distance@D"] < 0.1
     assert 30 < of_file["psnr"] < 70
-    assert agreement["protocol"]["teacher"]["name"] == "net.pkl"
+    assert agreement["protocol"]["teacher"] == {"name": "net.pkl",
+                                                "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
     assert f"agreement with the teacher, psnr: network {own['psnr']:.4g}, file {of_file['psnr']:.4g}" in result.output
     assert f"fd@detector: network {fd['network']:.4g}, file {fd['file']:.4g}" in result.output
 
