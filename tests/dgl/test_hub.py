@@ -40,7 +40,8 @@ def test_what_is_in_a_folder(folder: Path, network: str) -> None:
     assert {item.name for item in folder.iterdir()} == {"README.md", "config.json", "model.safetensors", "samples.png"}
     card = (folder / "README.md").read_text()
     sha256 = hashlib.sha256(Path(network).read_bytes()).hexdigest()
-    for text in ("Generator for 16x16 images of 3 channel(s) of 2 classes", f"`net.pkl` (sha256 `{sha256}`)",
+    for text in ("A generator (stylegan2) for 16x16 images of 3 channel(s) of 2 classes", '"num_layers": 2',
+                 "`stylegan2.Generator` with these arguments", f"`net.pkl` (sha256 `{sha256}`)",
                  'fd: 1.25 (protocol: `{"num_gen": 50}`)', 'dgl.from_pretrained("my-model")',
                  "NVIDIA", "![6 x 4 samples"):
         assert text in card

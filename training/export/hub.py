@@ -25,7 +25,7 @@ tags: [gan, image-generation, {family}]
 
 # {title}
 
-{kind} for {side}x{side} images of {channels} channel(s){classes}, {params:,} parameters.
+A generator ({family}) for {side}x{side} images of {channels} channel(s){classes}, {params:,} parameters.
 
 ![{columns} x {rows} samples, seeds 0 to {last}](samples.png)
 
@@ -36,9 +36,18 @@ tags: [gan, image-generation, {family}]
 {usage}
 ```
 
+This needs the package dgl-stylegan2, not the deep graph library, which is called dgl, too.
 Latents z are normal [N, {z_dim}]{labels}; images are float32 [N, {channels}, {side}, {side}] in [-1, 1].
 `model.safetensors` holds the weights and, in its header, `config.json`. There is no pickle in this
 folder, and none is read from it.
+
+## Architecture
+
+`{kind}` with these arguments:
+
+```json
+{arguments}
+```
 
 ## Scores
 
@@ -83,9 +92,10 @@ def card(
     derived = "" if teacher is None else f"Derived from the teacher `{teacher[0]}` (sha256 `{teacher[1]}`).\n"
     lines = [f"- {name}: {value:.4g} (protocol: `{json.dumps(row.get('protocol', {}))}`)"
              for row in scores for name, value in row["results"].items()]
-    family = architectures.of_network(G).name
+    architecture = safetensors_files.configuration({"G_ema": G})["networks"]["G_ema"]
     return _CARD.format(
-        title=title, usage=usage.strip(), teacher=derived, kind=type(G).__name__, family=family,
+        title=title, usage=usage.strip(), teacher=derived, family=architectures.of_network(G).name,
+        kind=architecture["class"], arguments=json.dumps(architecture["arguments"], indent=1),
         side=G.img_resolution, channels=G.img_channels, z_dim=G.z_dim,
         classes=f" of {G.c_dim} classes" if G.c_dim else "",
         labels=f", labels one-hot [N, {G.c_dim}]" if G.c_dim else ", labels None",
