@@ -238,7 +238,8 @@ def _write_hub(
 
     rows = [] if scores is None else hub.read_scores(scores)
     label = "torch.eye(G.c_dim)[:1]" if networks["G_ema"].c_dim else "None"
-    usage = (f'import dgl\nimport torch\n\nG = dgl.from_pretrained("{os.path.basename(os.path.normpath(dest))}")\n'
+    usage = ("import dgl  # of the package dgl-stylegan2\n"
+             f'import torch\n\nG = dgl.from_pretrained("{os.path.basename(os.path.normpath(dest))}")\n'
              f"image = G(torch.randn([1, G.z_dim]), {label}, truncation_psi=0.7)")
     chosen = networks if parts == "all" else {"G_ema": networks["G_ema"]}
     hub.write(safetensors_files.distinct(chosen), dest, usage, origin, rows)

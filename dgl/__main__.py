@@ -1,5 +1,7 @@
 """One command for everything, `dgl`; in the source tree, `python -m dgl`."""
+import copy
 import importlib
+import re
 
 import click
 
@@ -25,6 +27,32 @@ COMMANDS = {
 }
 
 
+_NAMES = {module: name for name, (module, _) in COMMANDS.items()}
+_SCRIPT = re.compile(r"\bpython -m ([\w.]*\w)|\b(?:python )?(\w+)\.py\b")
+
+
+def _named(text: str | None, program: str) -> str | None:
+    """A help text that calls the commands by their names here (`dgl train`), not by scripts of the source tree."""
+    def name(match: re.Match[str]) -> str:
+        module = match[1] or match[2]
+        return f"{program} {_NAMES[module]}" if module in _NAMES else match[0]
+
+    return text and _SCRIPT.sub(name, text)
+
+
+def _renamed(command: click.Command, program: str) -> click.Command:
+    """The same command with such help texts."""
+    command = copy.copy(command)
+    command.help = _named(command.help, program)
+    command.params = [copy.copy(param) for param in command.params]
+    for param in command.params:
+        if isinstance(param, click.Option):
+            param.help = _named(param.help, program)
+    if isinstance(command, click.Group):
+        command.commands = {name: _renamed(sub, program) for name, sub in command.commands.items()}
+    return command
+
+
 class _Commands(Group):
     """Loads a command only when it is called."""
 
@@ -36,7 +64,8 @@ class _Commands(Group):
             return None
         module, _ = COMMANDS[cmd_name]
         module = {"torch_utils.ops": "torch_utils.ops.__main__"}.get(module, module)
-        return importlib.import_module(module if module.startswith("dgl.") else PREFIX + module).main
+        command = importlib.import_module(module if module.startswith("dgl.") else PREFIX + module).main
+        return _renamed(command, str(ctx.find_root().info_name))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -36,7 +36,6 @@ A generator ({family}) for {side}x{side} images of {channels} channel(s){classes
 {usage}
 ```
 
-This needs the package dgl-stylegan2, not the deep graph library, which is called dgl, too.
 Latents z are normal [N, {z_dim}]{labels}; images are float32 [N, {channels}, {side}, {side}] in [-1, 1].
 `model.safetensors` holds the weights and, in its header, `config.json`. There is no pickle in this
 folder, and none is read from it.
