@@ -43,7 +43,7 @@ class TeacherWeights(click.ParamType):
         return weights
 
 
-class Distillation(click.ParamType):
+class WeightedTerm(click.ParamType):
     """Option type: a term of `dgl.kd.TERMS`, optionally with =WEIGHT (1 if not), as a pair."""
 
     name = "term"
@@ -90,7 +90,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  metavar="[LIST|dynamic]"),
     click.option("--kd", help=f"Add a distillation term: {kd.help_text()}, each optionally =WEIGHT; repeatable.",
                  show_default="the recipe's: rgb and feature; none with --recipe=paper", multiple=True,
-                 type=Distillation(), metavar="TERM[=WEIGHT]"),
+                 type=WeightedTerm(), metavar="TERM[=WEIGHT]"),
     click.option("--init", help="Where the student starts: slice (of the teacher), mapping (random weights but for the "
                  "teacher's mapping network and constant noise), scratch, or the pickle of a student.",
                  show_default="slice", metavar="[slice|mapping|scratch|PKL]"),

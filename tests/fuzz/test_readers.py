@@ -57,7 +57,7 @@ def read_pickle(path: Path) -> object:
 @pytest.mark.parametrize("name", ["gray32.pkl", "tf_ada_cond_32.pkl", "sg3tree_sg2.pkl"])
 def test_network_pickles(tmp_path: Path, name: str) -> None:
     content = (ROOT / "tests" / "golden" / name).read_bytes()
-    check(fuzz(tmp_path / "a.pkl", damaged(content, SEED, CASES), read_pickle), name)
+    check(fuzz(tmp_path / "a.pkl", damaged(content, SEED, CASES), read_pickle), f"pickle, {name}")
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -66,7 +66,7 @@ def test_torch_files(tmp_path: Path, zipped: bool) -> None:
     state = {"a": torch.arange(6.0).reshape(2, 3), "b": [1, "x", None], "c": torch.nn.Parameter(torch.ones(3).half())}
     torch.save(state, buffer, _use_new_zipfile_serialization=zipped)
     contents = damaged(buffer.getvalue(), SEED, 3 * CASES)
-    check(fuzz(tmp_path / "a.pth", contents, checkpoint.read_torch_file), f"pth, zip={zipped}")
+    check(fuzz(tmp_path / "a.pth", contents, checkpoint.read_torch_file), f"torch.save, zip: {zipped}")
 
 
 @pytest.mark.parametrize("suffix", ["npz", "npy"])
@@ -74,7 +74,7 @@ def test_arrays(tmp_path: Path, suffix: str) -> None:
     buffer = io.BytesIO()
     w = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
     np.savez(buffer, w=w) if suffix == "npz" else np.save(buffer, w)
-    check(fuzz(tmp_path / "a", damaged(buffer.getvalue(), SEED, 3 * CASES), arrays.load_arrays), suffix)
+    check(fuzz(tmp_path / "a", damaged(buffer.getvalue(), SEED, 3 * CASES), arrays.load_arrays), f"arrays, .{suffix}")
 
 
 def picture_of(path: Path) -> object:
@@ -87,11 +87,11 @@ def picture_of(path: Path) -> object:
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".gif", ".tif", ".ppm"])
 def test_images(tmp_path: Path, suffix: str) -> None:
     content = image_bytes(next(iter(random_images(1, side=16).values())), suffix)
-    check(fuzz(tmp_path / "a", damaged(content, SEED, CASES), picture_of), suffix)
+    check(fuzz(tmp_path / "a", damaged(content, SEED, CASES), picture_of), f"picture, {suffix}")
 
 
 def test_photographs(tmp_path: Path) -> None:
-    check(fuzz(tmp_path / "a", damaged(with_orientation(6, "jpeg"), SEED, CASES), picture_of), "exif")
+    check(fuzz(tmp_path / "a", damaged(with_orientation(6, "jpeg"), SEED, CASES), picture_of), "picture, EXIF")
 
 
 def items_of(path: Path) -> object:
@@ -104,14 +104,14 @@ def items_of(path: Path) -> object:
 
 def test_zips(tmp_path: Path) -> None:
     content = zip_folder(write_images(tmp_path / "in", random_images(3), [0, 1, 0])).read_bytes()
-    check(fuzz(tmp_path / "a.zip", damaged(content, SEED, 3 * CASES), items_of), "zip")
+    check(fuzz(tmp_path / "a.zip", damaged(content, SEED, 3 * CASES), items_of), "zip of images")
 
 
 def test_label_files(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "in", random_images(2))
     content = json.dumps({"labels": [["0.png", [0.5, 1]], ["1.png", [1e300, -2]]]}).encode()
     contents = damaged(content, SEED, 3 * CASES)
-    check(fuzz(folder / "dataset.json", contents, lambda path: items_of(path.parent)), "labels")
+    check(fuzz(folder / "dataset.json", contents, lambda path: items_of(path.parent)), "dataset.json")
 
 
 def converter(tmp_path: Path) -> Callable[[Path], object]:
@@ -131,14 +131,14 @@ def test_idx_files(tmp_path: Path) -> None:
     (tmp_path / "a-labels-idx1-ubyte.gz").write_bytes(labels)
     path = tmp_path / "a-images-idx3-ubyte.gz"
     contents = (gzip.compress(data) for data in damaged(images, SEED, CASES))
-    check(fuzz(path, contents, converter(tmp_path)), "idx")
-    check(fuzz(path, damaged(gzip.compress(images, mtime=0), SEED, CASES), converter(tmp_path)), "idx.gz")
+    check(fuzz(path, contents, converter(tmp_path)), "IDX")
+    check(fuzz(path, damaged(gzip.compress(images, mtime=0), SEED, CASES), converter(tmp_path)), "IDX, its gzip")
 
 
 def test_tfrecords(tmp_path: Path) -> None:
     records = [example(image, packed=True) for image in random_images(2).values()]
     content = write_records(tmp_path / "a.tfrecords", records).read_bytes()
-    check(fuzz(tmp_path / "a.tfrecords", damaged(content, SEED, 2 * CASES), converter(tmp_path)), "tfrecords")
+    check(fuzz(tmp_path / "a.tfrecords", damaged(content, SEED, 2 * CASES), converter(tmp_path)), "TFRecords")
 
 
 def script_of(path: Path) -> object:
@@ -154,4 +154,4 @@ def test_detectors(tmp_path: Path) -> None:
         with zipfile.ZipFile(buffer, "w") as small:
             for name in archive.namelist():
                 small.writestr(zipfile.ZipInfo(name), archive.read(name)[:400])
-    check(fuzz(tmp_path / "d.pt", damaged(buffer.getvalue(), SEED, CASES), script_of), "detectors")
+    check(fuzz(tmp_path / "d.pt", damaged(buffer.getvalue(), SEED, CASES), script_of), "TorchScript detector")

@@ -103,7 +103,8 @@ def test_state_that_not_all_ranks_see(runs):
 
 
 def test_killed_rank_ends_the_training(tmp_path):
-    options = training_jobs.loop_options(tiny.write_data(tmp_path / "data", num=8, num_classes=2), total_kimg=1000)
+    data = tiny.write_data(tmp_path / "data", num=8, side=8, num_classes=2)
+    options = training_jobs.loop_options(data, total_kimg=1000)
     with pytest.raises(distributed.RankError, match="rank 1 was killed by SIGKILL"):
         distributed.launch(
             training_jobs.train_and_die, (str(tmp_path / "run"), options), num_procs=2, timeout_sec=TIMEOUT_SEC

@@ -32,7 +32,7 @@ KILLS = int(os.environ.get("KILLS", "6"))
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("data")
     return {
-        "plain": tiny.write_data(folder / "plain"),
+        "plain": tiny.write_data(folder / "plain", side=8),
     }
 
 

@@ -14,7 +14,7 @@ from torch_utils.ops.backend.launch_config import Launch
 
 DTYPES = {torch.float16: 1e-3, torch.float32: 1e-6}  # and the largest error as a share of the largest value
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
-FLAGS = ("-g", "-DSHIM_MAIN", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+FLAGS = ("-O0", "-g", "-DSHIM_MAIN", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 Case = tuple[Launch, list[torch.Tensor], torch.Tensor, torch.Tensor]  # launch, buffers, expected result, its size
 
