@@ -91,6 +91,7 @@ def load_reference(path: str, trust_pickle: bool) -> Any:
     import hashlib
 
     from metrics.agreement import Reference
+    from training.checkpoints.parts import optional
     from training.checkpoints.pickles import open_networks
 
     nets = open_networks(path, trust_pickle=trust_pickle)
@@ -98,7 +99,7 @@ def load_reference(path: str, trust_pickle: bool) -> Any:
     if not os.path.isdir(path):
         with open_url(path) as file:
             digest = hashlib.sha256(file.read()).hexdigest()
-    return Reference(os.path.basename(path), digest, nets["G_ema"], nets["D"])
+    return Reference(os.path.basename(path), digest, nets["G_ema"], optional(nets, "D"))
 
 
 def dataset_options(job: Job, G: "Generator", trained_on: dict[str, Any]) -> dict[str, Any]:

@@ -6,21 +6,30 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnnlib.cli import Command, trust_detector_option, trust_pickle_option
+from dnnlib.cli import (
+    ClassChoice,
+    ClassOrLabel,
+    Command,
+    class_labels,
+    trust_detector_option,
+    trust_pickle_option,
+)
 from dnnlib.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
+
     from metrics.options import Reference
     from training.export.programs import Program
 
 # Format → the options that have a meaning for it, besides those of all formats.
 OPTIONS_OF = {
     "onnx": {"source", "noise", "pixels", "weights", "verify_data", "verify_teacher", "detector", "num_gen",
-             "trust_detector"},
-    "torch": {"source", "noise", "pixels"},
+             "trust_detector", "class_idx"},
+    "torch": {"source", "noise", "pixels", "class_idx"},
     "safetensors": {"parts"},
     "hub": {"parts", "teacher", "scores"},
-    "web": {"weights", "teacher", "runtime"},
+    "web": {"weights", "teacher", "runtime", "class_idx"},
 }
 
 
@@ -45,6 +54,9 @@ OPTIONS_OF = {
               metavar="[PATH|URL]")
 @click.option("--num-gen", help="onnx: generated images for --verify-data.", show_default=True,
               type=click.IntRange(min=2), default=10000, metavar="INT")
+@click.option("--class", "--label", "class_idx", help="onnx, torch, web: the only class, a range of classes to choose "
+              "from (0-9), or the only label, as numbers with commas between them.", show_default="all are inputs",
+              type=ClassOrLabel(), metavar="INT|RANGE|LIST")
 @click.option("--parts", help="safetensors, hub: the averaged generator, or all networks, as a start of training and "
               "guidance by a teacher's discriminator need.",
               show_default=True, type=click.Choice(["G_ema", "all"]), default="G_ema")
@@ -69,6 +81,7 @@ def main(
     verify_teacher: str | None,
     detector: str | None,
     num_gen: int,
+    class_idx: ClassChoice | None,
     parts: str,
     teacher: str | None,
     scores: str | None,
@@ -104,8 +117,9 @@ def main(
       python export.py --network=student.pkl --teacher=teacher.pkl --format=web --dest=student.html
     """
     _check_options(ctx, kind)
-    if (verify_data or verify_teacher) and (source, noise, pixels) != ("z", "const", "float"):
-        raise UserError("can only be verified with `source=z`, `noise=const` and `pixels=float`",
+    is_whole = (source, noise, pixels, class_idx) == ("z", "const", "float", None)
+    if (verify_data or verify_teacher) and not is_whole:
+        raise UserError("can only be verified with `source=z`, `noise=const` and `pixels=float`, and with all classes",
                         field="verify_data" if verify_data else "verify_teacher")
     if detector and not verify_data:
         raise UserError("goes with `verify_data`; leave it out", field="detector")
@@ -119,24 +133,27 @@ def main(
     from training.checkpoints.pickles import open_networks
 
     networks = open_networks(network, trust_pickle=trust_pickle)
+    label_kind = networks.get("label_kind")
+    choices = None if class_idx is None else _choices(networks["G_ema"], class_idx, label_kind)
     if kind == "web":
         from training.export import web
 
         shown = {"student" if teacher else "generator": networks["G_ema"]}
         if teacher:
             shown = {"teacher": open_networks(teacher, trust_pickle=trust_pickle)["G_ema"], **shown}
-        web.write(shown, dest, os.path.basename(network), weights or "float16", runtime)
+        web.write(shown, dest, os.path.basename(network), weights or "float16", runtime, choices,
+                  class_idx[0] if isinstance(class_idx, range) else 0, label_kind)
         click.echo(f"{dest}: {_size(dest):,} bytes")
         return
     if kind == "hub":
         origin = None if teacher is None else _opened(teacher, trust_pickle)[:2]
-        _write_hub(networks, dest, parts, origin, scores)
+        _write_hub(networks, dest, parts, origin, scores, label_kind)
     elif kind == "safetensors":
-        _write_safetensors(networks, dest, parts)
+        _write_safetensors(networks, dest, parts, label_kind)
     else:
         from training.export.programs import generator_program
 
-        program = generator_program(networks["G_ema"], source, noise, pixels)
+        program = generator_program(networks["G_ema"], source, noise, pixels, choices)
         if kind == "torch":
             _write_torch(program, dest)
         else:
@@ -151,6 +168,14 @@ def main(
 
             _write_onnx(program, dest, weights or "float32", measure)
     click.echo(f"{dest}: {_size(dest):,} bytes")
+
+
+def _choices(G: Any, choice: ClassChoice, label_kind: str | None) -> "torch.Tensor | None":
+    """The labels [n, c_dim] that a program is restricted to; None of a network without labels."""
+    import torch
+
+    arrays = class_labels(G.c_dim, choice, label_kind)
+    return torch.cat([torch.from_numpy(array) for array in arrays.values()]) if G.c_dim else None
 
 
 def _size(path: str) -> int:
@@ -231,7 +256,8 @@ def _write_torch(program: "Program", dest: str) -> None:
 
 
 def _write_hub(
-    networks: dict[str, Any], dest: str, parts: str, origin: tuple[str, str] | None, scores: str | None
+    networks: dict[str, Any], dest: str, parts: str, origin: tuple[str, str] | None, scores: str | None,
+    label_kind: str | None,
 ) -> None:
     from training.checkpoints import safetensors_files
     from training.export import hub
@@ -242,17 +268,18 @@ def _write_hub(
              f'import torch\n\nG = dgl.from_pretrained("{os.path.basename(os.path.normpath(dest))}")\n'
              f"image = G(torch.randn([1, G.z_dim]), {label}, truncation_psi=0.7)")
     chosen = networks if parts == "all" else {"G_ema": networks["G_ema"]}
-    hub.write(safetensors_files.distinct(chosen), dest, usage, origin, rows)
+    hub.write(safetensors_files.distinct(chosen), dest, usage, origin, rows, label_kind)
 
 
-def _write_safetensors(networks: dict[str, Any], dest: str, parts: str) -> None:
+def _write_safetensors(networks: dict[str, Any], dest: str, parts: str, label_kind: str | None) -> None:
     from training.checkpoints import safetensors_files
 
     if not dest.endswith(safetensors_files.SUFFIX):
         raise UserError(f"expected a name that ends in {safetensors_files.SUFFIX}, by which such files are recognised, "
                         f"found {dest}", field="dest")
     chosen = networks if parts == "all" else {"G_ema": networks["G_ema"]}
-    safetensors_files.write(safetensors_files.distinct(chosen), dest)
+    information = {} if label_kind is None else {safetensors_files.LABEL_KIND: label_kind}
+    safetensors_files.write(safetensors_files.distinct(chosen), dest, information)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ import click
 import numpy as np
 
 from dnnlib.cli import (
+    ClassChoice,
     Command,
     FiniteFloat,
     SeedList,
-    class_label,
+    class_labels,
     class_option,
     device_option,
     seed_latents,
@@ -76,13 +77,15 @@ def main(
     w_frames: int,
     shuffle_seed: int | None,
     psi: float,
-    class_idx: int | tuple[float, ...] | None,
+    class_idx: ClassChoice | None,
     fps: int,
     output: str,
     device: str,
     trust_pickle: bool,
 ) -> None:
     """Make a video that walks through a network's latents, on smooth closed paths through keyframes.
+
+    Of a range of classes, keyframes take the classes in turn, and the path leads from one to the next.
 
     \b
     Examples:
@@ -106,7 +109,8 @@ def main(
     from training.data.video import closed_path, write_video
 
     tune_allocator()
-    G = open_networks(network, trust_pickle=trust_pickle)["G_ema"].to(resolve_device(device))
+    networks = open_networks(network, trust_pickle=trust_pickle)
+    G = networks["G_ema"].to(resolve_device(device))
     with torch.no_grad():
         if projected is not None:
             if grid != (1, 1):
@@ -115,7 +119,11 @@ def main(
             label = None
         else:
             assert seeds is not None
-            label = torch.from_numpy(class_label(G.c_dim, class_idx)).to(next(G.parameters()).device)
+            arrays = list(class_labels(G.c_dim, class_idx, networks.get("label_kind")).values())
+            if len(arrays) > 1 and not hasattr(G, "mapping"):
+                raise UserError(f"a {type(G).__name__} has no latent w in which a path leads from class to class; give "
+                                "one class", field="class_idx")
+            label = torch.from_numpy(np.concatenate(arrays)).to(next(G.parameters()).device)
             cells = _keyframes(G, seeds, grid, num_keyframes, shuffle_seed, label, psi)
         paths = np.stack([closed_path(cell, w_frames) for cell in cells], axis=1)  # [frames, cells, ...]
         write_video(output, _frames(G, paths, grid, label, psi), len(paths), fps)
@@ -137,7 +145,10 @@ def _keyframes(
     label: "torch.Tensor",
     psi: float,
 ) -> np.ndarray:
-    """Latents of the keyframes of every cell: w [cells, keyframes, num_ws, w_dim], or z where there is no w."""
+    """Latents of the keyframes of every cell: w [cells, keyframes, num_ws, w_dim], or z where there is no w.
+
+    Labels [N, c_dim] are those of the keyframes, in turn.
+    """
     import torch
 
     from training.data.video import grid_keyframes
@@ -146,7 +157,9 @@ def _keyframes(
     z = seed_latents(dealt.ravel().tolist(), G.z_dim)
     if not hasattr(G, "mapping"):
         return z.reshape(*dealt.shape, -1)
-    ws = [G.mapping(torch.from_numpy(part)[None].to(label.device), label, truncation_psi=psi).cpu() for part in z]
+    turns = [number % dealt.shape[1] % len(label) for number in range(len(z))]  # keyframes of a cell take turns
+    ws = [G.mapping(torch.from_numpy(part)[None].to(label.device), label[turn : turn + 1], truncation_psi=psi).cpu()
+          for part, turn in zip(z, turns)]
     return torch.cat(ws).reshape(*dealt.shape, G.num_ws, G.w_dim).numpy()
 
 

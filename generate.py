@@ -8,11 +8,12 @@ import numpy as np
 
 from dnnlib.arrays import load_arrays
 from dnnlib.cli import (
-    ClassRange,
+    ClassChoice,
     Command,
     FiniteFloat,
     SeedList,
-    class_label,
+    class_labels,
+    class_option,
     device_option,
     seed_latents,
     trust_pickle_option,
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 @click.option("--seeds", help="One image per seed, e.g. 3,8,20-29.", type=SeedList(), metavar="LIST")
 @click.option("--trunc", "psi", help="Truncation: factor of the distance of w from its average.", show_default=True,
               type=FiniteFloat(), default=1, metavar="FLOAT")
-@click.option("--class", "--label", "class_idx", type=ClassRange(), metavar="INT|RANGE|LIST",
-              help="Class number, a range of them (0-9), or the label itself as numbers with commas between them.")
+@class_option
 @click.option("--noise-mode", help="Noise of the synthesis network.", show_default=True,
               type=click.Choice(["const", "random", "none"]), default="const")
 @click.option("--projected-w", help="Images of the array w [n, num_ws, w_dim] in an npz or npy file; no --seeds.",
@@ -49,7 +49,7 @@ def main(
     network: str,
     seeds: list[int] | None,
     psi: float,
-    class_idx: int | range | tuple[float, ...] | None,
+    class_idx: ClassChoice | None,
     noise_mode: str,
     projected_w: str | None,
     outdir: str,
@@ -87,7 +87,8 @@ def main(
 
     tune_allocator()
     target = resolve_device(device)
-    G = open_networks(network, trust_pickle=trust_pickle)["G_ema"].to(target)
+    networks = open_networks(network, trust_pickle=trust_pickle)
+    G = networks["G_ema"].to(target)
     synthesis = {"noise_mode": noise_mode}
     with torch.no_grad():
         if projected_w is not None:
@@ -100,7 +101,8 @@ def main(
         else:
             assert seeds is not None
             zs = torch.from_numpy(seed_latents(seeds, G.z_dim)).to(target)
-            labels = {name: torch.from_numpy(label).to(target) for name, label in _labels(G.c_dim, class_idx).items()}
+            arrays = class_labels(G.c_dim, class_idx, networks.get("label_kind"))
+            labels = {name: torch.from_numpy(label).to(target) for name, label in arrays.items()}
             latents = {f"{name}seed{seed:04d}.{file_format}": (zs[i : i + 1], label)
                        for (name, label), (i, seed) in itertools.product(labels.items(), enumerate(seeds))}
             pixels = _write(lambda args: G(*args, truncation_psi=psi, **synthesis), latents, outdir, batch)
@@ -109,13 +111,6 @@ def main(
         from training.data.images import table, write_image
 
         write_image(os.path.join(outdir, f"grid.{file_format}"), table(pixels, rows if rows > 1 else None))
-
-
-def _labels(c_dim: int, class_idx: int | range | tuple[float, ...] | None) -> dict[str, np.ndarray]:
-    """Beginning of file names → label [1, c_dim]."""
-    if isinstance(class_idx, range) and c_dim:
-        return {f"class{number}-": class_label(c_dim, number) for number in class_idx}
-    return {"": class_label(c_dim, class_idx[0] if isinstance(class_idx, range) else class_idx)}
 
 
 def load_ws(path: str, G: "Generator", field: str = "projected_w") -> np.ndarray:

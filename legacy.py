@@ -83,10 +83,11 @@ def main(
     if layout == "rosinality":
         _save_rosinality(networks, dest)
     elif family is not None and family.files is not None and not dest.endswith(".pkl"):
-        _save_folder(family.module("files"), {name: data[name] for name in ("G", "D", "G_ema")}, dest)
+        _save_folder(family.module("files"), {name: networks[name] for name in ("G", "D", "G_ema") if name in networks},
+                     dest)
     else:
         notes = data.get("notes") if resolution is None else None
-        save_networks(snapshot_data(networks, data_kwargs, notes), dest)
+        save_networks(snapshot_data(networks, data_kwargs, notes, data.get("label_kind")), dest)
         are_kept = notes is not None
     if data.get("notes") and not are_kept:
         click.echo("Warning: left out: the notes that a pickle has beside its networks", err=True)

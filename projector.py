@@ -1,14 +1,22 @@
 """Find the latent whose generated image is closest to a given one."""
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
 from dnnlib.bounded import read_file
-from dnnlib.cli import Command, class_label, class_option, device_option, trust_detector_option, trust_pickle_option
+from dnnlib.cli import (
+    ClassChoice,
+    Command,
+    class_labels,
+    class_option,
+    device_option,
+    trust_detector_option,
+    trust_pickle_option,
+)
 from dnnlib.errors import FileError, UserError
 from dnnlib.files import check_writable_dir, open_atomic
 from dnnlib.progress import Progress
@@ -17,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from metrics.perceptual import Features
-    from torch_utils.network_types import Discriminator, Generator
+    from torch_utils.network_types import Generator
 
 OWN_DISCRIMINATOR = "D"
 VIDEO = {"fps": 10, "codec": "libx264", "bitrate": "16M", "macro_block_size": 1}  # any size of image
@@ -25,7 +33,8 @@ VIDEO = {"fps": 10, "codec": "libx264", "bitrate": "16M", "macro_block_size": 1}
 
 @click.command(cls=Command)
 @click.option("--network", help="Network pickle: path or URL.", required=True, metavar="[PATH|URL]")
-@click.option("--target", "target_path", help="Target image; cropped to a square around its centre and resized.",
+@click.option("--target", "target_path", help="Target image; cropped around its centre to the shape of the network's "
+              "images and resized.",
               required=True, metavar="FILE")
 @click.option("--num-steps", help="Optimisation steps.", type=click.IntRange(min=1), default=1000, show_default=True,
               metavar="INT")
@@ -51,7 +60,7 @@ def main(
     seed: int,
     save_video: bool,
     outdir: str,
-    class_idx: int | tuple[float, ...] | None,
+    class_idx: ClassChoice | None,
     detector: str | None,
     device: str,
     trust_pickle: bool,
@@ -60,7 +69,8 @@ def main(
     """Project an image into the latent space of a trained network.
 
     Writes target.png (the image as it is compared), proj.png (the closest image found), projected_w.npz (its latent,
-    for generate.py --projected-w) and proj.mp4 (the way there).
+    for generate.py --projected-w) and proj.mp4 (the way there). Of a range of classes, the one whose image comes
+    closest; each takes --num-steps.
 
     \b
     Example:
@@ -78,23 +88,25 @@ def main(
 
     tune_allocator()
     compute = resolve_device(device)
-    torch.manual_seed(seed)
     networks = open_networks(network, trust_pickle=trust_pickle)
     G = networks["G_ema"].to(compute)
     if not hasattr(G, "mapping") or not hasattr(G, "synthesis"):
         raise UserError(f"{network} holds a {type(G).__name__}, which has no latent space w; this needs a "
                         "StyleGAN2", "network")
-    label = torch.from_numpy(class_label(G.c_dim, class_idx)).to(compute)
+    labels = class_labels(G.c_dim, class_idx, networks.get("label_kind"))
     target = _load_target(target_path, G)
-    ws = project(
-        G,
-        torch.from_numpy(target.transpose(2, 0, 1).copy()),
-        features=_features(detector, networks["D"], compute, trust_detector),
-        c=label,
-        num_steps=num_steps,
-        verbose=True,
-        device=compute,
-    )
+    pixels = torch.from_numpy(target.transpose(2, 0, 1).copy())
+    features = _features(detector, networks, compute, trust_detector)
+    nearest = float("inf")
+    for name, array in labels.items():
+        torch.manual_seed(seed)
+        path = project(G, pixels, features=features, c=torch.from_numpy(array).to(compute), num_steps=num_steps,
+                       verbose=True, device=compute)  # fmt: skip
+        distance = _distance(G, path[-1:].to(compute), pixels, features) if len(labels) > 1 else 0.0
+        if len(labels) > 1:
+            click.echo(f"{name.rstrip('-')}: distance {distance:.4g}")
+        if distance < nearest:
+            nearest, ws = distance, path
 
     def images() -> Iterator[np.ndarray]:
         for step in ws:
@@ -111,11 +123,22 @@ def main(
         np.savez(f, w=ws[-1:].numpy())
 
 
+def _distance(G: "Generator", ws: "torch.Tensor", target: "torch.Tensor", features: "Features") -> float:
+    """The distance of the image of ws [1, num_ws, w_dim], with the network's own noise, from the target [C, H, W]."""
+    import torch
+
+    with torch.no_grad():
+        image = G.synthesis(ws, noise_mode="const", force_fp32=True)
+        wanted = features(target[None].to(ws))
+        return float((features((image + 1) * 127.5) - wanted).square().sum())
+
+
 def _load_target(path: str, G: "Generator") -> np.ndarray:
     """The target as uint8 [H, W, C] of the network's size and channels."""
+    from torch_utils.network_types import image_size
     from training.data.files import MAX_FILE, BadFile
     from training.data.pixels import read_picture
-    from training.data.transforms import make_transform
+    from training.data.transforms import centre_resized
 
     if G.img_channels not in range(1, 5):
         raise UserError(f"images of {G.img_channels} channels cannot be written as PNG", "network")
@@ -125,13 +148,13 @@ def _load_target(path: str, G: "Generator") -> np.ndarray:
         raise UserError(str(error), "target_path") from None
     except BadFile as error:
         raise UserError(error.describe(path), "target_path") from None
-    to_network = make_transform("center-crop", G.img_resolution, G.img_resolution, "lanczos")
-    pixels = to_network(picture.pixels)
-    assert pixels is not None
-    return pixels
+    height, width = image_size(G)
+    return centre_resized(picture.pixels, width, height)
 
 
-def _features(source: str | None, D: "Discriminator", device: "torch.device", trust: bool) -> "Features":
+def _features(
+    source: str | None, networks: Mapping[str, Any], device: "torch.device", trust: bool
+) -> "Features":
     """What --detector stands for."""
     from metrics import detector
     from metrics.perceptual import DetectorFeatures, DiscriminatorFeatures
@@ -145,7 +168,7 @@ def _features(source: str | None, D: "Discriminator", device: "torch.device", tr
             if source is not None:
                 raise
             click.echo(f"Warning: images are compared by the network's own discriminator, since {error}", err=True)
-    return DiscriminatorFeatures(D.to(device))
+    return DiscriminatorFeatures(networks["D"].to(device))
 
 
 def _can_write_video(is_required: bool) -> bool:

@@ -94,10 +94,12 @@ def main(**options: Any) -> None:
     from dgl import teacher as teachers
     from dgl.scores.registry import default_for
     from torch_utils.devices import resolve_device, tune_allocator
+    from torch_utils.network_types import image_size
     from training.checkpoints.pickles import save_networks, snapshot_data
 
     device = options["device"] = str(resolve_device(options["device"]))
-    source = teachers.load(options["teacher"], trust_pickle=options["trust_pickle"])
+    source = teachers.load(options["teacher"], trust_pickle=options["trust_pickle"],
+                           needs_discriminator=options["d_width"] != 1)
     tune_allocator()  # only now: from here on, freed memory stays with the process
     limit = _limit(**options)
     trained_widths = elastic.trained_widths(source.notes)  # None if it is not elastic
@@ -111,7 +113,7 @@ def main(**options: Any) -> None:
         score=options["score"],
         seed=options["seed"],
         num_samples=options["score_samples"],
-        roi=None if options["roi"] is None else roi.load(options["roi"], source.G_ema.img_resolution),
+        roi=None if options["roi"] is None else roi.load(options["roi"], image_size(source.G_ema)),
         refine=options["refine"],
         across_layers=options["keep"] == "global",
         budget=limit[1:] if limit else None,
@@ -122,9 +124,10 @@ def main(**options: Any) -> None:
     costs = [
         cost.measure("teacher G", source.G_ema, device, latency),
         cost.measure("student G", narrow.G_ema, device, latency),
-        cost.measure("teacher D", source.D, device, latency=False),
-        cost.measure("student D", narrow.D, device, latency=False),
     ]
+    if narrow.D is not None:
+        costs += [cost.measure(name, network, device, latency=False)
+                  for name, network in (("teacher D", source.D), ("student D", narrow.D))]
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     nets = {"G": narrow.G, "D": narrow.D, "G_ema": narrow.G_ema, "augment_pipe": None}
     how = {name: options[name] for name in ("keep", "score", "score_samples", "roi", "refine", "seed", *_TARGETS)}
@@ -143,10 +146,17 @@ def main(**options: Any) -> None:
     }
     # The network comes last: where it is, everything is.
     write_json_atomic(os.path.splitext(path)[0] + ".cost.json", record)
-    save_networks(snapshot_data(nets, source.training_set_kwargs), path)
+    save_networks(snapshot_data(nets, source.training_set_kwargs, label_kind=source.label_kind), path)
     for name, report in narrow.refits.items():
         click.echo(f"refit of {name}: {report.summary()}")
     click.echo(cost.table(costs))
+    if narrow.D is None:
+        click.echo("Note: the teacher's file holds no discriminator that can be read, so the student has none; it can "
+                   "be trained by the terms of distillation that need none (train.py --kd)", err=True)
+    if _has_own_widths(narrow.G_ema):
+        click.echo("Note: the student's widths are given layer by layer (layer_channels). Its file loads wherever the "
+                   "teacher's does, but tools that build the network from their own class cannot; --keep=uniform of "
+                   "a stock StyleGAN2 gives widths that they can build", err=True)
     took = costs[1].ms_batch1
     if options["target_ms"] is not None and took is not None and took > options["target_ms"]:
         click.echo(f"Warning: the student now takes {took:.3g} ms, more than --target-ms={options['target_ms']:g}: "
@@ -158,6 +168,12 @@ def main(**options: Any) -> None:
     ratio = costs[0].macs_in / costs[1].macs_in
     click.echo(f"{ratio:.2f}x fewer MACs, {costs[0].params / costs[1].params:.2f}x fewer parameters")
     click.echo(json.dumps({"student": path, "width": str(cut.width), "score": cut.score}))
+
+
+def _has_own_widths(G: Any) -> bool:
+    """Whether the constructor's arguments are not those of a stock network."""
+    arguments = getattr(G, "init_kwargs", {})
+    return "layer_channels" in {**arguments, **arguments.get("synthesis_kwargs", {})}
 
 
 def _limit(device: str, **options: Any) -> tuple[str, Callable[[Any], float], float] | None:

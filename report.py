@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from dnnlib.cli import Command, device_option, trust_pickle_option
+from dnnlib.cli import ClassChoice, Command, class_option, device_option, trust_pickle_option
 from dnnlib.errors import UserError
 
 FIELDS = {"teacher": "teacher", "slice": "sliced", "refit": "refitted", "student": "network"}
@@ -23,13 +23,14 @@ FIELDS = {"teacher": "teacher", "slice": "sliced", "refit": "refitted", "student
               metavar="DIR")
 @click.option("--data", help="Training images, for the nearest neighbours of the student's.", show_default="the run's",
               metavar="PATH")
+@class_option
 @click.option("--dest", help="The page: a name that ends in .html; must not exist.", metavar="FILE",
               show_default="report.html in the run directory; required without --run")
 @device_option
 @trust_pickle_option
 def main(
     teacher: str | None, network: str | None, sliced: str | None, refitted: str | None, run_dir: str | None,
-    data: str | None, dest: str | None, device: str, trust_pickle: bool,
+    data: str | None, class_idx: ClassChoice | None, dest: str | None, device: str, trust_pickle: bool,
 ) -> None:
     """Write a page about a student, in one file that needs no network.
 
@@ -53,24 +54,27 @@ def main(
         raise UserError(f"expected a name that ends in .html, found {dest}", field="dest")
     if os.path.lexists(dest):
         raise UserError(f"{dest} exists already; remove it, or name another", field="dest")
-    from dgl.report import page
+    from dgl.report import labels, page
     from torch_utils.devices import resolve_device, tune_allocator
 
     target = resolve_device(device)
     tune_allocator()
     given = {"slice": sliced, "refit": refitted}
-    generators, D, network = _networks(teacher, network, given, run_dir, target, trust_pickle)
+    generators, D, network, kind = _networks(teacher, network, given, run_dir, target, trust_pickle)
     if run_dir is not None and data is None:
         data = _data_of(run_dir)
-    page.write(dest, generators, D, run_dir, data, f"{os.path.basename(network)} and its teacher")
+    choices = labels.choices(generators["teacher"], class_idx, kind, data)
+    page.write(dest, generators, D, run_dir, data, f"{os.path.basename(network)} and its teacher", choices)
     click.echo(f"{dest}: {os.path.getsize(dest):,} bytes")
 
 
 def _networks(
     teacher: str | None, network: str | None, given: dict[str, str | None], run_dir: str | None, device: Any,
     trust_pickle: bool,
-) -> tuple[dict[str, Any], Any, str]:
-    """The generators by name, from the teacher's to the student's; the teacher's discriminator; the student's path."""
+) -> tuple[dict[str, Any], Any, str, str | None]:
+    """The generators by name, from the teacher's to the student's; the teacher's discriminator; the student's path; of
+    what kind its labels are, if that is known.
+    """
     from dgl.report import of_run
     from training import run_config
     from training.checkpoints.parts import optional
@@ -91,11 +95,12 @@ def _networks(
     if network is None:
         assert run_dir is not None
         network = of_run.newest_snapshot(run_dir)
-    student = generator(network)
+    of_student = open_networks(network, trust_pickle=trust_pickle)
+    student = of_student["G_ema"].to(device)
     made = of_run.between(G, config) if config is not None and None in given.values() else {}
     stages = {name: generator(path) if path else made.get(name) for name, path in given.items()}
     between = {name: stage for name, stage in stages.items() if stage is not None}
-    return {"teacher": G, **between, "student": student}, D, network
+    return {"teacher": G, **between, "student": student}, D, network, of_student.get("label_kind")
 
 
 def _data_of(run_dir: str) -> str | None:

@@ -7,10 +7,11 @@ import click
 import numpy as np
 
 from dnnlib.cli import (
+    ClassChoice,
     Command,
     FiniteFloat,
     SeedList,
-    class_label,
+    class_labels,
     class_option,
     device_option,
     seed_latents,
@@ -48,7 +49,7 @@ def main(
     cols: list[int],
     layers: list[int] | None,
     psi: float,
-    class_idx: int | tuple[float, ...] | None,
+    class_idx: ClassChoice | None,
     noise_mode: str,
     outdir: str,
     device: str,
@@ -56,7 +57,8 @@ def main(
 ) -> None:
     """Mix the styles of generated images: every row's image with the listed layers of every column's.
 
-    Writes ROW-COL.png for every pair of seeds, SEED-SEED.png for every seed by itself, and all of them as grid.png.
+    Writes ROW-COL.png for every pair of seeds, SEED-SEED.png for every seed by itself, and all of them as grid.png; of
+    a range of classes, the same for each of them, with names that begin with its number.
 
     \b
     Example:
@@ -71,23 +73,26 @@ def main(
 
     tune_allocator()
     target = resolve_device(device)
-    G = open_networks(network, trust_pickle=trust_pickle)["G_ema"].to(target)
+    networks = open_networks(network, trust_pickle=trust_pickle)
+    G = networks["G_ema"].to(target)
     chosen = _layers(G, layers)
-    label = torch.from_numpy(class_label(G.c_dim, class_idx)).to(target)
+    labels = class_labels(G.c_dim, class_idx, networks.get("label_kind"))
     os.makedirs(outdir, exist_ok=True)
-    with torch.no_grad():
-        seeds = list(dict.fromkeys(rows + cols))
-        zs = torch.from_numpy(seed_latents(seeds, G.z_dim)).to(target)
-        all_ws = G.mapping(zs, label.expand(len(zs), -1), truncation_psi=psi)
-        mixes = _mixes(dict(zip(seeds, all_ws, strict=True)), rows, cols, chosen)
-        images = {}
-        with Progress(len(mixes), "images", unit="img") as bar:
-            for (row, col), ws in mixes.items():
-                image = truncated(G.synthesis(ws[None], noise_mode=noise_mode))[0]
-                write_png(os.path.join(outdir, f"{row}-{col}.png"), image)
-                images[row, col] = image
-                bar.update()
-    write_png(os.path.join(outdir, "grid.png"), _grid(images, rows, cols))
+    seeds = list(dict.fromkeys(rows + cols))
+    zs = torch.from_numpy(seed_latents(seeds, G.z_dim)).to(target)
+    for name, array in labels.items():
+        label = torch.from_numpy(array).to(target)
+        with torch.no_grad():
+            all_ws = G.mapping(zs, label.expand(len(zs), -1), truncation_psi=psi)
+            mixes = _mixes(dict(zip(seeds, all_ws, strict=True)), rows, cols, chosen)
+            images = {}
+            with Progress(len(mixes), f"images {name}".rstrip("- "), unit="img") as bar:
+                for (row, col), ws in mixes.items():
+                    image = truncated(G.synthesis(ws[None], noise_mode=noise_mode))[0]
+                    write_png(os.path.join(outdir, f"{name}{row}-{col}.png"), image)
+                    images[row, col] = image
+                    bar.update()
+        write_png(os.path.join(outdir, f"{name}grid.png"), _grid(images, rows, cols))
 
 
 def _layers(G: "Generator", layers: list[int] | None) -> list[int]:

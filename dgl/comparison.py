@@ -4,7 +4,7 @@ import dataclasses
 import torch
 import torch.nn.functional as F
 
-from torch_utils.network_types import Generator
+from torch_utils.network_types import Generator, image_size
 from training.loss import GenBatch
 
 from .masks import read_mask
@@ -42,7 +42,7 @@ class Comparison:
         self.teacher, self.G, self.options = teacher, G, options
         self._masks: dict[tuple[int, ...], torch.Tensor] = {}  # size → weights of mean 1
         self._mask = None if options.mask is None else read_mask(
-            options.mask, teacher.G_ema.img_resolution, "kd_mask", "the teacher's")
+            options.mask, image_size(teacher.G_ema), "kd_mask", "the teacher's")
         self._latents: tuple[torch.Tensor, ...] = ()  # those of `_image`
         self._image = torch.empty(0)
 

@@ -77,11 +77,12 @@ def _takes(network: "Network", batch: int) -> bool:
 def _inputs(network: Any, batch: int, device: str) -> list[Any]:
     import torch
 
+    from torch_utils.network_types import image_size
+
     c = torch.zeros([batch, network.c_dim], device=device)
     if hasattr(network, "z_dim"):
         return [torch.zeros([batch, network.z_dim], device=device), c]
-    size = network.img_resolution
-    return [torch.zeros([batch, network.img_channels, size, size], device=device), c]
+    return [torch.zeros([batch, network.img_channels, *image_size(network)], device=device), c]
 
 
 def milliseconds_per_image(network: "Network", device: str, batch: int) -> float:

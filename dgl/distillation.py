@@ -38,6 +38,7 @@ class Distillation:
         seed: of the latents.
         steps: per iteration, each on other latents.
         widths: of an elastic student, below 1; see `dgl.elastic`.
+        uses_given_labels: take the labels of the step, which are those of a data set, instead of every class in turn.
     """
 
     def __init__(
@@ -50,9 +51,11 @@ class Distillation:
         seed: int = 0,
         steps: int = 1,
         widths: Sequence[Fraction] = (),
+        uses_given_labels: bool = False,
     ) -> None:
         self.G, self.terms, self.lr = G, terms, lr
         self.num_images, self.warmup_images, self.seed = num_images, warmup_images, seed
+        self.uses_given_labels = uses_given_labels
         self._iteration, self._passed = -1, 0  # images before the present iteration, and of this rank in it so far
         self._sandwich = Sandwich(G, widths, seed) if widths else None
         module = G.synthesis if hasattr(G, "synthesis") else G
@@ -109,7 +112,7 @@ class Distillation:
         first = step.cur_nimg + distributed.rank() + ranks * self._passed
         self._passed += num
         z, c = latents(self.G, self.seed, range(first, first + ranks * num, ranks))
-        return z.to(step.gen_z), c.to(step.gen_z)
+        return z.to(step.gen_z), step.gen_c if self.uses_given_labels else c.to(step.gen_z)
 
     def _map(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         """The ws [N, num_ws, w_dim] of latents z [N, z_dim] and labels c [N, c_dim]; num_ws is 0 without styles."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from metrics.perceptual import block_features
+from torch_utils.network_types import image_size
 
 
 class HeadsDiscriminator(torch.nn.Module):
@@ -27,8 +28,7 @@ class HeadsDiscriminator(torch.nn.Module):
         self._trunk = (D,)  # in a tuple: not a part of this module
         param = next(D.parameters())
         with torch.no_grad():
-            size = D.img_resolution
-            probe = torch.zeros([1, D.img_channels, size, size], device=param.device, dtype=param.dtype)
+            probe = torch.zeros([1, D.img_channels, *image_size(D)], device=param.device, dtype=param.dtype)
             channels = [x.shape[1] for x in block_features(D, probe)]
         random = torch.Generator().manual_seed(0)
         self.weights = torch.nn.ParameterList(

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from dnnlib.cli import VECTORS
 from training.biggan.loss import HingeLoss
 from training.loss import (
     AdversarialLoss,
@@ -177,7 +178,8 @@ class GuidedLoss(Loss):
             self.distillation = Distillation(
                 base.G, distillation_terms, guidance.distil_lr, round(guidance.distil_kimg * 1000),
                 round(guidance.distil_warmup_kimg * 1000), guidance.distil_seed, guidance.distil_steps,
-                tuple(map(Fraction, guidance.elastic)))
+                tuple(map(Fraction, guidance.elastic)),
+                uses_given_labels=teachers.first is not None and teachers.first.label_kind == VECTORS)
         self._num_passes = 0
         self._trained: dict[str, torch.nn.Module] = {}  # network of a phase → discriminator
         self._extra_phases: list[Phase] = [] if self.distillation is None else [self.distillation.phase]

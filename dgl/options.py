@@ -311,6 +311,8 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> RunConfi
     Raises:
         UserError: a teacher cannot be read or does not fit the data; OptionError: options that do not fit together.
     """
+    from torch_utils.network_types import check_square, image_size
+
     from . import refit
     from . import teacher as teachers
     from .scores.registry import default_for
@@ -326,6 +328,8 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> RunConfi
         _check_kind(teacher, opts.cfg)
         teachers.check_alike(loaded[0], teacher)
         teachers.check_fits(teacher, data.resolution, data.num_channels, data.label_dim)
+        if data.training_set.name != recipe_options.TEACHER_IMAGES:
+            check_square(teacher.G_ema, "training on a data set", "teacher")
     config = base.config(recipe_options.base_options(opts, data.resolution), data)
     first = loaded[0]
     D = None if first.D is None else resized(first.D, start.d_width)
@@ -360,7 +364,7 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> RunConfi
     )
     if not recipe_options.is_distilled(opts) or opts.game_kimg:
         base.check(config, [D, *(teacher.D for teacher in loaded)])
-    return recipe_options.configured(config, opts, first.D, data.resolution)
+    return recipe_options.configured(config, opts, first.D, image_size(first.G_ema))
 
 
 def _component(network: "Network") -> Component:

@@ -125,8 +125,11 @@ def _real(data: Any, G: "Generator", num: int, seed: int, device: str) -> "Image
     import numpy as np
     import torch
 
+    from torch_utils.network_types import check_square
+
     from .probe_measures import Images
 
+    check_square(G, "a comparison with real images", "data")
     shape = (data.resolution, data.num_channels, data.label_dim)
     if shape[:2] != (G.img_resolution, G.img_channels):
         raise UserError(f"expected {G.img_resolution}x{G.img_resolution} images of {G.img_channels} channel(s) as the "

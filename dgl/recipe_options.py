@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dnnlib import EasyDict
-from dnnlib.cli import FiniteFloatRange, Fraction01
+from dnnlib.cli import VECTORS, FiniteFloatRange, Fraction01
 from training.options import DataInfo, OptionError
 from training.run_config import DATASETS, Component, RunConfig
 
@@ -29,7 +29,8 @@ EMA_STEPS = 50
 KIMG_PER_TICK = 1
 SNAPSHOT_TICKS = 10
 
-DATASETS.register("dgl.teacher_images.TeacherImages", "dgl.teacher_images.TeacherImages")
+TEACHER_IMAGES = "dgl.teacher_images.TeacherImages"
+DATASETS.register(TEACHER_IMAGES, TEACHER_IMAGES)
 
 
 class Weights(click.ParamType):
@@ -210,10 +211,13 @@ def generated_data(opts: EasyDict) -> DataInfo:
                                            f"of its discriminator {getattr(D, attribute)}, so its images cannot be "
                                            "shown to it; pass another teacher")
     use_labels = G.c_dim > 0 and opts.cond is not False
+    if use_labels and teacher.label_kind == VECTORS:
+        raise OptionError("--teacher", f"{teacher.url} was trained on labels that are vectors, which only a data set "
+                                       "has; pass --data")
     arguments: dict[str, Any] = {"teacher": teachers.spec(teacher, opts.trust_pickle), "seed": opts.seed}
     arguments["use_labels"] = use_labels
     name = os.path.splitext(os.path.basename(os.path.normpath(opts.teacher[0])))[0]
-    return DataInfo(Component("dgl.teacher_images.TeacherImages", arguments), name, G.img_resolution, G.img_channels,
+    return DataInfo(Component(TEACHER_IMAGES, arguments), name, G.img_resolution, G.img_channels,
                     G.c_dim if use_labels else 0)
 
 
@@ -255,14 +259,14 @@ def base_options(opts: EasyDict, resolution: int) -> EasyDict:
     return EasyDict({**opts, "batch": batch, "batch_gpu": batch_gpu, "kimg": kimg})
 
 
-def configured(config: RunConfig, opts: EasyDict, D: "Discriminator", resolution: int) -> RunConfig:
+def configured(config: RunConfig, opts: EasyDict, D: "Discriminator", size: tuple[int, int]) -> RunConfig:
     """The configuration of a run with the terms of distillation, and its schedule if the recipe has one.
 
     Args:
         config: of the run with the loss of a teacher.
         opts: options of the command line.
         D: the teacher's discriminator; None if it has none, which no term then needs.
-        resolution: of the images.
+        size: height and width of the images.
 
     Raises:
         UserError: the mask cannot be used; OptionError: the blocks' weights do not fit the discriminator.
@@ -283,7 +287,7 @@ def configured(config: RunConfig, opts: EasyDict, D: "Discriminator", resolution
                                              f"teacher's discriminator, found {len(blocks)}")
         details["kd_blocks"] = blocks
     if opts.kd_mask is not None:
-        read_mask(opts.kd_mask, resolution, "kd_mask", "the teacher's")
+        read_mask(opts.kd_mask, size, "kd_mask", "the teacher's")
         details["kd_mask"] = opts.kd_mask
     if opts.kd_lpips is not None:
         details["kd_lpips"] = opts.kd_lpips

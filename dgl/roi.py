@@ -16,13 +16,13 @@ from .masks import read_mask
 Roi = Callable[[torch.Tensor], torch.Tensor]
 
 
-def load(text: str, resolution: int) -> Roi:
+def load(text: str, size: tuple[int, int]) -> Roi:
     """What --roi names: MASK.png (bright is inside) or MODULE:FUNCTION.
 
     Args:
         text: a module is looked for in the current directory first. Its function takes images [1, C, H, W] in [-1, 1]
             and gives a mask [H, W], tensor or array: boolean, or whole numbers that are not 0 inside, or 0.0 and 1.0.
-        resolution: side of the images; a mask of another size is refused.
+        size: height and width of the images; a mask of another size is refused.
 
     Returns:
         A function of images [1, C, H, W] in [-1, 1] that gives a mask [H, W], boolean on the CPU. It raises a
@@ -32,7 +32,7 @@ def load(text: str, resolution: int) -> Roi:
         UserError: the file or the function cannot be had; the message names it.
     """
     if os.path.splitext(text)[1].lower() in (".png", ".jpg", ".jpeg", ".bmp", ".webp"):
-        mask = read_mask(text, resolution, "roi", "the network's") > 0.5
+        mask = read_mask(text, size, "roi", "the network's") > 0.5
         if not mask.any():
             raise UserError(f"the mask {text} has no bright pixel, so no region is of interest", field="roi")
         return lambda img: mask

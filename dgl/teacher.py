@@ -31,6 +31,7 @@ class Teacher:
             holds none that can be read, which `load` allows on request.
         training_set_kwargs: what the file says about its data set; None if nothing.
         notes: what else those who trained the networks say about them; None if nothing.
+        label_kind: what it says labels are, one of `dnnlib.cli.LABEL_KINDS`; None if nothing.
     """
 
     url: str
@@ -40,6 +41,7 @@ class Teacher:
     D: Any
     training_set_kwargs: dict[str, Any] | None
     notes: Any = None
+    label_kind: str | None = None
 
 
 _loaded: dict[tuple[str, str], Teacher] = {}  # (url, sha256) → networks that this process has opened
@@ -83,7 +85,7 @@ def load(
     D = nets["D"] if needs_discriminator else _discriminator_of(nets)
     G_ema = nets["G_ema"]
     G = nets["G"] if "G" in nets else G_ema
-    teacher = Teacher(url, actual, G, G_ema, D, nets["training_set_kwargs"], nets.get("notes"))
+    teacher = Teacher(url, actual, G, G_ema, D, nets["training_set_kwargs"], nets.get("notes"), nets.get("label_kind"))
     _loaded[url, actual] = teacher
     return teacher
 

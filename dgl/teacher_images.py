@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from torch_utils import distributed
-from torch_utils.network_types import Generator
+from torch_utils.network_types import Generator, image_size
 from training.data.dataset import Dataset
 from training.data.feed import black_batch
 from training.data.generated import images
@@ -33,9 +33,19 @@ class TeacherImages(Dataset):
     def __init__(self, teacher: Mapping[str, Any], seed: int = 0, use_labels: bool = False) -> None:
         self._teacher, self._seed = dict(teacher), seed
         G = self._load()
-        shape = [NUM_ITEMS, G.img_channels, G.img_resolution, G.img_resolution]
+        shape = [NUM_ITEMS, G.img_channels, *image_size(G)]
         self._c_dim = G.c_dim
         super().__init__("teacher", shape, use_labels=use_labels and G.c_dim > 0)
+
+    @property
+    def resolution(self) -> int:
+        """The longer side of the images, pixels: networks know their shape by themselves."""
+        return max(self.image_shape[1:])
+
+    @property
+    def label_kind(self) -> str | None:
+        """As the teacher's file says."""
+        return teachers.load(**self._teacher, needs_discriminator=False).label_kind if self.has_labels else None
 
     def _load(self) -> Any:
         return teachers.load(**self._teacher, needs_discriminator=False).G_ema
@@ -91,7 +101,7 @@ class TeacherFeed:
     def skip(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Passes over the next batch without making it: black images [n, C, H, W], and labels of zeros [n, c_dim]."""
         self._position += self._batch_size
-        shape = (self._G.img_channels, self._G.img_resolution, self._G.img_resolution)
+        shape = (self._G.img_channels, *image_size(self._G))
         return black_batch(self._batch_size // distributed.world_size(), shape, self._label_dim, self._device)
 
     def random_labels(self, count: int) -> torch.Tensor:

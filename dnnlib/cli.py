@@ -229,43 +229,35 @@ def seed_latents(seeds: list[int], z_dim: int) -> np.ndarray:
     return np.array(latents, dtype=np.float32).reshape(len(seeds), z_dim)
 
 
+ClassChoice = int | range | tuple[float, ...]  # a class, several in turn, or the numbers of a label
+
+
 class ClassOrLabel(click.ParamType):
-    """Option type: a class number such as 7 becomes an int, a label such as 0.33,0.67 a tuple of floats."""
+    """Option type: 7 becomes an int, a class; 0-9 a `range` of them; 0.33,0.67 a tuple of floats, a label."""
 
     name = "label"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | tuple[float, ...]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ClassChoice:
         """Reads the option's text."""
-        if isinstance(value, (int, tuple)):
+        if isinstance(value, (int, range, tuple)):
             return value
         if re.fullmatch(r"-?[0-9]+", value):
             if int(value) < 0:
                 self.fail(f"expected a class number from 0 up, found {value}", param, ctx)
             return int(value)
+        between = re.fullmatch(r"([0-9]+)-([0-9]+)", value)
+        if between is not None:
+            if int(between[2]) < int(between[1]):
+                self.fail(f"a range goes upwards, found {value!r}", param, ctx)
+            return range(int(between[1]), int(between[2]) + 1)
         try:
             numbers = tuple(float(item) for item in value.split(","))
         except ValueError:
             numbers = ()
         if not numbers or not all(math.isfinite(number) for number in numbers):
-            self.fail(f"expected a class number, or numbers with commas between them, found {value!r}", param, ctx)
+            self.fail(f"expected a class number, a range of them, or numbers with commas between them, found {value!r}",
+                      param, ctx)
         return numbers
-
-
-class ClassRange(ClassOrLabel):
-    """Option type: as ClassOrLabel, and a range of classes such as 0-9 becomes a `range`."""
-
-    def convert(  # type: ignore[override]
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | range | tuple[float, ...]:
-        """Reads the option's text."""
-        if isinstance(value, range):
-            return value
-        match = re.fullmatch(r"([0-9]+)-([0-9]+)", value) if isinstance(value, str) else None
-        if match is None:
-            return super().convert(value, param, ctx)
-        if int(match[2]) < int(match[1]):
-            self.fail(f"a range goes upwards, found {value!r}", param, ctx)
-        return range(int(match[1]), int(match[2]) + 1)
 
 
 class FiniteFloat(click.ParamType):
@@ -295,22 +287,37 @@ class FiniteFloatRange(click.FloatRange):
         return number
 
 
-def class_label(c_dim: int, class_idx: int | tuple[float, ...] | None) -> np.ndarray:
+CLASSES, VECTORS = LABEL_KINDS = ("classes", "vectors")  # what labels were in training: class numbers, or any numbers
+
+
+def class_label(
+    c_dim: int, class_idx: int | tuple[float, ...] | None, kind: str | None = None
+) -> np.ndarray:
     """The label that `class_idx` stands for: float32 [1, c_dim]; warns if the network (c_dim 0) has no use for it.
 
     Args:
         c_dim: length of the network's labels.
         class_idx: class number, or the label itself, of c_dim numbers.
+        kind: of the labels that the network was trained on (LABEL_KINDS); None if its file does not say.
 
     Raises:
-        UserError: the network is conditional and there is no class, or none of that number, or a label of another size.
+        UserError: the network is conditional and there is no class, or none of that number, or a label of another
+            size, or a class where labels are vectors.
     """
     if c_dim == 0:
         if class_idx is not None:
             click.echo("Warning: --class has no effect, this network knows no classes", err=True)
         return np.zeros([1, 0], dtype=np.float32)
     if class_idx is None:
+        if kind == VECTORS:
+            raise UserError(f"give the label of the images, {c_dim} number{'s' * (c_dim > 1)}: this network was "
+                            "trained on labels that are vectors", "class_idx")
         raise UserError(f"give the class of the images, 0 to {c_dim - 1}, or a label of {c_dim} numbers", "class_idx")
+    if kind == VECTORS and isinstance(class_idx, int):
+        if c_dim > 1:
+            raise UserError(f"this network was trained on labels that are vectors, not class numbers; give all {c_dim} "
+                            f"numbers, found {class_idx}", "class_idx")
+        class_idx = (float(class_idx),)
     if isinstance(class_idx, tuple):
         if len(class_idx) != c_dim:
             raise UserError(f"this network takes labels of {c_dim} numbers, found {len(class_idx)}", "class_idx")
@@ -320,7 +327,31 @@ def class_label(c_dim: int, class_idx: int | tuple[float, ...] | None) -> np.nda
     return (np.arange(c_dim) == class_idx).astype(np.float32)[np.newaxis]
 
 
+def class_labels(c_dim: int, choice: ClassChoice | None, kind: str | None = None) -> dict[str, np.ndarray]:
+    """The labels that --class stands for, by the beginning of names of files: "class3-" for each of a range, else "".
+
+    Args:
+        c_dim, kind: as for `class_label`.
+        choice: class, range of classes, or label.
+
+    Returns:
+        float32 [1, c_dim] each.
+
+    Raises:
+        UserError: as `class_label`.
+    """
+    if not isinstance(choice, range):
+        return {"": class_label(c_dim, choice, kind)}
+    if c_dim == 0:
+        return {"": class_label(c_dim, choice[0])}
+    if kind == VECTORS:
+        raise UserError(f"this network was trained on labels that are vectors, not class numbers; give all {c_dim} "
+                        f"numbers of one, found the range {choice[0]}-{choice[-1]}", "class_idx")
+    return {f"class{number}-": class_label(c_dim, number, kind) for number in choice}
+
+
 class_option = click.option(
-    "--class", "--label", "class_idx", type=ClassOrLabel(), metavar="INT|LIST",
-    help="Class number, or the label itself as numbers with commas between them, e.g. 0.5,0.5 to mix two classes.",
+    "--class", "--label", "class_idx", type=ClassOrLabel(), metavar="INT|RANGE|LIST",
+    help="Class number, a range of them (0-9), or the label itself as numbers with commas between them, e.g. 0.5,0.5 "
+         "to mix two classes.",
 )  # fmt: skip

@@ -52,8 +52,16 @@ class Registry:
             UserError: there is none, or it does not take these arguments.
         """
         function = self.get(name)
+        signature = inspect.signature(function)
         try:
-            inspect.signature(function).bind(**arguments, **further)
+            signature.bind(**arguments, **further)
         except TypeError as error:
             raise UserError(f"{self.kind} {name}: {error}") from None
-        return function(**arguments, **further)
+        try:
+            return function(**arguments, **further)
+        except TypeError as error:  # of something that it hands arguments down to
+            hands_down = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
+            _, _, unexpected = str(error).partition("() got an unexpected keyword argument ")
+            if not hands_down or unexpected.strip("'") not in arguments:
+                raise
+            raise UserError(f"{self.kind} {name}: got an unexpected keyword argument {unexpected}") from error

@@ -16,7 +16,7 @@ from metrics.options import MetricOptions, Reference
 from metrics.perceptual import DetectorFeatures, block_distance, block_features
 from metrics.samples import rank_blocks, sample_rng
 from torch_utils import distributed
-from torch_utils.network_types import Generator
+from torch_utils.network_types import Generator, image_size
 
 
 def compute_agreement(opts: MetricOptions, name: str, num_gen: int) -> dict[str, float]:
@@ -40,7 +40,7 @@ def compute_agreement(opts: MetricOptions, name: str, num_gen: int) -> dict[str,
     reference = teacher.G.eval().requires_grad_(False).to(opts.device)
     number, batch = opts.count_gen(num_gen, 1), opts.gen_batch()
     key, distance = _perceptual(opts, teacher)
-    side = min(net.img_resolution, reference.img_resolution)
+    side = min(image_size(net))
     likeness, compare = ("ms_ssim", similarity.ms_ssim) if side >= similarity.MULTISCALE_PX else (
         "ssim", similarity.ssim)
     has_window = side >= similarity.WINDOW
@@ -114,8 +114,11 @@ def _knows_lpips(detector: Detector) -> bool:
 
 
 def _check_alike(net: Generator, teacher: Reference) -> None:
-    for attribute in ("img_resolution", "img_channels", "z_dim", "c_dim"):
-        own, expected = getattr(net, attribute), getattr(teacher.G, attribute)
+    own_kind, expected_kind = (
+        {**{name: getattr(G, name) for name in ("img_resolution", "img_channels", "z_dim", "c_dim")},
+         "height and width": image_size(G)} for G in (net, teacher.G))
+    for attribute, own in own_kind.items():
+        expected = expected_kind[attribute]
         if own != expected:
             raise UserError(f"expected a network of the same images and latents, but {attribute} of {teacher.name} is "
                             f"{expected}, that of the network is {own}; pass the network that it was made from",

@@ -12,6 +12,7 @@ from dnnlib.util import EasyDict, construct_class_by_name
 from metrics.detector import Detector, DetectorSpec, choose, load
 from metrics.shared_features import SharedFeatures
 from torch_utils import distributed
+from torch_utils.network_types import check_square
 
 RESOLUTION_OF_SMALL_BATCHES = 256  # px; from here on few images at a time, for their memory
 _DATA_LOADER_WORKERS = 3
@@ -174,10 +175,12 @@ class MetricOptions:
         """The data set that dataset_kwargs describe, with some arguments replaced.
 
         Raises:
-            UserError: there is none.
+            UserError: there is none, or the network's images are not square, as those of a data set are.
         """
         if "class_name" not in self.dataset_kwargs:
             raise UserError("metrics: this metric needs a data set; pass `data`")
+        if self.G is not None:
+            check_square(self.G, "a comparison with a data set", "metrics")
         return construct_class_by_name(**(self.dataset_kwargs | overrides))
 
     def loader_kwargs(self) -> dict[str, Any]:

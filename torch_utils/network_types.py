@@ -7,15 +7,40 @@ from typing import Any
 
 import torch
 
+from dnnlib.errors import UserError
+
 
 class Network(torch.nn.Module):
     """A generator or a discriminator."""
 
     c_dim: int  # length of a label
-    img_resolution: int
+    img_resolution: int  # the longer side of the images
     img_channels: int
     init_kwargs: dict[str, Any]  # what it was made with, of persistent classes
     options: dict[str, Any]  # the same, of BigGAN's
+
+
+def image_size(network: Any) -> tuple[int, int]:
+    """Height and width of the images of a generator or discriminator; they are square unless it says otherwise."""
+    height, width = getattr(network, "img_size", [network.img_resolution] * 2)
+    return height, width
+
+
+def check_square(network: Any, what: str, field: str) -> None:
+    """Checks that a network is for square images, where nothing else will do.
+
+    Args:
+        network: generator or discriminator.
+        what: needs square images; the beginning of the message.
+        field: the argument that the message names.
+
+    Raises:
+        UserError: its images have another shape.
+    """
+    height, width = image_size(network)
+    if height != width:
+        raise UserError(f"{what} needs square images; those of this network are {width}x{height} (width x height)",
+                        field=field)
 
 
 class Generator(Network):

@@ -244,6 +244,7 @@ class StyleGAN2Loss(AdversarialLoss):
         self.r1_gamma, self.style_mixing_prob = r1_gamma, style_mixing_prob
         self.pl_weight, self.pl_batch_shrink, self.pl_decay = pl_weight, pl_batch_shrink, pl_decay
         self.pl_mean = torch.zeros([], device=device)  # running mean of path lengths
+        self._update_emas = False  # of G, in the present pass
 
     def begin_stage(self) -> None:
         """Resets the mean path length."""
@@ -277,7 +278,8 @@ class StyleGAN2Loss(AdversarialLoss):
 
     def generate(self, z: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Images [N, C, H, W] and ws [N, num_ws, w_dim], with style mixing (arXiv:1812.04948, section 3.1)."""
-        ws = self.G.mapping(z, c)
+        tracks_by_itself = getattr(self.G.mapping, "tracks_in_training", True)
+        ws = self.G.mapping(z, c, **({} if tracks_by_itself or not self._update_emas else {"update_emas": True}))
         if self.style_mixing_prob > 0:
             from_other = self._mixing_mask(ws.shape[1], ws.device)
             ws = torch.where(from_other, self.G.mapping(torch.randn_like(z), c, skip_w_avg_update=True), ws)
@@ -321,9 +323,17 @@ class StyleGAN2Loss(AdversarialLoss):
             self._d_real(D, step, augment, prefix, fake_loss, penalise)
 
     def _d_fake(self, D: torch.nn.Module, step: Step, augment: ImageTransform, prefix: str) -> torch.Tensor:
-        """Discriminator on generated images: softplus(D(G(z))), which is also returned, [N, 1], detached."""
-        with torch.no_grad():
-            img, _ = self.generate(step.gen_z, step.gen_c)
+        """Discriminator on generated images: softplus(D(G(z))), which is also returned, [N, 1], detached.
+
+        Averages of a generator that does not track them by itself are updated here, but not again where another
+        discriminator than the loss's own learns as well.
+        """
+        self._update_emas = D is self.D
+        try:
+            with torch.no_grad():
+                img, _ = self.generate(step.gen_z, step.gen_c)
+        finally:
+            self._update_emas = False
         logits = D(augment(img), step.gen_c)
         report_logits("fake", logits, prefix)
         loss = F.softplus(logits)

@@ -190,7 +190,8 @@ class Maintenance:
         for name in ("G", "D", "G_ema"):
             misc.check_ddp_consistency(networks[name])
         training_set = self.config.data.training_set.to_dict()
-        data = pickles.snapshot_data({"augment_pipe": None, **networks}, training_set, self.run.loss.notes())
+        data = pickles.snapshot_data({"augment_pipe": None, **networks}, training_set, self.run.loss.notes(),
+                                     self.run.label_kind)
         if distributed.is_main():
             pickles.save_networks(data, self._snapshot_path())
         return data["G_ema"]

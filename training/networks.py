@@ -14,6 +14,7 @@ from torch_utils import persistence
 from torch_utils.ops import bias_act, conv2d_resample, fma, upfirdn2d
 
 RESAMPLE_TAPS = (1, 3, 3, 1)
+SQUARE = (4, 4)  # height and width of the lowest resolution; others make images of another shape
 
 # A convolution and all that surrounds it as one operation, where the code base has it. Its other operations are then at
 # least as fast on a CPU with channels_last as without.
@@ -131,9 +132,21 @@ def _check_ws(whose, ws, count, w_dim):
         raise ValueError(f"{whose}: expected ws [N, {count}, {w_dim}], found {list(ws.shape)}")
 
 
-def _check_resolution(img_resolution):
+def _check_resolution(img_resolution, base_size):
     if img_resolution < 4 or img_resolution & (img_resolution - 1):
         raise ValueError(f"img_resolution: expected a power of two of at least 4, found {img_resolution}")
+    if len(base_size) != 2 or max(base_size) != 4 or min(base_size) < 1:
+        raise ValueError(f"base_size: expected a height and a width from 1 to 4, one of them 4, found {base_size}")
+
+
+def _scaled(base_size, resolution):
+    """[height, width] of images whose longer side is `resolution`."""
+    return [side * resolution // 4 for side in base_size]
+
+
+def _unless_square(base_size):
+    """The argument for parts of a network, left out of square ones, which all code bases know."""
+    return {} if tuple(base_size) == SQUARE else {"base_size": list(base_size)}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -229,7 +242,8 @@ def _limit(layer, gain):
 class MappingNetwork(torch.nn.Module):
     """z [N, z_dim] and c [N, c_dim] → w [N, num_ws, w_dim] (or [N, w_dim] if num_ws is None).
 
-    Keeps the moving average `w_avg` of its outputs in training mode, for truncation (arXiv:1812.04948, section 2.2).
+    Keeps the moving average `w_avg` of its outputs, for truncation (arXiv:1812.04948, section 2.2): in training mode
+    while `tracks_in_training`, as in StyleGAN2-ADA, and whenever `update_emas` is passed, as in the stylegan3 tree.
     """
 
     def __init__(
@@ -243,6 +257,7 @@ class MappingNetwork(torch.nn.Module):
         self.num_ws = num_ws
         self.num_layers = num_layers
         self.w_avg_beta = w_avg_beta
+        self.tracks_in_training = True
         embedded = 0
         if c_dim > 0:
             embedded = w_dim if embed_features is None else embed_features
@@ -255,7 +270,7 @@ class MappingNetwork(torch.nn.Module):
         if self._averages():
             self.register_buffer("w_avg", torch.zeros([w_dim]))
 
-    def forward(self, z, c, truncation_psi=1, truncation_cutoff=None, skip_w_avg_update=False):
+    def forward(self, z, c, truncation_psi=1, truncation_cutoff=None, skip_w_avg_update=False, update_emas=False):
         inputs = []
         if self.z_dim > 0:
             inputs.append(normalize_2nd_moment(z.to(torch.float32)))
@@ -265,7 +280,8 @@ class MappingNetwork(torch.nn.Module):
         for i in range(self.num_layers):
             x = getattr(self, f"fc{i}")(x)
 
-        if self.training and self._averages() and not skip_w_avg_update:
+        tracks = self.training and self.tracks_in_training and not skip_w_avg_update
+        if self._averages() and (tracks or update_emas):
             self._track(x.detach())
         if self.num_ws is not None:
             x = x[:, None, :].repeat(1, self.num_ws, 1)
@@ -293,10 +309,11 @@ class SynthesisLayer(torch.nn.Module):
 
     def __init__(
         self, in_channels, out_channels, w_dim, resolution, kernel_size=3, up=1, use_noise=True, activation="lrelu",
-        resample_filter=RESAMPLE_TAPS, conv_clamp=None, channels_last=False
+        resample_filter=RESAMPLE_TAPS, conv_clamp=None, channels_last=False, base_size=SQUARE
     ):
         super().__init__()
         self.resolution = resolution
+        self.noise_size = _scaled(base_size, resolution)
         self.up = up
         self.padding = kernel_size // 2
         self.use_noise = use_noise
@@ -308,7 +325,7 @@ class SynthesisLayer(torch.nn.Module):
         fixed = {"resample_filter": upfirdn2d.setup_filter(resample_filter)}
         if use_noise:
             learnt["noise_strength"] = torch.zeros([])
-            fixed["noise_const"] = torch.randn([resolution, resolution])
+            fixed["noise_const"] = torch.randn(self.noise_size)
         _register(self, {**learnt, "bias": torch.zeros([out_channels])}, fixed)
 
     def forward(self, x, w, noise_mode="random", fused_modconv=True, gain=1):
@@ -339,7 +356,7 @@ class SynthesisLayer(torch.nn.Module):
             return None
         if mode == "const":
             return self.noise_const * self.noise_strength
-        return torch.randn([x.shape[0], 1, self.resolution, self.resolution], device=x.device) * self.noise_strength
+        return torch.randn([x.shape[0], 1, *self.noise_size], device=x.device) * self.noise_strength
 
 
 @persistence.persistent_class
@@ -373,13 +390,13 @@ class SynthesisBlock(torch.nn.Module):
     """All layers of one resolution: x [N, I, H/2, W/2], img [N, img_channels, H/2, W/2] → the same at [H, W].
 
     `mid_channels` is the width between the block's two convolutions (in the first block, of its constant) where that
-    differs from `out_channels`.
+    differs from `out_channels`. `base_size` is the [height, width] of the first block.
     """
 
     def __init__(
         self, in_channels, out_channels, w_dim, resolution, img_channels, is_last, architecture="skip",
         resample_filter=RESAMPLE_TAPS, conv_clamp=None, use_fp16=False, fp16_channels_last=False, mid_channels=None,
-        **layer_kwargs
+        base_size=SQUARE, **layer_kwargs
     ):
         super().__init__()
         if architecture not in ("orig", "skip", "resnet"):
@@ -398,9 +415,9 @@ class SynthesisBlock(torch.nn.Module):
 
         mid = out_channels if mid_channels is None else mid_channels
         common = {"conv_clamp": conv_clamp, "channels_last": self.channels_last}
-        layer = {"w_dim": w_dim, "resolution": resolution, **common, **layer_kwargs}
+        layer = {"w_dim": w_dim, "resolution": resolution, **common, **_unless_square(base_size), **layer_kwargs}
         if in_channels == 0:
-            self.const = torch.nn.Parameter(torch.randn([mid, resolution, resolution]))
+            self.const = torch.nn.Parameter(torch.randn([mid, *_scaled(base_size, resolution)]))
         else:
             self.conv0 = SynthesisLayer(in_channels, mid, up=2, resample_filter=resample_filter, **layer)
         self.conv1 = SynthesisLayer(mid, out_channels, **layer)
@@ -454,20 +471,22 @@ class SynthesisNetwork(torch.nn.Module):
     """ws [N, num_ws, w_dim] → images [N, img_channels, img_resolution, img_resolution], nominally in [-1, 1].
 
     Widths are `min(channel_base // resolution, channel_max)`, or, layer by layer, `layer_channels`: the constant, b4's
-    convolution, then conv0 and conv1 of every higher resolution.
+    convolution, then conv0 and conv1 of every higher resolution. `base_size` is the [height, width] of the constant;
+    images have its shape, and `img_resolution` is their longer side.
     """
 
     def __init__(
         self, w_dim, img_resolution, img_channels, channel_base=32768, channel_max=512, num_fp16_res=0,
-        layer_channels=None, **block_kwargs
+        layer_channels=None, base_size=SQUARE, **block_kwargs
     ):
         super().__init__()
-        _check_resolution(img_resolution)
+        _check_resolution(img_resolution, base_size)
         size_log2 = img_resolution.bit_length() - 1
         self.w_dim = w_dim
         self.img_channels = img_channels
         self.img_resolution = img_resolution
         self.img_resolution_log2 = size_log2
+        self.img_size = _scaled(base_size, img_resolution)
         self.block_resolutions = [2**i for i in range(2, size_log2 + 1)]
         if layer_channels is None:
             table = _channel_table(channel_base, channel_max, self.block_resolutions)
@@ -488,13 +507,14 @@ class SynthesisNetwork(torch.nn.Module):
                 is_last=res == img_resolution,
                 use_fp16=res >= fp16_from,
                 **({} if mid == out else {"mid_channels": mid}),
+                **_unless_square(base_size),
                 **block_kwargs,
             )
             self.num_ws += block.num_conv + (block.num_torgb if block.is_last else 0)
             setattr(self, f"b{res}", block)
             previous = out
 
-    def forward(self, ws, **block_kwargs):
+    def forward(self, ws, update_emas=False, **block_kwargs):
         _check_ws("synthesis", ws, self.num_ws, self.w_dim)
         state = (None, None)
         for block, of_block in self._blocks():
@@ -512,11 +532,15 @@ class SynthesisNetwork(torch.nn.Module):
 
 @persistence.persistent_class
 class Generator(torch.nn.Module):
-    """z [N, z_dim] and labels c [N, c_dim] → images [N, img_channels, img_resolution, img_resolution]."""
+    """z [N, z_dim] and labels c [N, c_dim] → images [N, img_channels, img_resolution, img_resolution].
+
+    Options of the synthesis network are given as `synthesis_kwargs`, as in StyleGAN2-ADA, or flat, as in the stylegan3
+    tree; those of `synthesis_kwargs` override flat ones. With flat ones, `w_avg` is updated as in that tree, too.
+    """
 
     def __init__(
         self, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs={},  # noqa: B006 (never modified)
-        synthesis_kwargs={}  # noqa: B006
+        synthesis_kwargs={}, **flat_synthesis_kwargs  # noqa: B006
     ):
         super().__init__()
         self.z_dim = z_dim
@@ -525,12 +549,15 @@ class Generator(torch.nn.Module):
         self.img_resolution = img_resolution
         self.img_channels = img_channels
         size = {"img_resolution": img_resolution, "img_channels": img_channels}
-        self.synthesis = SynthesisNetwork(w_dim=w_dim, **size, **synthesis_kwargs)
+        self.synthesis = SynthesisNetwork(w_dim=w_dim, **size, **{**flat_synthesis_kwargs, **synthesis_kwargs})
+        self.img_size = self.synthesis.img_size
         self.num_ws = self.synthesis.num_ws
         self.mapping = MappingNetwork(z_dim=z_dim, c_dim=c_dim, w_dim=w_dim, num_ws=self.num_ws, **mapping_kwargs)
+        self.mapping.tracks_in_training = not flat_synthesis_kwargs
 
-    def forward(self, z, c, truncation_psi=1, truncation_cutoff=None, **synthesis_kwargs):
-        ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
+    def forward(self, z, c, truncation_psi=1, truncation_cutoff=None, update_emas=False, **synthesis_kwargs):
+        averaging = {"update_emas": True} if update_emas else {}
+        ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff, **averaging)
         return self.synthesis(ws, **synthesis_kwargs)
 
 
@@ -630,12 +657,13 @@ class MinibatchStdLayer(torch.nn.Module):
 class DiscriminatorEpilogue(torch.nn.Module):
     """The last layers: x [N, I, R, R] (and img, label map cmap [N, cmap_dim]) → logits [N, 1].
 
-    `mid_channels` are the widths of `conv` and `fc` where they differ from `in_channels`.
+    `mid_channels` are the widths of `conv` and `fc` where they differ from `in_channels`. `base_size` is the
+    [height, width] of x where that is not square.
     """
 
     def __init__(
         self, in_channels, cmap_dim, resolution, img_channels, architecture="resnet", mbstd_group_size=4,
-        mbstd_num_channels=1, activation="lrelu", conv_clamp=None, mid_channels=None
+        mbstd_num_channels=1, activation="lrelu", conv_clamp=None, mid_channels=None, base_size=SQUARE
     ):
         super().__init__()
         self.in_channels = in_channels
@@ -649,7 +677,7 @@ class DiscriminatorEpilogue(torch.nn.Module):
             self.fromrgb = Conv2dLayer(img_channels, in_channels, 1, **active)
         self.mbstd = MinibatchStdLayer(mbstd_group_size, mbstd_num_channels) if mbstd_num_channels > 0 else None
         self.conv = Conv2dLayer(in_channels + mbstd_num_channels, widths[0], 3, conv_clamp=conv_clamp, **active)
-        self.fc = FullyConnectedLayer(widths[0] * resolution**2, widths[1], **active)
+        self.fc = FullyConnectedLayer(widths[0] * math.prod(_scaled(base_size, resolution)), widths[1], **active)
         self.out = FullyConnectedLayer(widths[1], max(cmap_dim, 1))
 
     def forward(self, x, img, cmap, force_fp32=False):
@@ -670,20 +698,23 @@ class Discriminator(torch.nn.Module):
 
     Widths are `min(channel_base // resolution, channel_max)`, or, layer by layer, `layer_channels`: the input of the
     first block, then conv0 and conv1 of every block from the highest resolution on, then b4's convolution and b4's fc.
+    `base_size` is the [height, width] of what b4 reads; images have its shape.
     """
 
     def __init__(
         self, c_dim, img_resolution, img_channels, architecture="resnet", channel_base=32768, channel_max=512,
         num_fp16_res=0, conv_clamp=None, cmap_dim=None, block_kwargs={}, mapping_kwargs={},  # noqa: B006
-        epilogue_kwargs={}, layer_channels=None  # noqa: B006 (never modified; empty defaults are interface)
+        epilogue_kwargs={}, layer_channels=None,  # noqa: B006 (never modified; empty defaults are interface)
+        base_size=SQUARE
     ):
         super().__init__()
-        _check_resolution(img_resolution)
+        _check_resolution(img_resolution, base_size)
         size_log2 = img_resolution.bit_length() - 1
         self.c_dim = c_dim
         self.img_channels = img_channels
         self.img_resolution = img_resolution
         self.img_resolution_log2 = size_log2
+        self.img_size = _scaled(base_size, img_resolution)
         self.block_resolutions = [2**i for i in range(size_log2, 2, -1)]
         if layer_channels is None:
             table = _channel_table(channel_base, channel_max, [*self.block_resolutions, 4])
@@ -730,11 +761,12 @@ class Discriminator(torch.nn.Module):
             cmap_dim=cmap_dim,
             resolution=4,
             **({} if last == [tmp, tmp] else {"mid_channels": last}),
+            **_unless_square(base_size),
             **epilogue_kwargs,
             **common,
         )
 
-    def forward(self, img, c, **block_kwargs):
+    def forward(self, img, c, update_emas=False, **block_kwargs):
         x = None
         for res in self.block_resolutions:
             x, img = getattr(self, f"b{res}")(x, img, **block_kwargs)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from dnnlib.errors import UserError
 from dnnlib.progress import Progress
 from metrics.perceptual import Features
-from torch_utils.network_types import Generator
+from torch_utils.network_types import Generator, image_size
 from torch_utils.optimizers import Adam
 
 _STATISTICS_SEED = 123
@@ -133,7 +133,7 @@ def project(
 
     Args:
         G: generator with `mapping` and `synthesis`, any number of channels.
-        target: uint8 or float [img_channels, img_resolution, img_resolution], 0..255.
+        target: uint8 or float [img_channels, H, W] of the size of G's images, 0..255.
         features: in which the images are compared.
         c: label [1, c_dim] of a conditional network.
         num_steps: steps of Adam.
@@ -195,6 +195,6 @@ def _check(G: Generator, target: torch.Tensor) -> None:
     if not hasattr(G, "mapping") or not hasattr(G, "synthesis"):
         raise ProjectionError(f"only style-based generators have a w to optimise, this is a "
                               f"{type(G).__name__}", field="network")
-    expected = [G.img_channels, G.img_resolution, G.img_resolution]
+    expected = [G.img_channels, *image_size(G)]
     if list(target.shape) != expected:
         raise ProjectionError(f"target: expected an image of shape {expected}, found {list(target.shape)}")

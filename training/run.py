@@ -27,6 +27,7 @@ class Run:
         stage: stage of the loss that the optimizers were started for.
         elapsed_sec: time of the processes before this one.
         stats_bytes: length of stats.jsonl.
+        label_kind: of the training set's labels, one of `dnnlib.cli.LABEL_KINDS`; None without labels.
     """
 
     networks: dict[str, torch.nn.Module]
@@ -44,6 +45,7 @@ class Run:
     stage: int = 0
     elapsed_sec: float = 0.0
     stats_bytes: int = 0
+    label_kind: str | None = None
 
     _COUNTERS = ("cur_nimg", "batch_idx", "cur_tick", "tick_start_nimg", "finished_nimg", "stage", "elapsed_sec",
                  "stats_bytes")

@@ -162,6 +162,7 @@ def _set_up(config: RunConfig, resume_from: str | None, num_images: int, device:
 
     # Loss, phases and the rest.
     run = build_run(config, networks, feed, num_images, device)
+    run.label_kind = dataset.label_kind
     if state is not None:
         run.load_state_dict(state)
     return run, dataset

@@ -14,6 +14,7 @@ from dnnlib import EasyDict
 from dnnlib.errors import UserError
 from torch_utils.network_types import Network
 from training.checkpoints import widths as stock
+from training.checkpoints.stylegan2 import synthesis_options, with_synthesis_options
 from training.networks import (
     Conv2dLayer,
     Discriminator,
@@ -67,10 +68,10 @@ def generator_plan(G: Any) -> Plan:
 
     def build(widths: Sequence[int]) -> Generator:
         kwargs = G.init_kwargs
-        options = _without_widths(kwargs.get("synthesis_kwargs", {}))
+        options = _without_widths(synthesis_options(kwargs))
         options.update(_width_arguments(G.img_resolution, widths, discriminator=False))
         sizes = {name: getattr(G, name) for name in ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")}
-        return Generator(**{**kwargs, **sizes, "synthesis_kwargs": options})
+        return Generator(**with_synthesis_options({**kwargs, **sizes}, options))
 
     return Plan(_named(names, sizes), rules, consumers, build, lambda z, c, batch: _applied(G, z, c, batch))
 
@@ -126,7 +127,8 @@ def discriminator_plan(D: Any) -> Plan:
     sizes += [tensors["b4.conv.weight"].shape[0], tensors["b4.fc.weight"].shape[0]]
     num_statistics = tensors["b4.conv.weight"].shape[1] - sizes[-3]  # channels of the minibatch standard deviation
     connect("b4.conv", Axis(previous, extra=num_statistics), "b4.conv")
-    connect("b4.fc", Axis("b4.conv", repeat=D.b4.resolution**2), "b4.fc")
+    positions = tensors["b4.fc.weight"].shape[1] // tensors["b4.conv.weight"].shape[0]
+    connect("b4.fc", Axis("b4.conv", repeat=positions), "b4.fc")
     connect("b4.out", Axis("b4.fc"), None)
 
     def build(widths: Sequence[int]) -> Discriminator:
@@ -179,12 +181,14 @@ def layer_costs(network: Network) -> list[LayerCost]:
         if isinstance(module, FullyConnectedLayer):
             costs.append(LayerCost(name, layer.weight.numel(), layer.weight.numel()))
         elif isinstance(module, SynthesisLayer | ToRGBLayer | Conv2dLayer):
-            res, weights = _output_resolution(network, name, layer), layer.weight.numel()
-            costs.append(LayerCost(name, weights * (res // getattr(layer, "up", 1)) ** 2, weights * res**2))
+            pixels, weights = _output_pixels(network, name, layer), layer.weight.numel()
+            costs.append(LayerCost(name, weights * (pixels // getattr(layer, "up", 1) ** 2), weights * pixels))
     return costs
 
 
-def _output_resolution(network: torch.nn.Module, name: str, layer: torch.nn.Module) -> int:
-    """The side of a convolution's output; the block that holds it knows its own."""
+def _output_pixels(network: Any, name: str, layer: torch.nn.Module) -> int:
+    """The number of pixels of a convolution's output; the block that holds it knows its own longer side."""
     block: Any = network.get_submodule(name.rpartition(".")[0])
-    return block.resolution // getattr(layer, "down", 1)
+    side = block.resolution // getattr(layer, "down", 1)
+    height, width = (side * length // network.img_resolution for length in network.img_size)
+    return height * width

@@ -151,7 +151,7 @@ class _Walk:
             return
         wide, narrow = (block.skip for block in blocks)
         kept = self.keep[f"{name}.conv1"]
-        places = self._places(self.batches[0].x[0].shape[2] ** 2, narrow)
+        places = self._places(math.prod(self.batches[0].x[0].shape[2:]), narrow)
         inputs, targets = [], []
         for batch, entry in zip(self.batches, entries):
             at = places(len(batch.img))
@@ -172,8 +172,7 @@ class _Walk:
         """Fits a convolution to the teacher's pre-activations, and runs it."""
         wide, narrow = layers
         kept = self.keep[name]
-        size = (self.batches[0].x[0].shape[2] // wide.down) ** 2
-        places = self._places(size, narrow)
+        places = self._places(math.prod(self.batches[0].x[0].shape[2:]) // wide.down**2, narrow)
         matrix, bias = rows.weight_matrix(wide)[kept] * wide.weight_gain, wide.bias[kept]
         inputs, targets = [], []
         for batch in self.batches:

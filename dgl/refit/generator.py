@@ -103,7 +103,7 @@ class Walk(walk.Walk):
         """Fits a modulated convolution and runs it; returns the scale [O] by which the student's features are short."""
         wide, narrow = layers
         kept = self.keep[name]
-        places = self._places(wide.resolution**2, narrow)
+        places = self._places(math.prod(wide.noise_size), narrow)
         wide_matrix = rows.weight_matrix(wide)[kept]
         energy = wide.weight[kept].square().sum(dim=[2, 3])  # [O, I]
         inputs, targets, styles = [], [], []
@@ -139,7 +139,7 @@ class Walk(walk.Walk):
         """Fits a residual block's shortcut to what its other branch leaves of the teacher's sum, and adds it."""
         wide, narrow = layers
         kept = self.keep[f"{block}.conv1"]
-        places = self._places(self.batches[0].x[0].shape[2] ** 2, narrow)
+        places = self._places(math.prod(self.batches[0].x[0].shape[2:]), narrow)
         inputs, targets = [], []
         for batch, entry in zip(self.batches, entries):
             at = places(len(batch.w))
@@ -159,7 +159,7 @@ class Walk(walk.Walk):
     def _image(self, res: int, blocks: list[Any]) -> None:
         """Fits torgb to what is left between the teacher's image at this resolution and the student's so far."""
         wide, narrow = (block.torgb for block in blocks)
-        places = self._places(res**2, narrow)
+        places = self._places(math.prod(self.batches[0].x[0].shape[2:]), narrow)
         inputs, targets, styles = [], [], []
         for batch in self.batches:
             at = places(len(batch.w))

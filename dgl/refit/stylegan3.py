@@ -31,7 +31,7 @@ class _Batch:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Convolution:
+class Convolution:
     """What `rows` must know of a layer's convolution: all positions that its kernel touches are outputs."""
     weight: torch.Tensor
     padding: int
@@ -106,7 +106,7 @@ class Walk(walk.Walk):
         wide, narrow = layers
         kept = slice(None) if wide.is_torgb else self.keep[name]
         padding = wide.conv_kernel - 1
-        pair = [_Convolution(layer.weight, padding) for layer in layers]
+        pair = [Convolution(layer.weight, padding) for layer in layers]
         energy_wide, energy = (sum(batch.x[i].double().square().mean() * len(batch.w) for batch in self.batches)
                                for i in (0, 1))
         narrow.magnitude_ema.copy_(wide.magnitude_ema * energy / energy_wide)
@@ -115,7 +115,7 @@ class Walk(walk.Walk):
         inputs, targets, styles = [], [], []
         for batch in self.batches:
             at = places(len(batch.w))
-            s_wide, s_narrow = (_styles(layer, batch.w) for layer in layers)
+            s_wide, s_narrow = (styles_of(layer, batch.w) for layer in layers)
             scaled = batch.x[0] * (s_wide * gains[0])[:, :, None, None]
             target = rows.patches(scaled, pair[0], at) @ rows.weight_matrix(pair[0])[kept].t()
             if not wide.is_torgb:
@@ -156,7 +156,7 @@ class Walk(walk.Walk):
 _INPUT_RIDGE = 1e-4  # of that of other layers: features are known exactly, and hardly depend on the latent
 
 
-def _styles(layer: Any, w: torch.Tensor) -> torch.Tensor:
+def styles_of(layer: Any, w: torch.Tensor) -> torch.Tensor:
     """The factors of a layer's input channels [n, I] for w [n, w_dim]."""
     styles = layer.affine(w)
     return styles / (layer.in_channels * layer.conv_kernel**2) ** 0.5 if layer.is_torgb else styles

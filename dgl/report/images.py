@@ -8,9 +8,10 @@ import torch
 from dnnlib.errors import UserError
 from metrics.metric_main import calc_metric
 from metrics.options import Reference
-from torch_utils.network_types import Discriminator, Generator
+from torch_utils.network_types import Discriminator, Generator, check_square
 
 from . import drawing
+from .labels import Choices
 from .samples import affordable, generated, grid_inputs, shown, small, tiled
 
 TRUNCATIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -22,16 +23,17 @@ MAX_REAL = 5000  # training images among which they are looked for
 _KINDS = {"psnr": "PSNR, dB", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "distance@D": "distance by the teacher's D"}
 
 
-def grids(generators: Mapping[str, Generator]) -> str:
+def grids(generators: Mapping[str, Generator], choices: Choices | None = None) -> str:
     """Grids on the same latents, one per truncation and network, under a slider."""
     can_truncate = all(not hasattr(G, "mapping") or G.mapping.w_avg is not None for G in generators.values())
     steps = TRUNCATIONS if can_truncate else (1.0,)
     slider = (f'<label>Truncation <output id="psi-text">1</output><input id="psi" type="range" min="0" '
               f'max="{len(steps) - 1}" step="1" value="{len(steps) - 1}"></label>')
     parts = [slider if can_truncate else "<p>These networks keep no average w, which truncation needs.</p>"]
-    inputs = grid_inputs(next(iter(generators.values())))
+    inputs = grid_inputs(next(iter(generators.values())), choices=choices)
     if inputs.classes is not None:
-        parts.append(f"<p>A row for each of the classes {', '.join(map(str, inputs.classes))}.</p>")
+        names = ", ".join(inputs.classes) if choices is None else "; ".join(inputs.classes)
+        parts.append(f"<p>A row for each of the {'classes' if choices is None else 'labels'} {names}.</p>")
     for name, G in generators.items():
         pictures = []
         for step, psi in enumerate(steps):
@@ -44,10 +46,10 @@ def grids(generators: Mapping[str, Generator]) -> str:
     return "".join(parts)
 
 
-def differences(generators: Mapping[str, Generator]) -> str:
+def differences(generators: Mapping[str, Generator], choices: Choices | None = None) -> str:
     """Heat maps of the difference from the teacher, the first network, on the same latents, and its mean."""
     teacher, *_ = generators.values()
-    inputs = grid_inputs(teacher)
+    inputs = grid_inputs(teacher, choices=choices)
     reference = generated(teacher, inputs.z, inputs.c).astype(np.float64)
     parts = []
     for name, G in list(generators.items())[1:]:
@@ -76,17 +78,17 @@ def agreement(generators: Mapping[str, Generator], D: Discriminator | None) -> s
     return drawing.table(head, rows) + f"<p>Of {number} pairs of images with the same latents and classes.{without}</p>"
 
 
-def classes(generators: Mapping[str, Generator]) -> str:
+def classes(generators: Mapping[str, Generator], choices: Choices | None = None) -> str:
     """A row per class: every network's difference from the teacher, the first, and how much the images vary.
 
     The variation is the mean distance of a class's images from their mean, in 8x8 pixels, in percent of the teacher's.
     """
     teacher, *_ = generators.values()
-    inputs = grid_inputs(teacher, affordable(teacher.img_resolution, PER_CLASS, 4))
+    inputs = grid_inputs(teacher, affordable(teacher.img_resolution, PER_CLASS, 4), choices)
     assert inputs.classes is not None
     reference = generated(teacher, inputs.z, inputs.c)
     shape = (inputs.rows, inputs.columns)
-    head, columns = ["class"], [[str(number) for number in inputs.classes]]
+    head, columns = ["class"], [inputs.classes]
     for name, G in list(generators.items())[1:]:
         images = generated(G, inputs.z, inputs.c)
         errors = np.abs(images.astype(np.float64) - reference).reshape(*shape, -1).mean(axis=(1, 2))
@@ -103,7 +105,7 @@ def _variation(vectors: np.ndarray) -> np.ndarray:
     return np.linalg.norm(vectors - vectors.mean(axis=1, keepdims=True), axis=2).mean(axis=1)
 
 
-def nearest(student: Generator, data: str) -> str:
+def nearest(student: Generator, data: str, choices: Choices | None = None) -> str:
     """The student's images above the training images that are nearest to them in 8x8 pixels.
 
     Raises:
@@ -111,13 +113,14 @@ def nearest(student: Generator, data: str) -> str:
     """
     from training.dataset import ImageFolderDataset
 
+    check_square(student, "a comparison with training images", "data")
     dataset = ImageFolderDataset(path=data)
     shape = [student.img_channels, student.img_resolution, student.img_resolution]
     if list(dataset.image_shape) != shape:
         raise UserError(f"expected images {shape}, found {list(dataset.image_shape)} in {data}", field="data")
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), MAX_REAL)).round().astype(int))
     real = np.concatenate([small(dataset[i][0].transpose(1, 2, 0)[None]) for i in chosen])
-    inputs = grid_inputs(student, NEAREST)
+    inputs = grid_inputs(student, NEAREST, choices)
     rows = torch.linspace(0, len(inputs.z) - 1, NEAREST).round().long()  # of all classes
     fake = generated(student, inputs.z[rows], inputs.c[rows])
     index, _ = scipy.cluster.vq.vq(small(fake), real)

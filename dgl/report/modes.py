@@ -5,6 +5,7 @@ import scipy.cluster.vq
 from torch_utils.network_types import Generator
 
 from . import drawing
+from .labels import Choices
 from .samples import affordable, generated, seed_inputs, shown, small, tiled
 
 CLUSTERS = 10
@@ -13,15 +14,18 @@ LOST = 0.2  # of the teacher's share; a cluster with less is lost
 EXAMPLES = 4  # of the teacher's images of a cluster
 
 
-def modes(teacher: Generator, student: Generator, count: int | None = None) -> str:
+def modes(
+    teacher: Generator, student: Generator, count: int | None = None, choices: Choices | None = None
+) -> str:
     """Coverage of the teacher's modes, the k-means clusters of 8x8 pixels, with the shares of both networks.
 
     Args:
         teacher, student: generators of the same images.
         count: images of each; None is what the resolution affords.
+        choices: labels that take turns, in place of the classes.
     """
     count = affordable(teacher.img_resolution, IMAGES, 64) if count is None else count
-    z, c = seed_inputs(teacher, count)
+    z, c = seed_inputs(teacher, count, choices)
     images = generated(teacher, z, c)
     vectors = small(images)
     centres, of_teacher = scipy.cluster.vq.kmeans2(vectors, min(CLUSTERS, count), minit="++", seed=0)

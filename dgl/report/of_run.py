@@ -89,17 +89,19 @@ def write(config: RunConfig, run_dir: str | os.PathLike) -> str:
 def _write(config: RunConfig, run_dir: str | os.PathLike) -> str:
     from torch_utils.devices import resolve_device
 
-    from . import page
+    from . import labels, page
 
     trust_pickle = any(teacher.get("trust_pickle", False) for teacher in config.loss.arguments.get("teachers", ()))
     teacher = teacher_of(config, run_dir, trust_pickle)
     snapshot = newest_snapshot(run_dir)
     device = resolve_device(config.machine.device)
     G = copy.deepcopy(teacher.G_ema).to(device)
-    student = open_networks(snapshot)["G_ema"].to(device)
+    networks = open_networks(snapshot)
+    student = networks["G_ema"].to(device)
     generators = {"teacher": G, **between(G, config), "student": student}
-    dest = os.path.join(run_dir, FILE_NAME)
-    page.write(dest, generators, teacher.D, run_dir, data_of(config), f"{os.path.basename(snapshot)} and its teacher")
+    dest, data = os.path.join(run_dir, FILE_NAME), data_of(config)
+    choices = labels.choices(G, None, networks.get("label_kind"), data)
+    page.write(dest, generators, teacher.D, run_dir, data, f"{os.path.basename(snapshot)} and its teacher", choices)
     return dest
 
 

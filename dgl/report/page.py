@@ -10,6 +10,7 @@ from dnnlib.files import open_atomic
 from torch_utils.network_types import Generator
 
 from . import images, modes, numbers
+from .labels import Choices
 
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -49,6 +50,7 @@ def write(
     run_dir: str | os.PathLike | None = None,
     data: str | None = None,
     title: str = "Student and teacher",
+    choices: Choices | None = None,
 ) -> None:
     """Writes the page.
 
@@ -60,6 +62,7 @@ def write(
         run_dir: of the student's training, for scores and curves.
         data: training images, for the student's nearest neighbours.
         title: of the page.
+        choices: labels of the rows, in place of the classes.
 
     Raises:
         UserError: the networks do not fit together, the data cannot be read, or the file cannot be written.
@@ -68,10 +71,10 @@ def write(
     teacher, *_, student = generators.values()
     device = next(teacher.parameters()).device.type
     by_title = {
-        "Images on the same latents": images.grids(generators),
-        "Difference from the teacher": images.differences(generators) + images.agreement(generators, D),
-        **({"Classes": images.classes(generators)} if teacher.c_dim else {}),
-        "Modes of the teacher": modes.modes(teacher, student),
+        "Images on the same latents": images.grids(generators, choices),
+        "Difference from the teacher": images.differences(generators, choices) + images.agreement(generators, D),
+        **({"Classes": images.classes(generators, choices)} if teacher.c_dim else {}),
+        "Modes of the teacher": modes.modes(teacher, student, choices=choices),
         "Costs": numbers.costs(generators, device),
         "Channels": numbers.channels(teacher, student),
     }
@@ -79,7 +82,7 @@ def write(
         by_title["Scores"] = numbers.scores(Path(run_dir))
         by_title["Curves of the run"] = numbers.curves(Path(run_dir))
     if data is not None:
-        by_title["Nearest training images"] = images.nearest(student, data)
+        by_title["Nearest training images"] = images.nearest(student, data, choices)
     body = "".join(f"<section><h2>{html.escape(name)}</h2>{text}</section>\n" for name, text in by_title.items())
     with open_atomic(dest, "w") as f:
         f.write(_HEAD.format(title=html.escape(title)) + body + _SCRIPT)

@@ -8,6 +8,8 @@ from dnnlib.cli import seed_latents
 from torch_utils.network_types import Generator
 from training.data.images import table, truncated
 
+from .labels import Choices
+
 COLUMNS, ROWS = 6, 4  # of a grid
 MAX_CLASSES = 10  # rows of a grid of a conditional network
 SHOWN_PX = 128  # larger images are averaged down to at most this side before they are shown
@@ -24,38 +26,44 @@ class Inputs:
 
     Attributes:
         z: latents [rows * columns, z_dim].
-        c: one-hot labels [rows * columns, c_dim].
+        c: labels [rows * columns, c_dim].
         rows, columns: of the grid.
-        classes: class of every row; None for networks without classes.
+        classes: class or label of every row; None for networks without.
     """
 
     z: torch.Tensor
     c: torch.Tensor
     rows: int
     columns: int
-    classes: list[int] | None
+    classes: list[str] | None
 
 
-def grid_inputs(G: Generator, columns: int = COLUMNS) -> Inputs:
+def grid_inputs(G: Generator, columns: int = COLUMNS, choices: Choices | None = None) -> Inputs:
     """The seeds 0, 1, ... row by row; of a conditional network, the same seeds in a row for each of up to ten classes.
 
     Args:
         G: any of the networks.
         columns: of the grid.
+        choices: labels in place of the classes.
     """
     if not G.c_dim:
         count = ROWS * columns
         return Inputs(_latents(G, count), torch.zeros([count, 0]), ROWS, columns, None)
-    rows = min(G.c_dim, MAX_CLASSES)
-    classes = [round(i * (G.c_dim - 1) / max(rows - 1, 1)) for i in range(rows)]
-    c = torch.eye(G.c_dim)[classes].repeat_interleave(columns, dim=0)
-    return Inputs(_latents(G, columns).repeat(rows, 1), c, rows, columns, classes)
+    if choices is None:
+        numbers = range(G.c_dim)
+        choices = {str(number): torch.eye(G.c_dim)[number : number + 1] for number in numbers}
+    rows = min(len(choices), MAX_CLASSES)
+    names = [list(choices)[round(i * (len(choices) - 1) / max(rows - 1, 1))] for i in range(rows)]
+    c = torch.cat([choices[name] for name in names]).repeat_interleave(columns, dim=0)
+    return Inputs(_latents(G, columns).repeat(rows, 1), c, rows, columns, names)
 
 
-def seed_inputs(G: Generator, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Latents [count, z_dim] of the seeds 0, 1, ..., and labels [count, c_dim], the classes taking turns."""
-    c = torch.eye(G.c_dim)[torch.arange(count) % G.c_dim] if G.c_dim else torch.zeros([count, 0])
-    return _latents(G, count), c
+def seed_inputs(G: Generator, count: int, choices: Choices | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents [count, z_dim] of the seeds 0, 1, ..., and labels [count, c_dim], the classes or choices taking turns."""
+    if not G.c_dim:
+        return _latents(G, count), torch.zeros([count, 0])
+    labels = torch.eye(G.c_dim) if choices is None else torch.cat(list(choices.values()))
+    return _latents(G, count), labels[torch.arange(count) % len(labels)]
 
 
 def _latents(G: Generator, count: int) -> torch.Tensor:

@@ -10,7 +10,6 @@ targets count, and their weights, are ours.
 """
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,6 +23,8 @@ from training.architectures import class_path
 from ..plan import Plan
 from ..reach import reachable
 from ..refit import rows, solve
+from . import RECONSTRUCTED
+from .readings import PlacesOf, reader_of
 from .registry import ScoreOptions
 from .sampling import REACH_SAMPLES, latents
 
@@ -40,11 +41,11 @@ def score(network: torch.nn.Module, plan: Plan, options: ScoreOptions) -> dict[s
     """Set name → squared error of the image that remains after a channel and all worse ones are gone, [C] float64.
 
     Raises:
-        UserError: the network is no StyleGAN2 generator.
+        UserError: the network is no generator of StyleGAN2 or StyleGAN3.
     """
-    if class_path(network) != "training.networks.Generator":
-        raise UserError(f"reconstruct is for StyleGAN2 generators, found a {class_path(network)}; use another score",
-                        field="score")
+    if class_path(network) not in RECONSTRUCTED:
+        raise UserError(f"reconstruct is for generators of StyleGAN2 and StyleGAN3, found a {class_path(network)}; use "
+                        "another score", field="score")
     G: Any = network
     training = G.training
     consumers = {name: [_Consumer(G.get_submodule(c.layer)) for c in plan.consumers[name]] for name in plan.sets}
@@ -80,11 +81,11 @@ class _Consumer:
     """What a layer that reads a channel set is measured by; hooks collect it while the generator runs.
 
     Args:
-        layer: a SynthesisLayer, ToRGBLayer or Conv2dLayer.
+        layer: one that `readings.reader_of` knows.
     """
 
     def __init__(self, layer: Any) -> None:
-        self.layer = layer
+        self.layer, self.read = layer, reader_of(layer)
         size = layer.weight[0].numel()
         self.gram = layer.weight.new_zeros([size, size])
         self.energy = layer.weight.new_zeros([layer.weight.shape[1]]).double()  # squared styles of the inputs
@@ -92,31 +93,18 @@ class _Consumer:
         self.sensitivity = torch.zeros_like(self.gain)  # squared derivative of the image, over all pixels
         self.num_rows = self.num_images = self.num_derivatives = 0
 
-    def watch(self, places: Callable[[Any, int, int], torch.Tensor]) -> list[Any]:
-        """Hooks for one pass. `places`: (layer, pixels, images) → positions [images, P]."""
+    def watch(self, places: PlacesOf) -> list[Any]:
+        """Hooks for one pass."""
         return [self.layer.register_forward_hook(lambda layer, inputs, output: self._note(inputs, output, places))]
 
     @torch.no_grad()
-    def _note(self, inputs: Any, output: torch.Tensor, places: Callable[[Any, int, int], torch.Tensor]) -> None:
-        layer, x = self.layer, inputs[0].detach()
-        at = places(layer, output.shape[2] * output.shape[3], len(x))
-        self.num_images += len(x)
-        if hasattr(layer, "affine"):
-            styles = layer.affine(inputs[1])
-            if hasattr(layer, "noise_const") or hasattr(layer, "up"):  # with demodulation
-                power = layer.weight.square().sum(dim=[2, 3])
-                self.gain += (styles.square() @ power.t() + 1e-8).reciprocal().double().sum(dim=0)
-            else:
-                styles = styles * layer.weight_gain
-                self.gain += len(x)
-            self.energy += styles.double().square().sum(dim=0)
-            x = x * styles[:, :, None, None]
-        else:
-            self.gain += len(x) * layer.weight_gain**2
-            self.energy += x.double().square().mean(dim=[2, 3]).sum(dim=0)
-        matrix = rows.patches(x, layer, at).flatten(0, 1)
-        self.gram += solve.gram(matrix)
-        self.num_rows += len(matrix)
+    def _note(self, inputs: Any, output: torch.Tensor, places: PlacesOf) -> None:
+        reading = self.read(inputs, output, places)
+        self.num_images += len(output)
+        self.gain += reading.gain
+        self.energy += reading.energy
+        self.gram += solve.gram(reading.rows)
+        self.num_rows += len(reading.rows)
         if output.requires_grad:
             output.register_hook(self._derivative)
 
@@ -163,7 +151,8 @@ def _measure(G: Generator, consumers: list[_Consumer], options: ScoreOptions) ->
     hooks = [hook for consumer in consumers for hook in consumer.watch(places)]
     try:
         with Progress(count, "features", unit="img", enabled=_is_shown()) as bar:
-            whole = num_samples(G.img_resolution)
+            has_blocks = hasattr(G.synthesis, "block_resolutions")  # StyleGAN3's layers are all of about one size
+            whole = num_samples(G.img_resolution) if has_blocks else count
             for z, c in zip(zs[:whole].split(size), cs[:whole].split(size)):
                 with torch.no_grad():
                     ws = G.mapping(z, c, skip_w_avg_update=True)

@@ -10,7 +10,7 @@ from torch_utils import misc
 from training.architectures import class_path
 
 from ..plan import Plan
-from . import NAMES
+from . import NAMES, RECONSTRUCTED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +49,9 @@ def compute(name: str, network: torch.nn.Module, plan: Plan, options: ScoreOptio
 
 def default_for(network: torch.nn.Module, is_refitted: bool) -> str:
     """The score of a slice when none is named: `reconstruct` is best for a refit (docs/results/refit.md), and is known
-    for StyleGAN2 generators; `l1` is that of the published method.
+    for StyleGAN2 and StyleGAN3 generators; `l1` is that of the published method.
     """
-    fits = is_refitted and class_path(network) == "training.networks.Generator"
+    fits = is_refitted and class_path(network) in RECONSTRUCTED
     return "reconstruct" if fits else "l1"
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+import calc_metrics
 import generate
 import legacy
 import projector
@@ -79,11 +80,44 @@ def test_the_averaged_generator_is_all_that_images_need(name: str, files: dict[s
         ("bare", "the pickle holds no D, which is needed here; found: G_ema"),
     ],
 )
-def test_slicing_needs_all_networks(name: str, message: str, files: dict[str, Path], tmp_path: Path) -> None:
-    result = invoke(prune_init, f"--teacher={files[name]}", "--width=0.5", f"--dest={tmp_path / 'x.pkl'}")
+def test_slicing_needs_the_discriminator_for_a_narrow_one(
+    name: str, message: str, files: dict[str, Path], tmp_path: Path
+) -> None:
+    common = [f"--teacher={files[name]}", "--width=0.5", "--no-refit", "--no-latency", f"--dest={tmp_path / 'x.pkl'}"]
+    result = invoke(prune_init, *common, "--d-width=0.5")
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {files[name]}: {message}")
     assert len(result.stderr.splitlines()) == 1
+    result = invoke(prune_init, *common)
+    assert result.exit_code == 0, result.output
+    assert "Note: the teacher's file holds no discriminator that can be read, so the student has none" in result.stderr
+    student = pickles.open_networks(str(tmp_path / "x.pkl"))
+    assert "D" not in student
+    assert student["G_ema"].synthesis.b4.const.shape[0] == 8
+
+
+def test_agreement_and_projection_by_a_detector_need_no_discriminator(files: dict[str, Path], tmp_path: Path) -> None:
+    from tests.metrics.toys import write_detector
+
+    network = files["gema_only"]
+    result = invoke(calc_metrics, f"--network={network}", f"--teacher={network}", "--metrics=agreement", "--num-gen=4")
+    assert result.exit_code == 0, result.output
+    assert "agreement_psnr" in result.stdout
+    assert "distance@D" not in result.stdout
+    detector = write_detector(tmp_path / "lpips.pt")
+    result = invoke(projector, f"--network={network}", f"--target={files['target']}", "--num-steps=1",
+                    f"--detector={detector}", "--save-video=0", f"--outdir={tmp_path / 'out'}")
+    assert result.exit_code == 0, result.output
+
+
+def test_what_is_trusted_is_executed_only_for_what_cannot_be_read(tmp_path: Path) -> None:
+    """So a file whose program text needs another code base loads with --trust-pickle as it does without."""
+    from tests.training import foreign_pickles as foreign
+
+    (tmp_path / "x.pkl").write_bytes(foreign.write(tiny.tiny_networks(), edit=foreign.without_source))
+    for more in ([], ["--trust-pickle"]):
+        result = invoke(generate, f"--network={tmp_path / 'x.pkl'}", "--seeds=1", f"--outdir={tmp_path / 'out'}", *more)
+        assert result.exit_code == 0, result.output
 
 
 def test_the_way_out_that_the_refusal_names_works(files: dict[str, Path], tmp_path: Path) -> None:

@@ -257,3 +257,13 @@ def test_an_older_student_stays_if_a_new_one_fails(teacher, tmp_path):
     assert result.exit_code == 1
     (tmp_path / "cut.pkl").unlink()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_widths_that_no_stock_network_has_are_named(teacher, tmp_path):
+    """Other people's classes know widths by resolution alone."""
+    for keep, is_named in (("uniform", False), ("global", True)):
+        result = run(teacher=teacher, width="0.5", keep=keep, score="l1", dest=tmp_path / f"{keep}.pkl")
+        assert result.exit_code == 0, result.output
+        assert ("widths are given layer by layer (layer_channels)" in result.stderr) is is_named
+        options = open_networks(str(tmp_path / f"{keep}.pkl"))["G_ema"].init_kwargs.synthesis_kwargs
+        assert ("layer_channels" in options) is is_named

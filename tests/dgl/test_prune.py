@@ -15,6 +15,8 @@ from dgl.architectures import plan_of
 from dgl.plan import Axis, Plan, Rule
 from dnnlib.errors import UserError
 from tests import tiny
+from training import networks
+from training.checkpoints import widths as stock
 
 INVARIANCE = 1e-12  # relative, in float64
 ARCHITECTURES = ["skip", "resnet", "orig"]
@@ -360,3 +362,26 @@ def test_the_plan_covers_every_tensor_with_channels() -> None:
         with_input = {name.removesuffix(".weight") for name, rule in plan.rules.items()
                       if name.endswith(".weight") and 1 in rule.axes and ".affine." not in name}
         assert read == with_input
+
+
+def test_slices_of_the_stylegan3_tree_keep_its_arguments() -> None:
+    """Flat ones, and so the way in which that tree updates w_avg."""
+    G = networks.Generator(z_dim=16, c_dim=0, w_dim=16, img_resolution=16, img_channels=3, **tiny.WIDTHS)
+    plan = plan_of(G)
+    narrow = prune.slice_network(G, prune.choose(ramp(G), widths.scaled(plan.sets, Fraction(1, 2))))
+    assert narrow.init_kwargs == {**G.init_kwargs, "channel_base": 64, "channel_max": 8}
+    assert not narrow.mapping.tracks_in_training
+
+
+@pytest.mark.parametrize("width", [Fraction(1, 2), Fraction(3, 10), Fraction(2, 3), Fraction(57, 100)])
+@pytest.mark.parametrize(("side", "base", "most"), [(256, 16384, 512), (512, 32768, 512), (1024, 32768, 512)])
+def test_uniform_students_of_stock_networks_are_stock_networks(
+    side: int, base: int, most: int, width: Fraction
+) -> None:
+    """So that programs with classes of their own, which know no widths layer by layer, can build them."""
+    for widths_of, is_discriminator in ((stock.generator_widths, False), (stock.discriminator_widths, True)):
+        whole = widths_of(side, base, most)
+        narrow = list(widths.scaled({str(i): size for i, size in enumerate(whole)}, width).values())
+        arguments = stock.stock_arguments(side, narrow, is_discriminator)
+        assert arguments is not None
+        assert widths_of(side, **arguments) == narrow

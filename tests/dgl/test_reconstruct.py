@@ -7,12 +7,13 @@ import torch
 
 from dgl import prune
 from dgl.architectures import plan_of
-from dgl.refit import RefitOptions, refit_network
-from dgl.scores import reconstruct
+from dgl.refit import RefitOptions, refit_network, rows
+from dgl.scores import readings, reconstruct
 from dgl.scores.registry import ScoreOptions, compute
 from dnnlib.errors import UserError
 from tests import tiny, tiny_biggan
-from tests.dgl.test_refit import tiny_stylegan3
+from tests.training.test_networks_stylegan3 import R_OPTIONS
+from tests.training.test_networks_stylegan3 import tiny as tiny_stylegan3
 from training import architectures
 
 TAPS = 2
@@ -76,6 +77,53 @@ def test_a_channel_that_another_stands_in_for_goes_first(architecture: str) -> N
     assert scores["b8.conv0"].min() < 1e-2 * scores["b8.conv0"].median()
 
 
+@pytest.mark.parametrize("kind", ["t", "r"])
+def test_stylegan3(kind: str) -> None:
+    """A channel that another stands in for goes first, in a layer and among the Fourier features."""
+    options = {key: R_OPTIONS[key] for key in ("conv_kernel", "use_radial_filters")} if kind == "r" else {}
+    G = tiny_stylegan3(num_layers=4, margin_size=2, **options)
+    first, second = (G.synthesis.get_submodule(name) for name in G.synthesis.layer_names[:2])
+    for tensor in (first.weight, first.bias, second.affine.weight, second.affine.bias,
+                   G.synthesis.input.freqs, G.synthesis.input.phases):
+        tensor.data[3] = tensor.data[1]
+    scores = compute("reconstruct", G, plan_of(G), ScoreOptions(num_samples=8))
+    for name in ("L0", "features"):
+        assert int(scores[name].argmin()) in (1, 3)
+        assert scores[name].min() < 1e-2 * scores[name].median()
+    assert all(score.isfinite().all() and (score > 0).all() for score in scores.values())
+
+
+def test_what_stylegan3s_layers_read_gives_their_outputs() -> None:
+    """Rows times weights are the pre-activations, and those of the input layer its outputs."""
+    G = tiny_stylegan3(num_layers=4, margin_size=2)
+    layers = [G.synthesis.input, *(G.synthesis.get_submodule(name) for name in G.synthesis.layer_names)]
+    readers = {layer: readings.reader_of(layer) for layer in layers}
+    expected: dict[int, torch.Tensor] = {}
+
+    def everywhere(layer: Any, pixels: int, images: int) -> torch.Tensor:
+        return torch.arange(pixels).repeat(images, 1)
+
+    def check(layer: Any, inputs: Any, output: torch.Tensor) -> None:
+        reading = readers[layer](inputs, output, everywhere)
+        made = reading.rows @ rows.weight_matrix(layer).t()
+        if layer is G.synthesis.input:
+            wanted = output.permute(0, 2, 3, 1).flatten(0, 2) * len(layer.freqs) ** 0.5
+        else:
+            w = layer.weight
+            styles = readings.styles_of(layer, inputs[1]) * layer.magnitude_ema.rsqrt()
+            x = torch.nn.functional.conv2d(inputs[0] * styles[:, :, None, None], w, padding=layer.conv_kernel - 1)
+            wanted = x.permute(0, 2, 3, 1).flatten(0, 2)
+        torch.testing.assert_close(made, wanted, atol=1e-4, rtol=1e-4)
+        expected[id(layer)] = wanted
+
+    hooks = [layer.register_forward_hook(check) for layer in layers]
+    with torch.no_grad():
+        G(torch.randn([2, 8]), None)
+    for hook in hooks:
+        hook.remove()
+    assert len(expected) == len(layers)
+
+
 def test_the_seed_decides_and_the_size_of_passes_does_not() -> None:
     G = tiny.tiny_generator(c_dim=3)
     runs = [compute("reconstruct", G, plan_of(G), ScoreOptions(seed=seed, num_samples=8, batch=batch))
@@ -124,7 +172,8 @@ def test_higher_resolutions_are_measured_on_fewer_latents(monkeypatch: pytest.Mo
 
 
 def test_other_networks_have_no_such_score() -> None:
-    for network in (tiny.tiny_discriminator(), tiny_biggan.tiny_generator(), tiny_stylegan3()):
+    for network in (tiny.tiny_discriminator(), tiny_biggan.tiny_generator()):
         path = architectures.class_path(network)
-        with pytest.raises(UserError, match=rf"^score: reconstruct is for StyleGAN2 generators, found a {path}; use "):
+        message = rf"^score: reconstruct is for generators of StyleGAN2 and StyleGAN3, found a {path}; use another"
+        with pytest.raises(UserError, match=message):
             compute("reconstruct", network, plan_of(network), ScoreOptions())

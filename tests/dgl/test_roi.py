@@ -53,7 +53,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], s
 def test_only_the_region_of_interest_counts(tmp_path: Path) -> None:
     """With a mask over one corner, only the constant of channels seen there matters: noise falls nowhere else."""
     PIL.Image.fromarray(corner(np.uint8, 255)).save(tmp_path / "mask.png")
-    options = ScoreOptions(roi=roi.load(str(tmp_path / "mask.png"), 16))
+    options = ScoreOptions(roi=roi.load(str(tmp_path / "mask.png"), (16, 16)))
     noise = sum(
         content._noise(IMAGE, content._inside(IMAGE, options), torch.Generator().manual_seed(seed)).abs()
         for seed in range(60)
@@ -85,7 +85,7 @@ PICTURES: dict[str, Callable[[], PIL.Image.Image]] = {
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_mask_is_what_is_bright_and_not_transparent(name: str, tmp_path: Path) -> None:
     PICTURES[name]().save(tmp_path / "mask.png")
-    assert torch.equal(roi.load(str(tmp_path / "mask.png"), 16)(IMAGE), torch.from_numpy(corner(bool, 1)))
+    assert torch.equal(roi.load(str(tmp_path / "mask.png"), (16, 16))(IMAGE), torch.from_numpy(corner(bool, 1)))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_bad_regions_are_named(text: str, message: str, tmp_path: Path) -> None:
     for name, side, value in (("small", 8, 255), ("black", 16, 0)):
         PIL.Image.fromarray(np.full([side, side], value, dtype=np.uint8)).save(tmp_path / f"{name}.png")
     with pytest.raises(UserError, match=f"^roi: .*{message}"):
-        roi.load(text.format(tmp=tmp_path), 16)
+        roi.load(text.format(tmp=tmp_path), (16, 16))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def bright(img: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_function_can_be_the_region_of_interest() -> None:
-    function = roi.load(f"{__name__}:bright", 16)
+    function = roi.load(f"{__name__}:bright", (16, 16))
     img = tiny.images(1)
     assert torch.equal(function(img), bright(img))
     assert not torch.equal(score(None)["b8.conv0"], score(function)["b8.conv0"])
@@ -132,7 +132,7 @@ def test_a_function_can_be_the_region_of_interest() -> None:
      "(img[0, 0] > 0).float()", "(img[0, 0] > 0).byte() * 255", "(img[0, 0].numpy() > 0).astype('uint16')"],
 )
 def test_masks_of_every_kind_are_taken(result: str, module: Callable[[str], str]) -> None:
-    function = roi.load(f"{module(f'def f(img):{chr(10)}    return {result}')}:f", 16)
+    function = roi.load(f"{module(f'def f(img):{chr(10)}    return {result}')}:f", (16, 16))
     img = tiny.images(1)
     actual = function(img)
     assert (actual.dtype, actual.shape) == (torch.bool, (16, 16))
@@ -149,7 +149,7 @@ def test_masks_of_every_kind_are_taken(result: str, module: Callable[[str], str]
 )
 def test_modules_that_cannot_be_imported_are_named(source: str, message: str, module: Callable[[str], str]) -> None:
     with pytest.raises(UserError, match=f"^roi: masks_.*:f {message}"):
-        roi.load(f"{module(source)}:f", 16)
+        roi.load(f"{module(source)}:f", (16, 16))
 
 
 @pytest.mark.parametrize(
@@ -166,13 +166,13 @@ def test_modules_that_cannot_be_imported_are_named(source: str, message: str, mo
     ],
 )
 def test_results_that_are_no_masks_are_named(result: str, message: str, module: Callable[[str], str]) -> None:
-    function = roi.load(f"{module(f'def f(img):{chr(10)}    return {result}')}:f", 16)
+    function = roi.load(f"{module(f'def f(img):{chr(10)}    return {result}')}:f", (16, 16))
     with pytest.raises(UserError, match=f"^roi: masks_.*:f:? {message}"):
         function(tiny.images(1))
 
 
 def test_a_region_that_is_always_empty_is_refused(module: Callable[[str], str]) -> None:
-    function = roi.load(f"{module('def f(img):' + chr(10) + '    return img[0, 0] > 1e9')}:f", 16)
+    function = roi.load(f"{module('def f(img):' + chr(10) + '    return img[0, 0] > 1e9')}:f", (16, 16))
     with pytest.raises(UserError, match=r"^roi: the region of interest is empty in each of the 2 images"):
         score(function)
 
@@ -188,7 +188,8 @@ def test_the_current_directory_is_searched_and_the_search_path_stays_as_it_was(t
     (tmp_path / "elsewhere").mkdir()
     script = tmp_path / "elsewhere" / "script.py"
     script.write_text("import sys, torch\nfrom dgl import roi\nbefore = list(sys.path)\n"
-                      "assert roi.load('masks:f', 4)(torch.zeros([1, 3, 4, 4])).all()\nassert sys.path == before\n")
+                      "assert roi.load('masks:f', (4, 4))(torch.zeros([1, 3, 4, 4])).all()\n"
+                      "assert sys.path == before\n")
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -118,7 +118,7 @@ def test_half_precision_in_nested_options_is_kept() -> None:
     assert student.synthesis.get_submodule(student.synthesis.layer_names[0]).conv_clamp == 9
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "reconstruct"])  # that one is for StyleGAN2
+@pytest.mark.parametrize("name", NAMES)
 def test_every_score(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diversity, "PCA_SAMPLES", 50)
     monkeypatch.setattr(diversity, "NUM_DIRECTIONS", 2)

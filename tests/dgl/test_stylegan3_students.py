@@ -88,7 +88,6 @@ def test_svs_is_for_layers_with_demodulation(teacher: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("args", "message"), [
-    (["--score=reconstruct"], "--score: reconstruct cannot be given together with --cfg=dgl-stylegan3"),
     (["--kd=torgb"], "--kd: cannot be given together with --cfg=dgl-stylegan3"),
     (["--cbase=64"], "--cbase: cannot be given together with --cfg=dgl-stylegan3, which takes its networks from"),
 ])  # fmt: skip

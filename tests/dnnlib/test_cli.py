@@ -230,11 +230,12 @@ def label_and_path(**options):
 
 
 def test_classes_and_labels():
-    for text, value in [("7", 7), ("0.5,0.5", (0.5, 0.5)), ("1.0", (1.0,)), ("1,-2e-1", (1.0, -0.2))]:
+    for text, value in [("7", 7), ("0.5,0.5", (0.5, 0.5)), ("1.0", (1.0,)), ("1,-2e-1", (1.0, -0.2)),
+                        ("0-2", range(3))]:
         assert label_and_path.main([f"--class={text}"], standalone_mode=False)["class_idx"] == value
         assert label_and_path.main([f"--label={text}"], standalone_mode=False)["class_idx"] == value
     for text in ("x", "", "1,,2", "nan,0", "1,inf"):
-        message = f"expected a class number, or numbers with commas between them, found {text!r}"
+        message = f"expected a class number, a range of them, or numbers with commas between them, found {text!r}"
         assert message in run(label_and_path, f"--class={text}").output
     np.testing.assert_array_equal(cli.class_label(3, (0.25, 0.75, 0)), np.float32([[0.25, 0.75, 0]]))
     with pytest.raises(UserError, match="class_idx: this network takes labels of 3 numbers, found 2"):

@@ -122,6 +122,9 @@ def read_trusted(f: BinaryIO) -> Any:
             return _TrustingUnpickler(io.BytesIO(data)).load()
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}") from None
+    except ImportError as error:
+        raise CheckpointError(f"{name}: what the file contains needs a module or a class that is not here "
+                              f"({describe(error)}); only the code base that wrote the file can load it") from error
     except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile) as error:
         raise _damaged(name, data, error) from error
     except Exception as error:  # foreign code may raise anything

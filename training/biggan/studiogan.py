@@ -42,6 +42,9 @@ def convert(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
                               "public BigGAN code, or train one")
     if any(".conv2d3." in name for name in tensors):
         raise CheckpointError("a StudioGAN generator with deep blocks; only its big_resnet generators convert exactly")
+    if "shared.weight" not in tensors:
+        raise CheckpointError("a StudioGAN generator of another backbone, such as resnet or deep_conv; only its "
+                              "big_resnet generators, which share an embedding of the classes, are BigGANs")
     converted = {}
     stages = _stages(tensors)
     for name, tensor in tensors.items():

@@ -2,6 +2,7 @@
 import copy
 import functools
 import hashlib
+import io
 import os
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +11,7 @@ from typing import IO, Any, BinaryIO
 import torch
 
 import dnnlib
+from dnnlib.cli import LABEL_KINDS
 from dnnlib.errors import UserError
 from torch_utils import checkpoint
 from torch_utils.checkpoint import CheckpointError, Foreign, ModuleRecord, TFNetworkRecord, describe
@@ -140,40 +142,82 @@ def load_networks(f: BinaryIO, force_fp16: bool = False, trust_pickle: bool = Fa
         trust_pickle: execute what the file contains, for classes that are not known here.
 
     Returns:
-        dict with G, D, G_ema (torch modules on the CPU, no gradients), training_set_kwargs (dict or None) and
-        augment_pipe (module or None). A network of a class that is not allowed, and one that is not in the file, are
-        errors when they are asked for.
+        dict with G, D, G_ema (torch modules on the CPU, no gradients), training_set_kwargs (dict or None),
+        augment_pipe (module or None), and label_kind if the file says of what kind labels are. A network of a class
+        that is not allowed, and one that is not in the file, are errors when they are asked for.
 
     Raises:
         CheckpointError: a refused, damaged or unknown file; the message names it.
     """
     nets = _opened(f, checkpoint.file_name(f), force_fp16, trust_pickle)
-    for role in nets:
-        if not isinstance(nets.raw(role), Foreign):
-            nets[role]
-    complete = all(role in nets and not isinstance(nets.raw(role), Foreign) for role in NETWORKS)
+    readable = [role for role in nets if trust_pickle or not isinstance(nets.raw(role), Foreign)]
+    for role in readable:
+        nets[role]
+    complete = all(role in readable for role in NETWORKS)
     return dict(nets.items()) if complete else nets
 
 
 def _opened(f: BinaryIO, where: str, force_fp16: bool, trust_pickle: bool) -> Networks:
-    """The networks of a file, none of which is built yet."""
-    data = checkpoint.read_trusted(f) if trust_pickle else checkpoint.read(f, keep_foreign=True)
+    """The networks of a file, none of which is built yet.
+
+    Trusted files are read like others, and what they contain is executed only for what cannot be read so.
+    """
+    trusted = _Trusted(f) if trust_pickle else None
     try:
-        parts, construct = _parts_in(data)
+        parts, construct = _parts_in(checkpoint.read(f, keep_foreign=True))
+    except CheckpointError as error:
+        if trusted is None:
+            raise CheckpointError(_at(f, error)) from error.__cause__
+        parts, construct = trusted.parts()
+    try:
         if not isinstance(parts.get("training_set_kwargs"), dict | None):
             raise CheckpointError(f"training_set_kwargs: expected a dictionary or None, "
                                   f"found a {type(parts['training_set_kwargs']).__name__}")
     except CheckpointError as error:
-        raise CheckpointError(f"{checkpoint.file_name(f)}: {error}") from error.__cause__
+        raise CheckpointError(_at(f, error)) from error.__cause__
 
     def build_part(role: str, value: object) -> Any:
-        network = construct(role, value)
+        try:
+            network = construct(role, value)
+        except CheckpointError:
+            if trusted is None:
+                raise
+            by_role, trusted_construct = trusted.parts()
+            network = trusted_construct(role, by_role.get(role))
         return _with_fp16(role, network) if force_fp16 and role in NETWORKS else network
 
-    roles = [*NETWORKS, "training_set_kwargs", "augment_pipe"]
-    roles += ["notes"] if isinstance(parts.get("notes"), dict) else []  # others may mean something else by it
-    known = {role: parts[role] for role in roles if role in parts}
+    if parts.get("label_kind") not in (None, *LABEL_KINDS):
+        raise CheckpointError(f"{where}: label_kind: expected {' or '.join(LABEL_KINDS)}, "
+                              f"found {reprlib.repr(parts['label_kind'])}")
+    names = [*NETWORKS, "training_set_kwargs", "augment_pipe", "label_kind"]
+    names += ["notes"] if isinstance(parts.get("notes"), dict) else []  # others may mean something else by it
+    known = {name: parts[name] for name in names if name in parts}
     return Networks(where, known, build_part, tuple(str(name) for name in parts if name not in known))
+
+
+def _at(f: BinaryIO, error: CheckpointError) -> str:
+    """The text of an error with the name of its file, once."""
+    name = checkpoint.file_name(f)
+    return str(error) if str(error).startswith(f"{name}: ") else f"{name}: {error}"
+
+
+class _Trusted:
+    """A file whose origin is trusted: what it contains is executed when, and if, its parts are first asked for."""
+
+    def __init__(self, f: BinaryIO) -> None:
+        self.name = checkpoint.file_name(f)
+        self.content = f.read()
+        f.seek(0)
+
+    @functools.cache  # noqa: B019 (one per file, which lives as long as its networks)
+    def parts(self) -> tuple[dict[str, Any], Callable[[str, Any], Any]]:
+        """What the file holds by role, and the function that makes a network of it."""
+        f = io.BytesIO(self.content)
+        f.name = self.name
+        try:
+            return _parts_in(checkpoint.read_trusted(f))
+        except CheckpointError as error:
+            raise CheckpointError(_at(f, error)) from error.__cause__
 
 
 def _parts_in(data: object) -> tuple[dict[str, Any], Callable[[str, Any], Any]]:
@@ -265,6 +309,7 @@ def snapshot_data(
     networks: Mapping[str, torch.nn.Module | None],
     training_set_kwargs: dict[str, Any] | None,
     notes: Mapping[str, Any] | None = None,
+    label_kind: str | None = None,
 ) -> dict[str, Any]:
     """The dictionary of a snapshot: detached copies on the CPU, in eval mode, without gradients.
 
@@ -273,12 +318,14 @@ def snapshot_data(
             snapshot, which then serves only those who do not need it.
         training_set_kwargs: the data set's options, plain values.
         notes: further plain values about the networks, the entry "notes"; left out if there are none.
+        label_kind: of the labels, one of `dnnlib.cli.LABEL_KINDS`; None leaves it out.
     """
     return {
         "training_set_kwargs": dict(training_set_kwargs) if training_set_kwargs else None,
         **{role: _frozen_copy(networks[role]) for role in NETWORKS if networks.get(role) is not None},
         "augment_pipe": _frozen_copy(networks.get("augment_pipe")),
         **({"notes": dict(notes)} if notes else {}),
+        **({} if label_kind is None else {"label_kind": label_kind}),
     }
 
 

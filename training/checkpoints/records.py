@@ -49,12 +49,13 @@ def _class_and_arguments(record: ModuleRecord) -> tuple[Any, dict[str, Any]]:
             if dotted.rpartition(".")[2] == record.class_name:
                 return get_obj_by_name(dotted), derive(record)
     if record.class_name in _DESCENDANTS:
-        raise CheckpointError(f"{record.class_name!r} is of {_DESCENDANTS[record.class_name]}, whose networks are not "
-                              "read here; `trust_pickle=True` loads it with the program text that the file contains")
+        raise CheckpointError(f"{record.class_name!r} is of {_DESCENDANTS[record.class_name]}, whose networks have "
+                              "another architecture and cannot be read here")
     known = [name.rpartition(".")[2] for row in architectures.rows() for name in (row.generator, row.discriminator)]
     known = list(dict.fromkeys([*known, AugmentPipe.__name__]))
     raise CheckpointError(f"unknown network class {record.class_name!r}; known: {', '.join(known)}. "
-                          "Pass `trust_pickle=True` to load it with the program text that the file contains")
+                          "Pass `trust_pickle=True` to load it with the program text that the file contains, if that "
+                          "imports nothing but what is here")
 
 
 def _augment_pipe_arguments(record: ModuleRecord) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, TypeGuard
 import torch
 
 from dnnlib import EasyDict, strict_json
+from dnnlib.cli import LABEL_KINDS
 from dnnlib.files import open_atomic
 from dnnlib.util import get_obj_by_name
 from torch_utils import misc
@@ -31,6 +32,7 @@ MODEL_FILE = "model.safetensors"  # in a folder for a model hub
 CONFIG_FILE = "config.json"
 ROLES = ("G_ema", "G", "D", "augment_pipe")
 FORMAT = "stylegan-networks-1"
+LABEL_KIND = "label_kind"  # in the header: of the labels, one of LABEL_KINDS
 
 _ADVICE = "export the networks with `parts=all`, or name the pickle that the file was made from"
 _MAX_HEADER = 100 << 20  # bytes, as the safetensors package has it
@@ -175,6 +177,8 @@ def load_networks(f: BinaryIO, where: str) -> dict[str, Any]:
         raise CheckpointError(f"{where}: {error}") from error.__cause__
     result: dict[str, Any] = WholeNetworks(where, lambda role: _ADVICE)
     result.update(networks)
+    if metadata.get(LABEL_KIND) in LABEL_KINDS:
+        result[LABEL_KIND] = metadata[LABEL_KIND]
     for role, other in (("G", "G_ema"), ("G_ema", "G")):
         if role not in result and other in result:
             result[role] = result[other]

@@ -18,6 +18,7 @@ from .. import networks, networks_stylegan3
 from . import widths
 from .parts import NETWORKS
 from .rebuilding import MAX_RESOLUTION, rebuild
+from .stylegan2 import base_size, base_size_of_area
 
 _log = logging.getLogger(__name__)
 _GENERATOR, _STYLEGAN3, _DISCRIMINATOR = "synthesis.b4.const", "synthesis.input.freqs", "b4.out.weight"
@@ -39,7 +40,11 @@ def _tensors(value: object) -> dict[str, torch.Tensor] | None:
 
 
 def parts(data: object) -> dict[str, Any] | None:
-    """Role → state dictionary of a file's content: one alone, or a dictionary of them; None for every other content."""
+    """Role → state dictionary of a file's content: one alone, also beside other entries as "state_dict" (as StudioGAN
+    writes them), or a dictionary of them; None for every other content.
+    """
+    if isinstance(data, dict) and _tensors(data.get("state_dict")) is not None:
+        data = data["state_dict"]
     alone = _tensors(data)
     if alone is not None:
         return {"D" if _DISCRIMINATOR in alone else "G_ema": data}
@@ -140,6 +145,7 @@ def _generator(tensors: Tensors) -> EasyDict:
             architecture=_architecture(tensors, "torgb"),
             resample_filter=_filter(tensors),
             use_noise="synthesis.b4.conv1.noise_strength" in tensors,
+            **base_size(*tensors[_GENERATOR].shape[1:]),
             **({} if kernel == 3 else {"kernel_size": kernel}),
         ),
     )  # fmt: skip
@@ -187,4 +193,5 @@ def _discriminator(tensors: Tensors) -> EasyDict:
         block_kwargs=EasyDict(resample_filter=_filter(tensors)) if blocks else EasyDict(),
         epilogue_kwargs=EasyDict(mbstd_num_channels=statistics, mbstd_group_size=4),
         **conditional, **stock,
+        **base_size_of_area(tensors["b4.fc.weight"].shape[1] // tensors["b4.conv.weight"].shape[0]),
     )  # fmt: skip

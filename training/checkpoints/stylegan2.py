@@ -1,5 +1,5 @@
 """StyleGAN2 networks in pickles: constructor arguments derived from the record of a file."""
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,20 @@ from .rebuilding import MAX_RESOLUTION
 
 _None = type(None)
 HALF_PRECISION = {"num_fp16_res": 4, "conv_clamp": 256}  # what `half_precision` sets
+_OWN = {"z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "mapping_kwargs", "synthesis_kwargs"}
+
+
+def synthesis_options(arguments: Mapping[str, Any]) -> EasyDict:
+    """The options of the synthesis network among a generator's constructor arguments, nested or flat."""
+    flat = {name: value for name, value in arguments.items() if name not in _OWN}
+    return EasyDict(flat, **arguments.get("synthesis_kwargs", {}))
+
+
+def with_synthesis_options(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> EasyDict:
+    """A generator's constructor arguments with other options of the synthesis network, nested or flat as before."""
+    own = {name: value for name, value in arguments.items() if name in _OWN - {"synthesis_kwargs"}}
+    is_flat = bool(arguments.keys() - _OWN)
+    return EasyDict(own, **(options if is_flat else {"synthesis_kwargs": EasyDict(options)}))
 
 
 def _uniform(name: str, values: Iterable[Any]) -> Any:
@@ -99,6 +113,43 @@ def _mapping_arguments(mapping: ModuleRecord) -> dict[str, Any]:
     return args
 
 
+def _is_flat(record: ModuleRecord) -> bool:
+    """Whether a generator is of the stylegan3 tree, which has no `synthesis_kwargs`, but their content beside others.
+
+    Its synthesis network has an attribute of its own, too: the constructor may have been called without options.
+    """
+    own = record.init_kwargs
+    return "synthesis_kwargs" not in own and (
+        bool(own.keys() - _OWN) or "num_fp16_res" in record.child("synthesis").state)
+
+
+def base_size(height: int, width: int) -> dict[str, Any]:
+    """The constructor argument for features of the lowest resolution; none for square ones.
+
+    Raises:
+        CheckpointError: neither side is 4.
+    """
+    if max(height, width) != 4 or min(height, width) < 1:
+        raise CheckpointError(f"b4: expected a constant of 4x4, or a shorter side, found {height}x{width}")
+    return {} if (height, width) == networks.SQUARE else {"base_size": [height, width]}
+
+
+def base_size_of_area(area: int, recorded: object = None) -> dict[str, Any]:
+    """The constructor argument of a discriminator whose b4 reads so many positions.
+
+    Args:
+        area: positions.
+        recorded: [height, width] of them, if the file has that; upright otherwise, which makes no difference.
+
+    Raises:
+        CheckpointError: no rectangle with a side of 4 has as many.
+    """
+    if recorded == [4, area // 4] or recorded == [area // 4, 4]:
+        height, width = recorded
+        return base_size(height, width)
+    return base_size(4, area // 4) if area % 4 == 0 else base_size(1, area)
+
+
 def reads(record: ModuleRecord) -> bool:
     """Whether a record is of this family. StyleGAN3's generators have the same class name, and an input layer."""
     synthesis = record.children.get("synthesis")
@@ -123,7 +174,10 @@ def generator_arguments(record: ModuleRecord) -> dict[str, Any]:
     for res, block in blocks.items():
         mid = block.tensor("const") if res == 4 else _weight(block.child("conv0"))
         channels += [mid.shape[0], _weight(block.child("conv1")).shape[0]]
-    synthesis_kwargs = EasyDict(
+    const = blocks[4].tensor("const")
+    if const.ndim != 3:
+        raise CheckpointError(f"b4.const has shape {list(const.shape)}, expected three axes")
+    options = EasyDict(
         **_width_arguments(resolution, channels, recorded, discriminator=False),
         num_fp16_res=_num_fp16_res(blocks, resolution, recorded.get("num_fp16_res")),
         conv_clamp=_clamp(convs + torgbs),
@@ -131,11 +185,12 @@ def generator_arguments(record: ModuleRecord) -> dict[str, Any]:
         resample_filter=_resample_filter(blocks[resolution], recorded.get("resample_filter")),
         use_noise=_uniform("use_noise", [layer.value("use_noise", bool) for layer in convs]),
         activation=_activation(convs),
+        **base_size(*const.shape[1:]),
     )
     if any(block.value("channels_last", bool) for block in blocks.values()):
-        synthesis_kwargs.fp16_channels_last = True
+        options.fp16_channels_last = True
     if _weight(convs[0]).shape[-1] != 3:
-        synthesis_kwargs.kernel_size = _weight(convs[0]).shape[-1]
+        options.kernel_size = _weight(convs[0]).shape[-1]
     beta = mapping.value("w_avg_beta", int, float, _None)
     return EasyDict(
         z_dim=record.value("z_dim", int),
@@ -144,7 +199,7 @@ def generator_arguments(record: ModuleRecord) -> dict[str, Any]:
         img_resolution=resolution,
         img_channels=record.value("img_channels", int),
         mapping_kwargs=EasyDict(**_mapping_arguments(mapping), w_avg_beta=beta),
-        synthesis_kwargs=synthesis_kwargs,
+        **(options if _is_flat(record) else {"synthesis_kwargs": options}),
     )
 
 
@@ -175,6 +230,9 @@ def discriminator_arguments(record: ModuleRecord) -> dict[str, Any]:
         block_kwargs.freeze_layers = frozen
     if any(block.value("channels_last", bool) for block in blocks.values()):
         block_kwargs.fp16_channels_last = True
+    area, odd = divmod(_weight(epilogue.child("fc")).shape[1], _weight(epilogue.child("conv")).shape[0])
+    if odd:
+        raise CheckpointError("b4.fc does not read all positions of b4.conv")
     epilogue_kwargs = EasyDict(activation, mbstd_num_channels=statistics)
     if "mbstd" in epilogue.children:
         epilogue_kwargs.mbstd_group_size = epilogue.child("mbstd").value("group_size", int, _None)
@@ -191,6 +249,7 @@ def discriminator_arguments(record: ModuleRecord) -> dict[str, Any]:
         mapping_kwargs=EasyDict(_mapping_arguments(record.child("mapping")) if conditional else {}),
         epilogue_kwargs=epilogue_kwargs,
         **_width_arguments(resolution, channels, recorded, discriminator=True),
+        **base_size_of_area(area, recorded.get("base_size")),
     )
 
 
@@ -205,7 +264,7 @@ def half_precision(role: str, network: Network) -> Any:
     if role == "D":
         arguments = {**given, **HALF_PRECISION}
     else:
-        arguments = {**given, "synthesis_kwargs": EasyDict(given.get("synthesis_kwargs", {}), **HALF_PRECISION)}
+        arguments = with_synthesis_options(given, {**synthesis_options(given), **HALF_PRECISION})
     if arguments == given:
         return network
     with torch.random.fork_rng(devices=[]):

@@ -8,6 +8,7 @@ from torch_utils.network_types import Generator, Network
 
 from .alignment import Alignment
 from .rebuilding import MAX_RESOLUTION
+from .stylegan2 import synthesis_options, with_synthesis_options
 
 
 def of_network(network: Network) -> Alignment:
@@ -33,16 +34,14 @@ def at_resolution(network: Network, resolution: int) -> dict[str, Any]:
         raise UserError(f"expected a power of two from 4 to {MAX_RESOLUTION}, found {resolution}", field="resolution")
     arguments = EasyDict(network.init_kwargs, img_resolution=resolution)
     is_generator = hasattr(network, "synthesis")
-    holder = EasyDict(arguments.get("synthesis_kwargs", {})) if is_generator else arguments
+    holder = synthesis_options(arguments) if is_generator else arguments
     widths = holder.get("layer_channels")
     if widths is not None:
         blocks = resolution.bit_length() - network.img_resolution.bit_length()  # to be added; negative: to be removed
         holder.layer_channels = _resized(list(widths if is_generator else widths[::-1]), blocks)
         if not is_generator:
             holder.layer_channels.reverse()
-    if is_generator:
-        arguments.synthesis_kwargs = holder
-    return arguments
+    return with_synthesis_options(arguments, holder) if is_generator else arguments
 
 
 def _resized(widths: list[int], blocks: int) -> list[int]:

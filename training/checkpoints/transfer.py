@@ -9,6 +9,7 @@ import torch
 from dnnlib.errors import UserError
 from torch_utils import misc
 from torch_utils.checkpoint import CheckpointError
+from torch_utils.network_types import image_size
 
 from .. import architectures
 from .alignment import Alignment, of_labels, with_image_channels
@@ -97,6 +98,11 @@ def _alignments(source: Any, target: Any) -> list[Alignment]:
     """The alignments of both networks."""
     family = architectures.find(target)
     if family is not None and family.alignment is not None and architectures.find(source) is family:
+        sizes = [image_size(network) for network in (source, target)]
+        if sizes[0][0] * sizes[1][1] != sizes[0][1] * sizes[1][0]:
+            shapes = [f"{width}x{height}" for height, width in sizes]
+            raise UserError(f"the pickle's network makes {shapes[0]} images (width x height) and this one {shapes[1]}: "
+                            "networks for images of one shape do not fit another; name another pickle", field="resume")
         return [family.module("alignment").of_network(network) for network in (source, target)]
     for attribute in ("img_resolution", "img_channels"):
         if _differs(source, target, attribute):

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from dnnlib.cli import CLASSES, VECTORS
 from dnnlib.util import EasyDict
 
 from .files import BadFile, DatasetError, open_tree
@@ -113,6 +114,13 @@ class Dataset(torch.utils.data.Dataset):
     def has_onehot_labels(self) -> bool:
         """Whether labels are class numbers."""
         return self._labels_of_all.is_classes
+
+    @property
+    def label_kind(self) -> str | None:
+        """What labels are, one of `dnnlib.cli.LABEL_KINDS`; None without labels."""
+        if not self.has_labels:
+            return None
+        return CLASSES if self.has_onehot_labels else VECTORS
 
     @property
     def has_labels(self) -> bool:

@@ -36,6 +36,13 @@ def make_transform(crop: str | None, width: int | None, height: int | None, resi
     return lambda pixels: _center_crop_wide(pixels, width, height, resample)
 
 
+def centre_resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The largest central part of an image [H, W, C] that has the shape of width x height, brought to that size."""
+    rows, columns = pixels.shape[:2]
+    kept = max(min(rows, columns * height // width), 1), max(min(columns, rows * width // height), 1)
+    return _resize(_centre(pixels, *kept), width, height, RESIZE_FILTERS["lanczos"])
+
+
 def _resize(pixels: np.ndarray, width: int, height: int, resample: PIL.Image.Resampling) -> np.ndarray:
     if pixels.shape[:2] == (height, width):
         return pixels

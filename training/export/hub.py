@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from dnnlib import strict_json
-from dnnlib.cli import seed_latents
+from dnnlib.cli import VECTORS, seed_latents
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_dir, open_atomic, write_json_atomic
-from torch_utils.network_types import Generator
+from torch_utils.network_types import Generator, image_size
 from training import architectures
 from training.checkpoints import safetensors_files
 from training.data import image_grid
@@ -25,7 +25,7 @@ tags: [gan, image-generation, {family}]
 
 # {title}
 
-A generator ({family}) for {side}x{side} images of {channels} channel(s){classes}, {params:,} parameters.
+A generator ({family}) for {width}x{height} images of {channels} channel(s){classes}, {params:,} parameters.
 
 ![{columns} x {rows} samples, seeds 0 to {last}](samples.png)
 
@@ -36,7 +36,7 @@ A generator ({family}) for {side}x{side} images of {channels} channel(s){classes
 {usage}
 ```
 
-Latents z are normal [N, {z_dim}]{labels}; images are float32 [N, {channels}, {side}, {side}] in [-1, 1].
+Latents z are normal [N, {z_dim}]{labels}; images are float32 [N, {channels}, {height}, {width}] in [-1, 1].
 `model.safetensors` holds the weights and, in its header, `config.json`. There is no pickle in this
 folder, and none is read from it.
 
@@ -77,7 +77,7 @@ def read_scores(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 def card(
     G: Generator, title: str, usage: str,
-    teacher: tuple[str, str] | None = None, scores: Sequence[Mapping[str, Any]] = (),
+    teacher: tuple[str, str] | None = None, scores: Sequence[Mapping[str, Any]] = (), label_kind: str | None = None,
 ) -> str:
     """The model card.
 
@@ -87,6 +87,7 @@ def card(
         usage: Python code that loads the folder.
         teacher: file name and sha256 of the network that it was derived from.
         scores: rows of `read_scores`.
+        label_kind: one of `dnnlib.cli.LABEL_KINDS`, if it is known.
     """
     derived = "" if teacher is None else f"Derived from the teacher `{teacher[0]}` (sha256 `{teacher[1]}`).\n"
     lines = [f"- {name}: {value:.4g} (protocol: `{json.dumps(row.get('protocol', {}))}`)"
@@ -95,9 +96,9 @@ def card(
     return _CARD.format(
         title=title, usage=usage.strip(), teacher=derived, family=architectures.of_network(G).name,
         kind=architecture["class"], arguments=json.dumps(architecture["arguments"], indent=1),
-        side=G.img_resolution, channels=G.img_channels, z_dim=G.z_dim,
-        classes=f" of {G.c_dim} classes" if G.c_dim else "",
-        labels=f", labels one-hot [N, {G.c_dim}]" if G.c_dim else ", labels None",
+        height=image_size(G)[0], width=image_size(G)[1], channels=G.img_channels, z_dim=G.z_dim,
+        classes=f" of {G.c_dim} classes" if G.c_dim and label_kind != VECTORS else "",
+        labels=f", labels {'' if label_kind == VECTORS else 'one-hot '}[N, {G.c_dim}]" if G.c_dim else ", labels None",
         params=sum(p.numel() for p in G.parameters()),
         columns=_COLUMNS, rows=_ROWS, last=_COLUMNS * _ROWS - 1,
         scores="\n".join(lines) or "None were given when this folder was made.",
@@ -110,6 +111,7 @@ def write(
     usage: str,
     teacher: tuple[str, str] | None = None,
     scores: Sequence[Mapping[str, Any]] = (),
+    label_kind: str | None = None,
 ) -> None:
     """Writes a folder: model.safetensors, config.json, README.md (the card) and samples.png.
 
@@ -119,6 +121,7 @@ def write(
         usage: Python code that loads the folder.
         teacher: file name and sha256 of the network that it was derived from.
         scores: rows of `read_scores`.
+        label_kind: one of `dnnlib.cli.LABEL_KINDS`, if it is known.
 
     Raises:
         UserError: the folder exists or cannot be written, or a network cannot be stored.
@@ -128,8 +131,9 @@ def write(
     z = torch.from_numpy(seed_latents(list(range(count)), G.z_dim))
     c = torch.eye(G.c_dim)[torch.arange(count) % G.c_dim] if G.c_dim else torch.zeros([count, 0])
     with atomic_dir(dest) as folder:
-        safetensors_files.write(parts, folder / safetensors_files.MODEL_FILE)
+        information = {} if label_kind is None else {safetensors_files.LABEL_KIND: label_kind}
+        safetensors_files.write(parts, folder / safetensors_files.MODEL_FILE, information)
         write_json_atomic(folder / safetensors_files.CONFIG_FILE, safetensors_files.configuration(parts))
         with open_atomic(folder / "README.md", "w") as f:
-            f.write(card(G, Path(dest).name, usage, teacher, scores))
+            f.write(card(G, Path(dest).name, usage, teacher, scores, label_kind))
         image_grid.save_grid(image_grid.generate(G, z, c, 8), folder / "samples.png", (_COLUMNS, _ROWS))

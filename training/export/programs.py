@@ -68,23 +68,48 @@ class Program(torch.nn.Module):
         return tuple({0: batch} if item.batched else {} for item in self.inputs)
 
 
+class _Labels(torch.nn.Module):
+    """The label of a network from what a program is given.
+
+    Args:
+        choices: labels [n, c_dim] that the program knows: one is always taken; of several, the program's own label
+            [N, n] says which, or how they are mixed. None hands the label on as it is.
+    """
+
+    choices: torch.Tensor | None
+
+    def __init__(self, choices: torch.Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("choices", choices)
+
+    def forward(self, z: torch.Tensor, given: list[torch.Tensor]) -> torch.Tensor | None:
+        """Labels [N, c_dim] for latents z [N, z_dim]; None for a network without."""
+        if self.choices is None:
+            return given[0] if given else None
+        if not given:
+            return self.choices.expand(z.shape[0], -1)
+        return given[0].matmul(self.choices)
+
+
 class MappingProgram(Program):
     """z [N, z_dim], (label [N, c_dim],) truncation [] → w [N, num_ws, w_dim].
 
     The truncation is the factor of the distance of w from its average (arXiv:1812.04948, section 2.2); 1 is none.
+    `choices` are labels [n, c_dim] that the program is restricted to; see `latent_inputs`.
     """
 
     output = "w"
 
-    def __init__(self, G: Generator) -> None:
+    def __init__(self, G: Generator, choices: torch.Tensor | None = None) -> None:
         super().__init__()
         self.mapping = G.mapping
-        self.inputs = latent_inputs(G)
+        self.labels = _Labels(choices)
+        self.inputs = latent_inputs(G, choices)
 
     def forward(self, *args: torch.Tensor) -> torch.Tensor:
         """w [N, num_ws, w_dim] of z [N, z_dim] (, label [N, c_dim]) and truncation []."""
         z, *label, truncation = args
-        ws = self.mapping(z, label[0] if label else None)
+        ws = self.mapping(z, self.labels(z, label))
         average = self.mapping.w_avg
         return average + (ws - average) * truncation
 
@@ -127,9 +152,11 @@ class StyleProgram(Program):
 
     output = "image"
 
-    def __init__(self, G: Generator, noise: str = "const", pixels: str = "float") -> None:
+    def __init__(
+        self, G: Generator, noise: str = "const", pixels: str = "float", choices: torch.Tensor | None = None
+    ) -> None:
         super().__init__()
-        self.mapping = MappingProgram(G)
+        self.mapping = MappingProgram(G, choices)
         self.synthesis = SynthesisProgram(G, noise, pixels)
         self.pixels = pixels
         self.inputs = [*self.mapping.inputs, *self.synthesis.inputs[1:]]
@@ -145,16 +172,17 @@ class LatentProgram(Program):
 
     output = "image"
 
-    def __init__(self, G: Generator, pixels: str = "float") -> None:
+    def __init__(self, G: Generator, pixels: str = "float", choices: torch.Tensor | None = None) -> None:
         super().__init__()
         self.G = G
         self.pixels = pixels
-        self.inputs = latent_inputs(G)
+        self.labels = _Labels(choices)
+        self.inputs = latent_inputs(G, choices)
 
     def forward(self, *args: torch.Tensor) -> torch.Tensor:
         """Images of z [N, z_dim] (, label [N, c_dim]) and truncation []."""
         z, *label, truncation = args
-        return as_pixels(self.G(z * truncation, label[0] if label else None), self.pixels)
+        return as_pixels(self.G(z * truncation, self.labels(z, label)), self.pixels)
 
 
 def has_styles(G: Generator) -> bool:
@@ -162,9 +190,16 @@ def has_styles(G: Generator) -> bool:
     return hasattr(G, "mapping") and hasattr(G, "synthesis")
 
 
-def latent_inputs(G: Generator) -> list[ProgramInput]:
-    """z, the label if the generator knows classes, and the truncation."""
-    label = [ProgramInput("label", (1, G.c_dim), batched=True)] if G.c_dim else []
+def latent_inputs(G: Generator, choices: torch.Tensor | None = None) -> list[ProgramInput]:
+    """z, the label if the generator knows classes, and the truncation.
+
+    Args:
+        G: generator.
+        choices: labels [n, c_dim] that the program knows: no label is given where there is one, and [N, n] where there
+            are more; None is any label [N, c_dim].
+    """
+    size = G.c_dim if choices is None else len(choices) if len(choices) > 1 else 0
+    label = [ProgramInput("label", (1, size), batched=True)] if size else []
     return [ProgramInput("z", (1, G.z_dim), batched=True), *label, ProgramInput("truncation", (), batched=False)]
 
 
@@ -180,7 +215,13 @@ def as_pixels(images: torch.Tensor, pixels: str) -> torch.Tensor:
     return (images * 127.5 + GENERATED).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def generator_program(G: Generator, source: str = "z", noise: str = "const", pixels: str = "float") -> Program:
+def generator_program(
+    G: Generator,
+    source: str = "z",
+    noise: str = "const",
+    pixels: str = "float",
+    choices: torch.Tensor | None = None,
+) -> Program:
     """The program that a file holds, for any generator.
 
     Args:
@@ -188,6 +229,7 @@ def generator_program(G: Generator, source: str = "z", noise: str = "const", pix
         source: "z" for mapping and synthesis together, "w" for the synthesis network alone.
         noise: one of NOISE_MODES.
         pixels: one of PIXELS.
+        choices: labels [n, c_dim] that the program is restricted to; see `latent_inputs`.
 
     Raises:
         UserError: the network cannot be exported so; names the argument.
@@ -199,15 +241,17 @@ def generator_program(G: Generator, source: str = "z", noise: str = "const", pix
         raise UserError(f"a {type(G).__name__} of this kind has no noise; use `noise=const`", field="noise")
     if has_styles(G):
         if source == "w":
+            if choices is not None:
+                raise UserError("a program that takes w has no label; use `input=z`", field="class_idx")
             return SynthesisProgram(G, noise, pixels).eval()
         if getattr(G.mapping, "w_avg", None) is None:
             raise UserError("this network keeps no average w, which truncation needs; export it with `input=w`",
                             field="network")
-        return StyleProgram(G, noise, pixels).eval()
+        return StyleProgram(G, noise, pixels, choices).eval()
     if source == "w":
         raise UserError(f"only style-based generators have w, this is a {type(G).__name__}; use `input=z`",
                         field="input")
-    return LatentProgram(G, pixels).eval()
+    return LatentProgram(G, pixels, choices).eval()
 
 
 def _check_choices(source: str, noise: str, pixels: str) -> None:

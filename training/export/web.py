@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dnnlib.cli import VECTORS
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_dir, open_atomic
 
@@ -16,18 +17,30 @@ from .programs import LatentProgram, MappingProgram, SynthesisProgram, generator
 from .web_runtime import runtime_files
 
 if TYPE_CHECKING:
+    import torch
+
     from torch_utils.network_types import Generator
 
 _PAGE = Path(__file__).parent / "page"
 
 
-def network_files(G: "Generator", name: str, weights: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+def network_files(
+    G: "Generator",
+    name: str,
+    weights: str,
+    choices: "torch.Tensor | None" = None,
+    first_class: int = 0,
+    label_kind: str | None = None,
+) -> tuple[dict[str, Any], dict[str, bytes]]:
     """A generator as the page needs it.
 
     Args:
         G: generator on the CPU, in eval mode.
         name: what the page calls it, and the beginning of its files' names.
         weights: of the ONNX files, one of `onnx_weights.FORMATS`.
+        choices: labels [n, c_dim] that the page offers; None offers all classes.
+        first_class: number of the first of them.
+        label_kind: one of `dnnlib.cli.LABEL_KINDS`; None is classes.
 
     Returns:
         What the page must know of the network, and the checked ONNX files by name.
@@ -44,15 +57,17 @@ def network_files(G: "Generator", name: str, weights: str) -> tuple[dict[str, An
         return f"{name}-{kind}.onnx"
 
     styles = has_styles(G)
-    generator_program(G)  # complains of networks that have no truncation
-    mapping = add("mapping", MappingProgram(G).eval()) if styles else None
-    image = SynthesisProgram(G, pixels="uint8") if styles else LatentProgram(G, pixels="uint8")
+    inputs = generator_program(G, choices=choices).inputs  # complains of networks that have no truncation
+    mapping = add("mapping", MappingProgram(G, choices).eval()) if styles else None
+    image = SynthesisProgram(G, pixels="uint8") if styles else LatentProgram(G, pixels="uint8", choices=choices)
     return {
         "name": name,
         "mapping_file": mapping,
         "image_file": add("image", image.eval()),
         "z_dim": G.z_dim,
-        "c_dim": G.c_dim,
+        "c_dim": sum(item.shape[1] for item in inputs if item.name == "label"),
+        "first_class": first_class,
+        "takes_vectors": label_kind == VECTORS,
         "num_ws": G.num_ws if styles else 0,
         "w_dim": G.w_dim if styles else 0,
         "resolution": G.img_resolution,
@@ -65,6 +80,9 @@ def write(
     title: str,
     weights: str = "float16",
     runtime: str | os.PathLike | None = None,
+    choices: "torch.Tensor | None" = None,
+    first_class: int = 0,
+    label_kind: str | None = None,
 ) -> None:
     """Writes the page for one generator, or for several that are shown side by side on the same latents.
 
@@ -74,6 +92,8 @@ def write(
         title: of the page.
         weights: of the networks, one of `onnx_weights.FORMATS`.
         runtime: folder with onnxruntime-web; None fetches the pinned version.
+        choices: labels [n, c_dim] that the page offers; None offers all classes.
+        first_class, label_kind: see `network_files`.
 
     Raises:
         UserError: the generators take other latents or labels, a network cannot be exported, the runtime cannot be had,
@@ -84,7 +104,7 @@ def write(
     networks: list[dict[str, Any]] = []
     files: dict[str, bytes] = {}
     for name, G in generators.items():
-        about, own = network_files(G, name, weights)
+        about, own = network_files(G, name, weights, choices, first_class, label_kind)
         networks.append(about)
         files |= own
     sizes = ", ".join(f"{name} {len(content) / 2**20:.2f} MiB" for name, content in files.items())

@@ -7,7 +7,7 @@ import torch
 from torch_utils.network_types import Generator
 from torch_utils.ops import upfirdn2d
 
-from ..loss import ImageTransform, LossTerm, Part, Step, StyleGAN2Loss
+from ..loss import LossTerm, Part, Step, StyleGAN2Loss
 
 
 class StyleGAN3Loss(StyleGAN2Loss):
@@ -49,7 +49,6 @@ class StyleGAN3Loss(StyleGAN2Loss):
                          g_terms)
         self.blur_init_sigma, self.blur_fade_kimg = blur_init_sigma, blur_fade_kimg
         self._sigma = 0.0  # of the blur, for the images of the present step
-        self._update_emas = False
 
     def blur_sigma(self, cur_nimg: int) -> float:
         """The standard deviation of the blur, pixels, after so many images."""
@@ -81,12 +80,3 @@ class StyleGAN3Loss(StyleGAN2Loss):
         if self.style_mixing_prob > 0:
             ws = torch.where(self._mixing_mask(ws.shape[1], ws.device), self.G.mapping(torch.randn_like(z), c), ws)
         return self.G.synthesis(ws, update_emas=self._update_emas), ws
-
-    def _d_fake(
-        self, D: torch.nn.Module, step: Step, augment: ImageTransform, prefix: str
-    ) -> torch.Tensor:
-        self._update_emas = D is self.D  # not again, where another discriminator learns as well
-        try:
-            return super()._d_fake(D, step, augment, prefix)
-        finally:
-            self._update_emas = False

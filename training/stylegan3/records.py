@@ -89,6 +89,9 @@ def _recorded(record: ModuleRecord) -> dict[str, Any]:
     nested = record.init_kwargs.get("synthesis_kwargs")
     stated = {**record.init_kwargs, **record.child("synthesis").init_kwargs,
               **(nested if isinstance(nested, dict) else {})}
+    if stated.pop("square", True) is not True:
+        raise CheckpointError("this StyleGAN3 generator is one of StyleGAN-Human for images that are not square, whose "
+                              "layers have other sizes, and cannot be read; its StyleGAN2 networks can")
     unknown = sorted(stated.keys() - _KNOWN)
     if unknown:
         raise CheckpointError(f"this StyleGAN3 generator was built with {', '.join(unknown)}, which the StyleGAN3 of "

@@ -45,7 +45,7 @@ def page(
 ) -> Iterator[browser.Page]:
     path = tmp_path_factory.mktemp("web") / "page.html"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(web, "network_files", lambda G, name, weights: exported[name])
+        patch.setattr(web, "network_files", lambda G, name, *_: exported[name])
         web.write(generators, path, "</script><b>tiny & \"small\"", "float32")
     with browser.Page(width=360, height=640) as opened:
         opened.open(path.as_uri())
@@ -95,6 +95,17 @@ def test_images_are_those_of_python(page: browser.Page, generators: dict[str, An
     captions = page.run("[...document.querySelectorAll('figcaption')].map(item => item.textContent)")
     assert [caption.split(":")[0] for caption in captions] == ["teacher", "student"]
     assert all(caption.endswith(" ms") for caption in captions)
+
+
+def test_a_label_of_several_numbers(page: browser.Page, generators: dict[str, Any]) -> None:
+    """Numbers with commas are the label itself; one is a class."""
+    z = torch.from_numpy(seed_latents([9], 16))
+    for text, label in (("0.25,0.75", [0.25, 0.75]), ("1", [0.0, 1.0]), ("9", [0.0, 1.0])):
+        actual = set_fields(page, seed=9, **{"class": text})
+        wanted = [truncated(G(z, torch.tensor([label]), noise_mode="const"))[0].astype(int)
+                  for G in generators.values()]
+        assert_alike(actual, wanted)
+    assert page.run("document.getElementById('class-text').textContent") == "Class 0 to 1, or weights of all of them"
 
 
 def test_truncation_and_style_mixing(page: browser.Page, generators: dict[str, Any]) -> None:
@@ -184,7 +195,7 @@ def test_webgpu(page: browser.Page, generators: dict[str, Any]) -> None:
 
 def test_a_folder_for_a_server(generators: dict[str, Any], exported: dict[str, Any], tmp_path: Path,
                                monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "network_files", lambda G, name, weights: exported[name])
+    monkeypatch.setattr(web, "network_files", lambda G, name, *_: exported[name])
     web.write({"student": generators["student"]}, tmp_path / "site", "site")
     assert {item.name for item in (tmp_path / "site").iterdir()} == {
         "index.html", "runtime.mjs", "runtime.wasm", "student-mapping.onnx", "student-image.onnx"}

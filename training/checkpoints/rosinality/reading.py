@@ -14,6 +14,7 @@ from torch_utils.checkpoint import CheckpointError, foreign_name
 from ...networks import Discriminator, Generator
 from .. import widths
 from ..rebuilding import MAX_RESOLUTION, blank, fill, some
+from ..stylegan2 import base_size
 from .layout import KERNEL, ROLES, Table, discriminator_table, generator_table, shape_there
 
 MEAN_SAMPLES = 1 << 14  # latents whose mean stands in for a `latent_avg` that a file lacks
@@ -124,6 +125,7 @@ def _generator(tensors: dict[str, torch.Tensor]) -> Any:
     w_dim = _shape(tensors, "style.1.weight", 2)[1]
     convs = ["conv1", *(f"convs.{n}" for n in range(2 * (resolution.bit_length() - 3)))]
     widths = [_shape(tensors, "input.input", 4)[1], *(_shape(tensors, f"{c}.conv.weight", 5)[1] for c in convs)]
+    base = base_size(*_shape(tensors, "input.input", 4)[2:])
     kernels = {_shape(tensors, f"{c}.conv.weight", 5)[3] for c in convs}
     if kernels != {3}:
         raise CheckpointError(f"kernels of the convolutions: expected 3x3, found sizes {sorted(kernels)}")
@@ -131,9 +133,9 @@ def _generator(tensors: dict[str, torch.Tensor]) -> Any:
         z_dim=w_dim, c_dim=0, w_dim=w_dim, img_resolution=resolution, img_channels=3,
         mapping_kwargs=EasyDict(num_layers=num_layers),
         synthesis_kwargs=EasyDict(**_width_arguments(resolution, widths, discriminator=False), num_fp16_res=0,
-                                  conv_clamp=None),
+                                  conv_clamp=None, **base),
     )
-    tensors = {**_drawn_noises(tensors, resolution), **tensors}
+    tensors = {**_drawn_noises(tensors, resolution, base.get("base_size", [4, 4])), **tensors}
     return _filled(Generator, arguments, tensors, generator_table(resolution, num_layers), kernel=KERNEL * 4)
 
 
@@ -157,14 +159,17 @@ def _width_arguments(resolution: int, channels: list[int], discriminator: bool) 
     return {**stock} if stock is not None else {"layer_channels": channels}
 
 
-def _drawn_noises(tensors: Mapping[str, torch.Tensor], resolution: int) -> dict[str, torch.Tensor]:
+def _drawn_noises(
+    tensors: Mapping[str, torch.Tensor], resolution: int, base: list[int]
+) -> dict[str, torch.Tensor]:
     """Noise inputs for a file from before they were saved."""
     if any(name.startswith("noises.") for name in tensors):
         return {}
     _log.warning("the file has no noise inputs; they are drawn from seed 0")
     source = torch.Generator().manual_seed(0)
     sizes = [2 ** ((n + 5) // 2) for n in range(2 * (resolution.bit_length() - 1) - 3)]
-    return {f"noises.noise_{n}": torch.randn([1, 1, r, r], generator=source) for n, r in enumerate(sizes)}
+    return {f"noises.noise_{n}": torch.randn([1, 1, *(side * r // 4 for side in base)], generator=source)
+            for n, r in enumerate(sizes)}
 
 
 def _filled(cls: Any, arguments: dict, tensors: dict[str, torch.Tensor], table: Table, kernel: torch.Tensor) -> Any:

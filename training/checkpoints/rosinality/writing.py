@@ -9,7 +9,7 @@ from dnnlib.files import open_atomic
 from torch_utils import misc
 from torch_utils.checkpoint import CheckpointError
 from torch_utils.checkpoint.writing import torch_save
-from torch_utils.network_types import Network
+from torch_utils.network_types import Network, image_size
 
 from ...networks import Discriminator, Generator
 from .layout import KERNEL, ROLES, discriminator_table, generator_table, shape_there
@@ -26,6 +26,9 @@ def obstacles(role: str, network: Network) -> list[str]:
         lines.append(f"it has {network.c_dim} classes, and this layout has no labels")
     if network.img_channels != 3:
         lines.append(f"it has {network.img_channels} image channels, and this layout has 3")
+    height, width = image_size(network)
+    if height != width:
+        lines.append(f"its images are {width}x{height} (width x height), and this layout has square ones")
     if network.img_resolution < 8:
         lines.append("images are at least 8x8 in this layout")
     return lines + list(_discriminator_obstacles(network) if role == "D" else _generator_obstacles(network))

@@ -82,13 +82,20 @@ function slerp(from, to, t) {
 
 const number = (name) => Math.min(Math.max(Math.floor(Number(field(name).value) || 0), 0), 4294967295);
 
+// The label that the page's field stands for: a class number, or the label's own numbers with commas between them.
+function labelOf(network) {
+  const numbers = field("class").value.split(",").map((item) => Number(item) || 0);
+  const label = new Float32Array(network.c_dim);
+  if (network.takes_vectors || numbers.length > 1) label.set(numbers.slice(0, network.c_dim));
+  else label[Math.min(Math.max(Math.floor(numbers[0]) - network.first_class, 0), network.c_dim - 1)] = 1;
+  return label;
+}
+
 async function latentInputs(ort, network, z) {
   const inputs = { z: new ort.Tensor("float32", z, [1, network.z_dim]) };
   inputs.truncation = new ort.Tensor("float32", [Number(field("psi").value)], []);
   if (network.c_dim) {
-    const label = new Float32Array(network.c_dim);
-    label[Math.min(number("class"), network.c_dim - 1)] = 1;
-    inputs.label = new ort.Tensor("float32", label, [1, network.c_dim]);
+    inputs.label = new ort.Tensor("float32", labelOf(network), [1, network.c_dim]);
   }
   return inputs;
 }
@@ -117,6 +124,7 @@ function show(network, image) {
     for (let c = 0; c < 3; c++) pixels.data[4 * i + c] = image.data[channels * i + (channels < 3 ? 0 : c)];
     pixels.data[4 * i + 3] = 255;
   }
+  Object.assign(network.canvas, { width, height });
   network.canvas.getContext("2d").putImageData(pixels, 0, 0);
 }
 
@@ -250,7 +258,9 @@ async function start() {
   const first = data.networks[0];
   if (first.c_dim) {
     field("class-row").hidden = false;
-    field("class").max = first.c_dim - 1;
+    field("class").value = first.takes_vectors ? new Array(first.c_dim).fill(0).join(",") : String(first.first_class);
+    field("class-text").textContent = first.takes_vectors ? `Label, ${first.c_dim} numbers`
+      : `Class ${first.first_class} to ${first.first_class + first.c_dim - 1}, or weights of all of them`;
   }
   field("layer").max = field("layer").value = Math.max(...data.networks.map((network) => network.num_ws));
   field("mixing").hidden = data.networks.every((network) => !network.mapping_file);
