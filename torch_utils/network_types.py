@@ -26,12 +26,12 @@ def image_size(network: Any) -> tuple[int, int]:
     return height, width
 
 
-def check_square(network: Any, what: str, field: str) -> None:
+def check_square(network: Any, need: str, field: str) -> None:
     """Checks that a network is for square images, where nothing else will do.
 
     Args:
         network: generator or discriminator.
-        what: needs square images; the beginning of the message.
+        need: what needs square images; the beginning of the message.
         field: the argument that the message names.
 
     Raises:
@@ -39,7 +39,7 @@ def check_square(network: Any, what: str, field: str) -> None:
     """
     height, width = image_size(network)
     if height != width:
-        raise UserError(f"{what} needs square images; those of this network are {width}x{height} (width x height)",
+        raise UserError(f"{need} needs square images; those of this network are {width}x{height} (width x height)",
                         field=field)
 
 

@@ -128,11 +128,11 @@ COMMANDS: dict[str, Callable[[dict[str, Path], Path], tuple[Any, ...]]] = {
 @pytest.mark.parametrize("name", COMMANDS)
 def test_vectors_are_not_class_numbers(name: str, files: dict[str, Path], tmp_path: Path) -> None:
     command, *args = COMMANDS[name](files, tmp_path / "out")
-    for text, found in (("1", "found 1"), ("0-1", "found the range 0-1")):
+    for text, ending in (("1", "found 1"), ("0-1", "found the range 0-1")):
         message = refused(command, f"--network={files[VECTORS]}", f"--class={text}", *args)
         assert message.startswith("--class: this network was trained on labels that are vectors, not class numbers; "
                                   "give all 3 numbers")
-        assert message.endswith(found)
+        assert message.endswith(ending)
     assert "classes 0 to 2, found 3" in refused(command, f"--network={files[CLASSES]}", "--class=0-3", *args)
 
 
@@ -245,12 +245,12 @@ def test_distillation_of_a_network_of_vectors_needs_their_data_set(files: dict[s
     options = tiny_runs.options(str(data), "--cfg=dgl", f"--teacher={files[VECTORS]}", "--width=0.5", "--batch=4",
                                 "--workers=0", "--kimg=1", "--cond=true")
     options["loss_kwargs"].update(distil_kimg=0.004)
-    seen: list[Any] = []
+    drawn_labels: list[Any] = []
     from dgl.distillation import Distillation
 
     drawn = Distillation._latents
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Distillation, "_latents", lambda self, step: seen.append(drawn(self, step)) or seen[-1])
+        patch.setattr(Distillation, "_latents", lambda self, step: drawn_labels.append(drawn(self, step)) or drawn_labels[-1])
         tiny_runs.run(tmp_path / "run", options, total_kimg=0.004)
-    assert seen
-    assert all((c == torch.tensor([7, 0.5, 1])).all() for _, c in seen)
+    assert drawn_labels
+    assert all((c == torch.tensor([7, 0.5, 1])).all() for _, c in drawn_labels)
