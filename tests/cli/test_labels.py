@@ -250,7 +250,8 @@ def test_distillation_of_a_network_of_vectors_needs_their_data_set(files: dict[s
 
     drawn = Distillation._latents
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Distillation, "_latents", lambda self, step: drawn_labels.append(drawn(self, step)) or drawn_labels[-1])
+        patch.setattr(Distillation, "_latents",
+                      lambda self, step: drawn_labels.append(drawn(self, step)) or drawn_labels[-1])
         tiny_runs.run(tmp_path / "run", options, total_kimg=0.004)
     assert drawn_labels
     assert all((c == torch.tensor([7, 0.5, 1])).all() for _, c in drawn_labels)
