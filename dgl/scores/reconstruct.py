@@ -142,8 +142,10 @@ def _measure(G: Generator, consumers: list[_Consumer], options: ScoreOptions) ->
     size = max(1, min(options.batch, _PASS_PIXELS // G.img_resolution**2))
     zs, cs = latents(G, count, generator)
 
+    has_blocks = hasattr(G.synthesis, "block_resolutions")  # StyleGAN3's layers are all of about one size
+
     def num_samples(side: int) -> int:
-        return _num_samples(count, side)
+        return _num_samples(count, side) if has_blocks else count
 
     def places(layer: torch.nn.Module, pixels: int, images: int) -> torch.Tensor:
         return rows.Places(num_samples(math.isqrt(pixels)), pixels, layer, 1 << 15, generator)(images)
@@ -151,8 +153,7 @@ def _measure(G: Generator, consumers: list[_Consumer], options: ScoreOptions) ->
     hooks = [hook for consumer in consumers for hook in consumer.watch(places)]
     try:
         with Progress(count, "features", unit="img", enabled=_is_shown()) as bar:
-            has_blocks = hasattr(G.synthesis, "block_resolutions")  # StyleGAN3's layers are all of about one size
-            whole = num_samples(G.img_resolution) if has_blocks else count
+            whole = num_samples(G.img_resolution)
             for z, c in zip(zs[:whole].split(size), cs[:whole].split(size)):
                 with torch.no_grad():
                     ws = G.mapping(z, c, skip_w_avg_update=True)
@@ -162,7 +163,7 @@ def _measure(G: Generator, consumers: list[_Consumer], options: ScoreOptions) ->
                     torch.autograd.grad((img * projection).sum(), ws)
                 bar.update(len(z))
             size = max(1, min(options.batch, _PASS_PIXELS // _FULL_SIDE**2))
-            for z, c in zip(zs[whole:].split(size), cs[whole:].split(size)):
+            for z, c in zip(zs[whole:].split(size), cs[whole:].split(size)) if whole < count else ():
                 wanted = [res for res in G.synthesis.block_resolutions if bar.done < num_samples(res)]
                 _run_blocks(G, z, c, wanted)
                 bar.update(len(z))
