@@ -9,7 +9,7 @@ from metrics import feature_cache
 from metrics.detector import Detector, DetectorSpec, load
 from metrics.feature_stats import FeatureStats
 from metrics.options import MetricOptions
-from metrics.samples import LabelSource, rank_blocks, sample_rng, torch_seeded
+from metrics.samples import LabelSource, rank_blocks, sample_rngs, torch_seeded
 from torch_utils import loader_workers
 from torch_utils.pixels import to_uint8
 
@@ -190,8 +190,7 @@ def draw_inputs(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Latents [n, z_dim] and labels [n, c_dim] of numbered samples, float32 on the device."""
     z, c = [], []
-    for index in indices:
-        rng = sample_rng(opts.seed, index)
+    for rng in sample_rngs(opts.seed, indices):
         z.append(rng.randn(z_dim))
         c.append(labels.draw(rng))
     return (

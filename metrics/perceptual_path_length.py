@@ -13,7 +13,7 @@ from dnnlib.errors import UserError
 from metrics.detector import VGG16, Detector
 from metrics.feature_stats import FeatureStats
 from metrics.options import MetricOptions
-from metrics.samples import LabelSource, rank_blocks, sample_rng, torch_seeded
+from metrics.samples import LabelSource, rank_blocks, sample_rngs, torch_seeded
 from torch_utils.network_types import Generator
 
 EPSILON = 1e-4
@@ -80,7 +80,7 @@ def _draw_steps(opts: MetricOptions, labels: LabelSource, z_dim: int, indices: r
         begin = rng.uniform(size=1) if kind.sampling == "full" else np.zeros(1)
         return ends, begin, labels.draw(rng)
 
-    drawn = zip(*(draw(sample_rng(opts.seed, index)) for index in indices), strict=True)
+    drawn = zip(*map(draw, sample_rngs(opts.seed, indices)), strict=True)
     ends, begins, chosen = (torch.from_numpy(np.array(rows, dtype=np.float32)).to(opts.device) for rows in drawn)
     return _Steps(ends.transpose(0, 1), torch.cat([begins, begins + EPSILON]), chosen)
 

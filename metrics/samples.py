@@ -5,7 +5,7 @@ seeded per block of samples, so it is the same for any number of processes, but 
 """
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -17,6 +17,16 @@ from metrics.options import MetricOptions
 def sample_rng(seed: int, index: int) -> np.random.RandomState:
     """The random numbers of one sample. RandomState, because its streams are the same in every NumPy version."""
     return np.random.RandomState([seed, index])
+
+
+def sample_rngs(seed: int, indices: Iterable[int]) -> Iterator[np.random.RandomState]:
+    """The random numbers of several samples, one after the other: an object is as slow to make as thousands of numbers,
+    so all have the same one, seeded anew.
+    """
+    rng = np.random.RandomState(0)
+    for index in indices:
+        rng.seed([seed, index])
+        yield rng
 
 
 class LabelSource:
