@@ -2,7 +2,8 @@
 // input's scales, the transforms, the 36 matrix products between them, and what follows a convolution.
 //
 // Tiles of 4x4 outputs read 6x6 inputs. The points are 0, +-A, +-B and infinity with A = sqrt(1/2) and B = sqrt(2), whose
-// rounding errors are a quarter of those of the usual 1 and 2. Channels are handled LANES at a time.
+// rounding errors are a quarter of those of the usual 1 and 2. Images are transformed a register of channels at a time,
+// WIDTH of them; LANES channels are neighbours in memory.
 //
 // Layouts: weights u [36][o / PANEL][c][PANEL]; inputs v and products m of a chunk of tiles
 // [tiles / ROWS][channels / LANES][36][ROWS][LANES], in which both a transform and a product stay in few pages of memory.
@@ -41,16 +42,16 @@ const float A = 0.70710678118654752440f, B = 1.41421356237309504880f;
 
 inline i64 up_to(i64 value, i64 step) { return (value + step - 1) / step * step; }
 
-// The first `count` of LANES numbers, zeros beyond.
-inline lanes load(const float* from, i64 count) {
-    if (count >= LANES) return *(const loose_lanes*)from;
-    float some[LANES] = {};
+// The first `count` of WIDTH numbers, zeros beyond.
+inline part load(const float* from, i64 count) {
+    if (count >= WIDTH) return *(const loose_part*)from;
+    float some[WIDTH] = {};
     memcpy(some, from, count * sizeof(float));
-    return *(const loose_lanes*)some;
+    return *(const loose_part*)some;
 }
 
-inline void store(float* to, lanes value, i64 count) {
-    if (count >= LANES) *(loose_lanes*)to = value;
+inline void store(float* to, part value, i64 count) {
+    if (count >= WIDTH) *(loose_part*)to = value;
     else memcpy(to, &value, count * sizeof(float));
 }
 
@@ -71,11 +72,11 @@ inline void weight_line(const lanes* g, i64 step, lanes* to, i64 to_step) {
 }
 
 // B' v of six values a step apart, in place.
-inline void input_line(lanes* v, i64 step) {
+inline void input_line(part* v, i64 step) {
     const float ab2 = A * B * B, a2b = A * A * B;
-    const lanes a = v[0], b = v[step], c = v[2 * step], d = v[3 * step], e = v[4 * step], f = v[5 * step];
-    const lanes even_a = e - 2 * c, odd_a = A * d - ab2 * b;       // B * B = 2
-    const lanes even_b = e - 0.5f * c, odd_b = B * d - a2b * b;    // A * A = 1 / 2
+    const part a = v[0], b = v[step], c = v[2 * step], d = v[3 * step], e = v[4 * step], f = v[5 * step];
+    const part even_a = e - 2 * c, odd_a = A * d - ab2 * b;       // B * B = 2
+    const part even_b = e - 0.5f * c, odd_b = B * d - a2b * b;    // A * A = 1 / 2
     v[0] = a - 2.5f * c + e;
     v[step] = even_a + odd_a;
     v[2 * step] = even_a - odd_a;
@@ -85,10 +86,10 @@ inline void input_line(lanes* v, i64 step) {
 }
 
 // A' v: four values out of six a step apart, to the first four places.
-inline void output_line(lanes* v, i64 step) {
+inline void output_line(part* v, i64 step) {
     const float a3 = A * A * A, b3 = B * B * B;
-    const lanes a = v[0], b = v[step], c = v[2 * step], d = v[3 * step], e = v[4 * step], f = v[5 * step];
-    const lanes sum = b + c, difference = b - c, sum2 = d + e, difference2 = d - e;
+    const part a = v[0], b = v[step], c = v[2 * step], d = v[3 * step], e = v[4 * step], f = v[5 * step];
+    const part sum = b + c, difference = b - c, sum2 = d + e, difference2 = d - e;
     v[0] = a + sum + sum2;
     v[step] = A * difference + B * difference2;
     v[2 * step] = 0.5f * sum + 2 * sum2;
@@ -153,40 +154,41 @@ inline i64 place(i64 t, i64 group, i64 groups) {
 
 // The inputs of one tile at (y0, x0), which may lie outside of the image in part.
 template <i64 SIDE>
-void read_tile(const Convolution& k, const float* x, i64 y0, i64 x0, i64 count, lanes style, lanes* tile) {
+void read_tile(const Convolution& k, const float* x, i64 y0, i64 x0, i64 count, part style, part* tile) {
     const float* corner = x + (y0 * k.w + x0) * k.c;
-    if (y0 >= 0 && x0 >= 0 && y0 + SIDE <= k.h && x0 + SIDE <= k.w && count == LANES) {
+    if (y0 >= 0 && x0 >= 0 && y0 + SIDE <= k.h && x0 + SIDE <= k.w && count >= WIDTH) {
 #pragma GCC unroll 6
         for (i64 i = 0; i < SIDE; i++)
 #pragma GCC unroll 6
-            for (i64 j = 0; j < SIDE; j++) tile[i * SIDE + j] = *(const loose_lanes*)(corner + (i * k.w + j) * k.c) * style;
+            for (i64 j = 0; j < SIDE; j++)
+                tile[i * SIDE + j] = *(const loose_part*)(corner + (i * k.w + j) * k.c) * style;
         return;
     }
     for (i64 i = 0; i < SIDE; i++)
         for (i64 j = 0; j < SIDE; j++) {
             const bool inside = y0 + i >= 0 && y0 + i < k.h && x0 + j >= 0 && x0 + j < k.w;
-            tile[i * SIDE + j] = inside ? load(corner + (i * k.w + j) * k.c, count) * style : lanes{};
+            tile[i * SIDE + j] = inside ? load(corner + (i * k.w + j) * k.c, count) * style : part{};
         }
 }
 
 inline void read(const Convolution& k, const Chunk& chunk, float* v) {
     const i64 groups = up_to(k.c, LANES) / LANES, down = (k.h + 3) / 4, tiles = chunk.rows * chunk.across;
     for (i64 block = 0; block < tiles; block += ROWS)
-        for (i64 group = 0; group < groups; group++) {
-            const i64 base = group * LANES, count = k.c - base < LANES ? k.c - base : LANES;
+        for (i64 base = 0; base < k.c; base += WIDTH) {
+            const i64 count = k.c - base;
             for (i64 t = block; t < block + ROWS && t < tiles; t++) {
                 const i64 row = chunk.first_row + t / chunk.across, image = row / down;
-                const lanes style = k.style ? load(k.style + image * k.c + base, count) : lanes{} + 1.f;
-                lanes tile[36];
+                const part style = k.style ? load(k.style + image * k.c + base, count) : part{} + 1.f;
+                part tile[36];
                 read_tile<6>(k, k.x + image * k.h * k.w * k.c + base, row % down * 4 - 1,
                              (chunk.first + t % chunk.across) * 4 - 1, count, style, tile);
 #pragma GCC unroll 6
                 for (i64 j = 0; j < 6; j++) input_line(tile + j, 6);
 #pragma GCC unroll 6
                 for (i64 i = 0; i < 6; i++) input_line(tile + i * 6, 1);
-                float* to = v + place<36>(t, group, groups);
+                float* to = v + place<36>(t, base / LANES, groups) + base % LANES;
 #pragma GCC unroll 36
-                for (i64 p = 0; p < 36; p++) *(lanes*)(to + p * POINT) = tile[p];
+                for (i64 p = 0; p < 36; p++) *(part*)(to + p * POINT) = tile[p];
             }
         }
 }
@@ -224,7 +226,8 @@ void product(const float* a, const float* b, i64 depth, float* m, bool add) {
         }
 }
 
-// v [tiles, c] times u: m [tiles, o], at every point. Matrix q of the 36 in u belongs to points begin[q] to begin[q + 1].
+// v [tiles, c] times u: m [tiles, o], at every point. Matrix q of the 36 in u is that of points begin[q] to
+// begin[q + 1].
 template <i64 POINTS>
 void multiply(const Convolution& k, const i64* begin, i64 tiles, const float* v, float* m) {
     const i64 groups = up_to(k.c, LANES) / LANES, panels = up_to(k.o, PANEL) / PANEL, stored = panels * PANEL / LANES;
@@ -246,22 +249,21 @@ void multiply(const Convolution& k, const i64* begin, i64 tiles, const float* v,
 }
 
 inline void write(const Convolution& k, const Chunk& chunk, const float* m) {
-    const i64 groups = up_to(k.o, LANES) / LANES, stored = up_to(k.o, PANEL) / LANES, down = (k.h + 3) / 4;
-    const i64 tiles = chunk.rows * chunk.across;
+    const i64 stored = up_to(k.o, PANEL) / LANES, down = (k.h + 3) / 4, tiles = chunk.rows * chunk.across;
     for (i64 block = 0; block < tiles; block += ROWS)
-        for (i64 group = 0; group < groups; group++) {
-            const i64 base = group * LANES, count = k.o - base < LANES ? k.o - base : LANES;
-            const lanes b = k.b ? load(k.b + base, count) : lanes{};
+        for (i64 base = 0; base < k.o; base += WIDTH) {
+            const i64 count = k.o - base;
+            const part b = k.b ? load(k.b + base, count) : part{};
             for (i64 t = block; t < block + ROWS && t < tiles; t++) {
                 const i64 row = chunk.first_row + t / chunk.across, image = row / down;
                 const i64 y0 = row % down * 4, x0 = (chunk.first + t % chunk.across) * 4;
                 const float* noise = k.noise ? k.noise + image * k.noise_step : nullptr;
-                const lanes scale = k.scale ? load(k.scale + image * k.o + base, count) : lanes{} + 1.f;
-                const float* from = m + place<36>(t, group, stored);
+                const part scale = k.scale ? load(k.scale + image * k.o + base, count) : part{} + 1.f;
+                const float* from = m + place<36>(t, base / LANES, stored) + base % LANES;
                 float* y = k.y + image * k.h * k.w * k.o + base;
-                lanes tile[36];
+                part tile[36];
 #pragma GCC unroll 36
-                for (i64 p = 0; p < 36; p++) tile[p] = *(const lanes*)(from + p * POINT);
+                for (i64 p = 0; p < 36; p++) tile[p] = *(const part*)(from + p * POINT);
 #pragma GCC unroll 6
                 for (i64 j = 0; j < 6; j++) output_line(tile + j, 6);
 #pragma GCC unroll 4
@@ -270,9 +272,9 @@ inline void write(const Convolution& k, const Chunk& chunk, const float* m) {
                     for (i64 j = 0; j < 4 && x0 + j < k.w; j++) {
                         const i64 pixel = (y0 + i) * k.w + x0 + j;
                         const float from_noise = noise ? noise[pixel] : 0.f;
-                        lanes value = tile[i * 6 + j];
+                        part value = tile[i * 6 + j];
 #pragma omp simd
-                        for (i64 l = 0; l < LANES; l++) {
+                        for (i64 l = 0; l < WIDTH; l++) {
                             float one = value[l] * scale[l] + (b[l] + from_noise);
                             one *= one < 0 ? k.low : k.high;
                             one = one < -k.clamp ? -k.clamp : one;

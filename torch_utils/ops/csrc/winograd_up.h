@@ -44,8 +44,8 @@ inline void weight_line(const lanes* g, i64 step, lanes* to, i64 to_step) {
 }
 
 // Five inputs a step apart to the values at the five points.
-inline void input_line(const lanes* v, i64 step, lanes* to, i64 to_step) {
-    const lanes a = v[0], b = v[step], c = v[2 * step], d = v[3 * step], e = v[4 * step];
+inline void input_line(const part* v, i64 step, part* to, i64 to_step) {
+    const part a = v[0], b = v[step], c = v[2 * step], d = v[3 * step], e = v[4 * step];
     to[0] = a - 1.5f * (b + c) + d;
     to[to_step] = d - c - 2 * b;
     to[2 * to_step] = b - 2.5f * c + d;
@@ -54,8 +54,8 @@ inline void input_line(const lanes* v, i64 step, lanes* to, i64 to_step) {
 }
 
 // The values at the five points to four even outputs.
-inline void output_line(const lanes* m, i64 step, lanes* to, i64 to_step) {
-    const lanes a = m[0], b = m[step], c = m[2 * step], d = m[3 * step], e = m[4 * step];
+inline void output_line(const part* m, i64 step, part* to, i64 to_step) {
+    const part a = m[0], b = m[step], c = m[2 * step], d = m[3 * step], e = m[4 * step];
     to[0] = a + b + c + d;
     to[to_step] = 0.5f * b - c + 2 * d;
     to[2 * to_step] = 0.25f * b + c + 4 * d;
@@ -67,22 +67,21 @@ inline void read(const Convolution& k, const Order& order, const float* x, const
                  float* v) {
     const i64 groups = up_to(k.c, LANES) / LANES, tiles = chunk.rows * chunk.across;
     for (i64 block = 0; block < tiles; block += ROWS)
-        for (i64 group = 0; group < groups; group++) {
-            const i64 base = group * LANES, count = k.c - base < LANES ? k.c - base : LANES;
-            const lanes style = styles ? load(styles + base, count) : lanes{} + 1.f;
+        for (i64 base = 0; base < k.c; base += WIDTH) {
+            const i64 count = k.c - base;
+            const part style = styles ? load(styles + base, count) : part{} + 1.f;
             for (i64 t = block; t < block + ROWS && t < tiles; t++) {
-                lanes tile[25], half[45], line[5];
+                part tile[25], half[45], line[5];
                 read_tile<5>(k, x + base, (chunk.first_row + t / chunk.across) * 4 - 1,
                              (chunk.first + t % chunk.across) * 4 - 1, count, style, tile);
 #pragma GCC unroll 5
                 for (i64 j = 0; j < 5; j++) input_line(tile + j, 5, half + j, 5);
                 for (i64 i = 0; i < 20; i++) half[25 + i] = tile[5 + i];
-                float* to = v + place<POINTS>(t, group, groups);
+                float* to = v + place<POINTS>(t, base / LANES, groups) + base % LANES;
                 for (i64 i = 0; i < 9; i++) {
                     input_line(half + i * 5, 1, line, 1);
-                    for (i64 j = 0; j < 5; j++) *(lanes*)(to + order.place[i * 9 + j] * POINT) = line[j];
-                    for (i64 j = 0; j < 4; j++)
-                        *(lanes*)(to + order.place[i * 9 + 5 + j] * POINT) = half[i * 5 + 1 + j];
+                    for (i64 j = 0; j < 5; j++) *(part*)(to + order.place[i * 9 + j] * POINT) = line[j];
+                    for (i64 j = 0; j < 4; j++) *(part*)(to + order.place[i * 9 + 5 + j] * POINT) = half[i * 5 + 1 + j];
                 }
             }
         }
@@ -91,18 +90,17 @@ inline void read(const Convolution& k, const Order& order, const float* x, const
 // m of a chunk → lines of o channels, whose first pixel is the one left of the image.
 inline void write(const Convolution& k, const Order& order, const Chunk& chunk, const float* m, float* lines,
                   i64 line_size) {
-    const i64 groups = up_to(k.o, LANES) / LANES, stored = up_to(k.o, PANEL) / LANES;
-    const i64 tiles = chunk.rows * chunk.across;
+    const i64 stored = up_to(k.o, PANEL) / LANES, tiles = chunk.rows * chunk.across;
     for (i64 block = 0; block < tiles; block += ROWS)
-        for (i64 group = 0; group < groups; group++) {
-            const i64 base = group * LANES, count = k.o - base < LANES ? k.o - base : LANES;
+        for (i64 base = 0; base < k.o; base += WIDTH) {
+            const i64 count = k.o - base;
             for (i64 t = block; t < block + ROWS && t < tiles; t++) {
-                const float* from = m + place<POINTS>(t, group, stored);
+                const float* from = m + place<POINTS>(t, base / LANES, stored) + base % LANES;
                 float* corner = lines + t / chunk.across * 8 * line_size +
                                 (1 + (chunk.first + t % chunk.across) * 8) * k.o + base;
-                lanes tile[72], column[9], even[4];
+                part tile[72], column[9], even[4];
                 for (i64 j = 0; j < 9; j++) {
-                    for (i64 i = 0; i < 9; i++) column[i] = *(const lanes*)(from + order.place[i * 9 + j] * POINT);
+                    for (i64 i = 0; i < 9; i++) column[i] = *(const part*)(from + order.place[i * 9 + j] * POINT);
                     output_line(column, 1, tile + j, 18);
                     for (i64 i = 0; i < 4; i++) tile[(2 * i + 1) * 9 + j] = column[5 + i];
                 }
@@ -130,7 +128,8 @@ inline void filter(const Convolution& k, const float* const* lines, const float*
         const float *c = lines[2] + begin * o, *d = lines[3] + begin * o;
         float* y = k.y + ((image * 2 * k.h + row) * width + begin) * o;
 #pragma omp simd
-        for (i64 j = 0; j < (size + 3) * o; j++) sums[j] = (fy[0] * a[j] + fy[1] * b[j]) + (fy[2] * c[j] + fy[3] * d[j]);
+        for (i64 j = 0; j < (size + 3) * o; j++)
+            sums[j] = (fy[0] * a[j] + fy[1] * b[j]) + (fy[2] * c[j] + fy[3] * d[j]);
 #pragma omp simd
         for (i64 j = 0; j < size * o; j++)
             y[j] = (fx[0] * sums[j] + fx[1] * sums[j + o]) + (fx[2] * sums[j + 2 * o] + fx[3] * sums[j + 3 * o]);
@@ -147,7 +146,8 @@ inline void convolve(const Convolution& k, const float* fy, const float* fx, con
     i64 height = across >= wanted ? 1 : wanted / across;  // rows of tiles in a band
     if (height > (total + segments - 1) / segments) height = (total + segments - 1) / segments;
     if (height > down) height = down;
-    const i64 tiles = up_to(height * width, ROWS), line_size = (8 * across + 1) * k.o, room = up_to(k.o * 3 + STRIP, LANES);
+    const i64 tiles = up_to(height * width, ROWS), line_size = (8 * across + 1) * k.o;
+    const i64 room = up_to(k.o * 3 + STRIP, LANES);
     const i64 v_size = POINTS * up_to(k.c, LANES) * tiles, m_size = POINTS * up_to(k.o, PANEL) * tiles;
     const i64 lines_size = up_to((8 * height + CARRIED) * line_size, LANES);
 #pragma omp parallel for num_threads(threads) schedule(static)
