@@ -11,8 +11,10 @@ from benchmarks import cpu_works
 
 # Kind → beginnings of the names of what torch's profiler sees; the first that fits counts.
 KINDS = {
-    "convolutions, backwards": ("aten::convolution_backward", "aten::mkldnn_convolution_backward", "mkldnn"),
-    "convolutions": ("aten::mkldnn", "aten::convolution", "aten::_convolution", "aten::conv", "aten::slow_conv"),
+    "convolutions, backwards": ("aten::convolution_backward", "aten::mkldnn_convolution_backward", "mkldnn",
+                                "_OutputBackward"),
+    "convolutions": ("_Output", "aten::mkldnn", "aten::convolution", "aten::_convolution", "aten::conv",
+                     "aten::slow_conv"),
     "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"),
     "epilogues (native)": ("_Epilogue", "_DActivation", "_Dot"),
     "FIR (native)": ("_Resample", "_Pass", "Upfirdn", "_Upfirdn2d"),

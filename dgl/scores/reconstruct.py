@@ -31,6 +31,7 @@ from .sampling import REACH_SAMPLES, latents
 NUM_SAMPLES = 64  # up to 128 px; fewer at higher resolutions, whose images have more pixels
 MIN_SAMPLES = 8
 _FULL_SIDE = 128
+MAX_ROWS = 1 << 14  # of one layer: 3.5 for each unknown of 512 channels; a ranking needs fewer than the refit
 RIDGE = 3e-5  # times the mean square of each style; small, so that what little else can give counts for much
 STEP = 32  # at once goes 1 / 32 of what is left, at least one channel
 DROP = 0.8  # what is gone is dropped from the matrices when they hold fewer than that part
@@ -148,7 +149,7 @@ def _measure(G: Generator, consumers: list[_Consumer], options: ScoreOptions) ->
         return _num_samples(count, side) if has_blocks else count
 
     def places(layer: torch.nn.Module, pixels: int, images: int) -> torch.Tensor:
-        return rows.Places(num_samples(math.isqrt(pixels)), pixels, layer, 1 << 15, generator)(images)
+        return rows.Places(num_samples(math.isqrt(pixels)), pixels, layer, MAX_ROWS, generator)(images)
 
     hooks = [hook for consumer in consumers for hook in consumer.watch(places)]
     try:
