@@ -21,7 +21,7 @@ def sample_rng(seed: int, index: int) -> np.random.RandomState:
 
 def sample_rngs(seed: int, indices: Iterable[int]) -> Iterator[np.random.RandomState]:
     """The random numbers of several samples, one after the other: an object is as slow to make as thousands of numbers,
-    so all have the same one, seeded anew.
+    so all share one, which is reseeded.
     """
     rng = np.random.RandomState(0)
     for index in indices:

@@ -22,9 +22,9 @@ def test_each_sample_has_its_own_numbers():
     draws = [tuple(sample_rng(seed, index).randn(3)) for seed in (0, 1) for index in range(50)]
     assert len(set(draws)) == 100
     assert np.array_equal(sample_rng(3, 4).randn(3), np.random.RandomState([3, 4]).randn(3))
-    anew = [(rng.randn(3).tolist(), rng.randint(9)) for rng in sample_rngs(3, range(4, 6))]
+    reseeded = [(rng.randn(3).tolist(), rng.randint(9)) for rng in sample_rngs(3, range(4, 6))]
     alone = [(rng.randn(3).tolist(), rng.randint(9)) for rng in (sample_rng(3, 4), sample_rng(3, 5))]
-    assert anew == alone
+    assert reseeded == alone
 
 
 def test_labels_are_those_of_the_data(tmp_path):
