@@ -213,7 +213,7 @@ def test_mistakes_are_one_line(args: str, message: str, paths: dict[str, str]) -
 @pytest.mark.slow
 def test_two_processes_see_the_same_latents_and_widths(paths: dict[str, str], tmp_path: Path) -> None:
     command = [sys.executable, "train.py", "--cfg=dgl", f"--teacher={paths['teacher']}", "--width=1", "--kimg=1",
-               "--elastic=1/2,1/4", "--score=l1", "--batch=250", "--batch-gpu=125", "--gpus=2", "--device=cpu",
+               "--elastic=1/2,1/4", "--score=first", "--batch=500", "--batch-gpu=125", "--gpus=2", "--device=cpu",
                f"--outdir={tmp_path}"]
     result = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
                             cwd=ROOT)
