@@ -16,14 +16,15 @@ import numpy as np
 import torch
 
 from dgl.architectures import plan_of
-from dgl.scores import NAMES, content, diversity, l1, reconstruct
+from dgl.scores import NAMES, content, diversity, l1, reconstruct, slimming
 from dgl.scores.registry import ScoreOptions, compute
 from dnnlib.cli import Command
 from torch_utils.devices import tune_allocator
 from training.networks import Generator
 
 NUM_SAMPLES = {"l1": l1.NUM_SAMPLES, "content": content.NUM_SAMPLES, "diversity": diversity.NUM_SAMPLES,
-               "reconstruct": reconstruct.NUM_SAMPLES}
+               "reconstruct": reconstruct.NUM_SAMPLES, "slimming": slimming.NUM_SAMPLES}
+STEPS = {"content": 1, "diversity": 1, "slimming": slimming.BATCH}  # latents of a step, of which all take equally long
 
 
 def timed(name: str, G: torch.nn.Module, samples: int) -> np.ndarray:
@@ -37,7 +38,7 @@ def timed(name: str, G: torch.nn.Module, samples: int) -> np.ndarray:
 @click.option("--resolution", type=int, default=256, show_default=True, help="Side of the images.")
 @click.option("--channel-base", type=int, default=32768, show_default=True, help="Channels times resolution.")
 @click.option("--samples", type=click.IntRange(min=1), default=2, show_default=True,
-              help="Latents to measure the gradient scores on.")
+              help="Latents, or steps of slimming, to measure the gradient scores on.")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="CPU threads.")
 @click.option("--only", multiple=True, type=click.Choice(NAMES), help="Scores to time; repeatable.", show_default="all")
 def main(resolution: int, channel_base: int, samples: int, threads: int, only: tuple[str, ...]) -> None:
@@ -49,10 +50,11 @@ def main(resolution: int, channel_base: int, samples: int, threads: int, only: t
                   synthesis_kwargs={"channel_base": channel_base, "channel_max": 512}).eval().requires_grad_(False)
     for name in only or NAMES:
         full = NUM_SAMPLES.get(name, 1)
-        if name in ("content", "diversity"):
-            first = timed(name, G, 1)
-            each = (timed(name, G, 1 + samples) - first) / samples
-            seconds, measured = first + each * (full - 1), 2 + samples
+        if name in STEPS:
+            step = STEPS[name]
+            first = timed(name, G, step)
+            each = (timed(name, G, step * (1 + samples)) - first) / samples
+            seconds, measured = first + each * (full // step - 1), step * (2 + samples)
         else:
             seconds, measured = timed(name, G, full), full
         click.echo(json.dumps({

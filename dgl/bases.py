@@ -117,7 +117,7 @@ BASES: dict[str, Base] = {
         loss_is_signed=False,
         from_teacher=("cbase", "cmax", "z_dim", "w_dim", "map_depth", "mbstd_group", "freezed", "resume", "fp32"),
         meaningless=(),
-        no_scores=(),
+        no_scores=("slimming",),
         config=_stylegan3_config,
         check=_check_groups,
     ),

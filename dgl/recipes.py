@@ -89,6 +89,7 @@ RECIPES: dict[str, Recipe] = {
         departs=_PERCEPTUAL + "Sparsity is trained before the game, with the weights fixed, and nothing is quantised; "
                               "the paper trains scales and weights together.",
         options={"score": "slimming", "dgl_weight": 0.0, "kd": (("feature", 1.0),)},
+        families=("stylegan2",),
     ),
     "nickel": Recipe(
         paper="NICKEL & DiME, ECCV 2024",

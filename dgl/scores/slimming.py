@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from dnnlib.errors import UserError
+from training.architectures import class_path
 
 from ..plan import Plan
 from ..reach import reachable
@@ -19,6 +20,7 @@ from .sampling import REACH_SAMPLES, latents
 NUM_SAMPLES = 1600
 BATCH = 8  # latents per step
 MOVE = 0.25  # step size, times channels / sets²: the curvature along all scales at once is 2 sets² / channels
+_PASS_PIXELS = 8 * 128**2  # of the images of one pass
 PENALTY = 2.0  # p in the last step, times sets / channels: the mean slope of the error if all scales fall at once
 
 
@@ -26,10 +28,11 @@ def score(network: torch.nn.Module, plan: Plan, options: ScoreOptions) -> dict[s
     """Set name → mean scale of each channel during the training, [C] float64; 0 if it cannot reach the image.
 
     Raises:
-        UserError: the network has no styles.
+        UserError: the network is no StyleGAN2 generator.
     """
-    if not hasattr(network, "mapping"):
-        raise UserError(f"slimming needs a generator with styles, a {type(network).__name__} has none", field="score")
+    if class_path(network) != "training.networks.Generator":
+        raise UserError(f"slimming is for StyleGAN2 generators, found a {class_path(network)}; use another score",
+                        field="score")
     G: Any = network
     device = next(G.parameters()).device
     scales = {name: torch.ones([size], device=device) for name, size in plan.sets.items()}
@@ -43,7 +46,7 @@ def score(network: torch.nn.Module, plan: Plan, options: ScoreOptions) -> dict[s
     G.eval().requires_grad_(False)
     try:
         for number, (z, c) in enumerate(batches):
-            gradients = _gradients(G, plan, scales, z, c)
+            gradients = _mean_gradients(G, plan, scales, z, c)
             threshold = move * penalty * (number + 1) / len(batches)
             for name, gradient in gradients.items():
                 scales[name] = (scales[name] - move * gradient - threshold).clamp_min(0)
@@ -55,6 +58,16 @@ def score(network: torch.nn.Module, plan: Plan, options: ScoreOptions) -> dict[s
     z, c = latents(G, REACH_SAMPLES, torch.Generator().manual_seed(0))
     reaches = reachable(G, plan, plan.applied(z, c, REACH_SAMPLES))
     return {name: total * reaches[name] for name, total in totals.items()}
+
+
+def _mean_gradients(
+    G: Any, plan: Plan, scales: dict[str, torch.Tensor], z: torch.Tensor, c: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """`_gradients` of a step, in passes that fit into memory, averaged over its latents."""
+    size = max(1, _PASS_PIXELS // G.img_resolution**2)
+    parts = [(len(some_z) / len(z), _gradients(G, plan, scales, some_z, some_c))
+             for some_z, some_c in zip(z.split(size), c.split(size))]
+    return {name: sum((share * part[name] for share, part in parts), torch.zeros_like(scales[name])) for name in scales}
 
 
 def _gradients(

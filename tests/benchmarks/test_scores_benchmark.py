@@ -16,7 +16,8 @@ from metrics import detector, torchscript
 def test_every_score_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diversity, "PCA_SAMPLES", 50)
     monkeypatch.setattr(diversity, "NUM_DIRECTIONS", 1)
-    monkeypatch.setattr(scores, "NUM_SAMPLES", {"l1": 4, "content": 5, "diversity": 3, "reconstruct": 6})
+    monkeypatch.setattr(scores, "NUM_SAMPLES", {"l1": 4, "content": 5, "diversity": 3, "reconstruct": 6,
+                                                "slimming": 16})
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     measure = scores.timed
 
@@ -31,10 +32,10 @@ def test_every_score_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert [row["score"] for row in rows] == list(NAMES)
-    assert [row["latents"] for row in rows] == [0, 0, 4, 5, 3, 6]
-    assert [row["seconds"] for row in rows] == [12, 12, 18, 20, 16, 22]
-    assert [row["cpu_seconds"] for row in rows] == [6, 6, 9, 10, 8, 11]
-    assert [row["latents_measured"] for row in rows] == [1, 1, 4, 3, 3, 6]
+    assert [row["latents"] for row in rows] == [0, 0, 4, 5, 3, 6, 16]
+    assert [row["seconds"] for row in rows] == [12, 12, 18, 20, 16, 22, 42]
+    assert [row["cpu_seconds"] for row in rows] == [6, 6, 9, 10, 8, 11, 21]
+    assert [row["latents_measured"] for row in rows] == [1, 1, 4, 3, 3, 6, 24]
 
 
 class Classifier(torch.nn.Module):

@@ -99,4 +99,4 @@ def test_what_does_not_apply(args: list[str], message: str, teacher: str) -> Non
 
 
 def test_terms_of_distillation() -> None:
-    assert kd.names("stylegan3") == ("rgb", "feature", "latent", "lpips")
+    assert kd.names("stylegan3") == ("rgb", "feature", "latent", "moments", "lpips")
