@@ -115,6 +115,9 @@ FIELDS = {"total_kimg": "kimg", "batch_size": "batch", "num_gpus": "gpus", "rand
 @click.option("--dlr", help="Learning rate of the discriminator.", show_default="the preset's", type=NOT_NEGATIVE,
               metavar="FLOAT")
 @click.option("--gamma", help="R1 weight.", show_default="the preset's", type=NOT_NEGATIVE, metavar="FLOAT")
+@click.option("--ema-kimg", help="Half-life of the generator's moving average in thousands of images.",
+              show_default="the preset's; BigGAN: a decay of 0.9999 per step of G",
+              type=FiniteFloatRange(min=0, min_open=True), metavar="FLOAT")
 # Networks.
 @click.option("--z-dim", help="Size of the latent z.", show_default="512, BigGAN: the preset's", type=POSITIVE,
               metavar="INT")

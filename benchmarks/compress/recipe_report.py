@@ -6,7 +6,7 @@ from pathlib import Path
 from dnnlib.files import open_atomic
 
 from . import tables
-from .recipe_table import OURS, groups, order, pairs
+from .recipe_table import EMA_SHARE, OURS, groups, order, pairs
 from .tables import Column, Columns, Row
 
 FINDINGS = "## Findings\n"  # what stands below, in a document that is written again, is kept
@@ -59,7 +59,9 @@ papers.
 
 Every training has {settings["kimg"]} thousand images where images are equal. Where processor time is equal, it is that
 of the row "{OURS}" with as many images, scores of channels and start of the program included; a training that
-needs more before its first step than the budget has a length of 1. Lengths were chosen by seed 0.
+needs more before its first step than the budget has a length of 1. Lengths were chosen by seed 0. The moving average of
+a game has a half-life of {EMA_SHARE:.0%} of the training's length with equal images, for the preset's would hardly move
+in so short a time; that of distillation has the usual 50 steps.
 Scored against {reals:,} test images with {generated};
 agreement compares 1,000 pairs of images of student and teacher on the same latents. Rows are mean ± standard error over
 seeds of the training. `fd@NAME` is the Fréchet distance in the features of the detector NAME; it is not FID. Processor

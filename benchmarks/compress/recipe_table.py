@@ -9,6 +9,7 @@ BUDGETS = {"images": "equal images", "time": "equal processor time"}
 CUTS = {"half": ("0.5", "Width 1/2"), "narrow": ("0.3", "30 % of the channels")}  # name → width, heading
 ELASTIC = ("3/4", "1/2", "1/4")
 BATCH = 16  # of games, as of distillation: as many steps for as many images
+EMA_SHARE = 0.05  # of the length: half-life of the moving average of games; the preset's is for far longer ones
 OURS = "ours"
 MOST = 4  # times the images: the longest training within a budget of time
 
@@ -40,7 +41,8 @@ class Row:
         game = max(1, round(self.game_share * kimg)) if self.game_share else 0
         lengths = [f"--kimg={kimg - game}", *([f"--game-kimg={game}"] if game else [])]
         batch = [] if self.distils else [f"--batch={BATCH}"]
-        return (f"--width={width}", *self.options, *lengths, *batch)
+        average = [f"--ema-kimg={EMA_SHARE * kimg:g}"] if game or not self.distils else []
+        return (f"--width={width}", *self.options, *lengths, *batch, *average)
 
 
 ROWS = (

@@ -40,6 +40,7 @@ def test_games_have_as_many_images_and_steps_as_distillation() -> None:
         lengths = dict(argument.split("=") for argument in arguments if "kimg" in argument)
         assert int(lengths["--kimg"]) + int(lengths.get("--game-kimg", 0)) == 10
         assert ("--batch=16" in arguments) is not row.distils  # distillation's own
+        assert ("--ema-kimg=0.5" in arguments) is (row.data != "none")
 
 
 def test_lengths_within_a_budget_of_time() -> None:

@@ -94,7 +94,8 @@ def test_what_is_given_replaces_the_row(paths: dict[str, str]) -> None:
     assert (options["init_kwargs"]["score"], options["init_kwargs"]["refine"]) == ("first", "none")
     assert options["loss_kwargs"]["kd"] == {"rgb": 2}
     assert options["loss_kwargs"]["dgl_weight"] == 0.5
-    options = resolved(paths, *with_data("nickel", paths), "--no-teacher-update", "--init=mapping")
+    options = resolved(paths, *with_data("nickel", paths), "--no-teacher-update", "--init=mapping", "--ema-kimg=0.5")
+    assert options["ema_kimg"] == 0.5
     assert options["loss_kwargs"]["teacher_update"] is False
     options = resolved(paths, "--recipe=mobile", f"--data={paths['data']}", "--cond=0", "--init=slice",
                        "--no-keep-mapping")

@@ -5,7 +5,6 @@ from typing import Any
 import click
 
 from dnnlib import EasyDict
-from dnnlib.cli import FiniteFloatRange
 
 from ..architectures import NETWORKS
 from ..options import (
@@ -30,14 +29,11 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  show_default="the preset's", metavar="LIST"),
     click.option("--d-steps", help="BigGAN: steps of D per step of G, each on other images.",
                  show_default="the preset's", type=click.IntRange(min=1), metavar="INT"),
-    click.option("--ema-kimg", help="BigGAN: half-life of the generator's average, in thousands of images.",
-                 show_default="a decay of 0.9999 per step of G", type=FiniteFloatRange(min=0, min_open=True),
-                 metavar="FLOAT"),
     click.option("--ema-start", help="BigGAN: thousands of images until the average begins; before, it is a copy.",
                  show_default="the preset's; 0 when starting from trained weights", type=click.IntRange(min=0),
                  metavar="INT"),
 ]
-OPTION_NAMES = ("ch", "attn", "d_steps", "ema_kimg", "ema_start")
+OPTION_NAMES = ("ch", "attn", "d_steps", "ema_start")
 
 
 def add(command: Callable[..., Any]) -> Callable[..., Any]:
