@@ -2,6 +2,7 @@
 import logging
 import os
 import re
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,7 +144,8 @@ def load_latest(run_dir: str | os.PathLike) -> dict[str, Any] | None:
             _log.warning("%s cannot be read (%s); trying the one before", path, " ".join(str(error).split())[:300])
             continue
         if state.get("version") != VERSION:
-            raise ResumeError(f"{path}: expected a state of version {VERSION}, found {state.get('version')}; "
+            version = " ".join(reprlib.repr(state.get("version")).split())
+            raise ResumeError(f"{path}: expected a state of version {VERSION}, found {version}; "
                               "resume with the release that wrote it")
         return state
     if paths:

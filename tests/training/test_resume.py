@@ -319,6 +319,9 @@ def test_a_state_of_another_version_is_refused(tmp_path: Path) -> None:
     torch.save({"version": 99}, tmp_path / "state" / "training-state-000000006.pt")
     with pytest.raises(UserError, match=r"000000006.pt: expected a state of version 1, found 99; resume"):
         run_state.load_latest(tmp_path)
+    torch.save({"version": [torch.zeros(3, 3)]}, tmp_path / "state" / "training-state-000000006.pt")
+    with pytest.raises(UserError, match=r"found \[tensor\([^\n]*\]; resume with the release that wrote it$"):
+        run_state.load_latest(tmp_path)
 
 
 def test_a_state_cannot_run_code(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
