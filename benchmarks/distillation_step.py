@@ -18,7 +18,7 @@ SIZES = ("32 px, batch 32", "256 px, batch 4")
 
 
 @click.command()
-@click.option("--peer", help="Checkout whose training is measured.  [default: this one]", metavar="DIR",
+@click.option("--peer", help="Checkout whose training is measured.", show_default="this one", metavar="DIR",
               type=click.Path(exists=True, file_okay=False))
 @click.option("--pairs", default=7, show_default=True, help="Rounds that count", metavar="INT")
 @click.option("--only", help="Only sizes whose name contains this", default="32 px", show_default=True, metavar="TEXT")

@@ -57,7 +57,7 @@ class Seeds(click.ParamType):
 @click.option("--test-data", help="Images to score against, likewise.", default="emoji64-test.zip", show_default=True,
               metavar="PATH")
 @click.option("--detector", "detectors", help="Feature detector; repeatable. Precision and recall are those of the "
-              f"first.  [default: {' and '.join(DETECTORS)}]", multiple=True, metavar="PATH")
+              "first.", show_default=" and ".join(DETECTORS), multiple=True, metavar="PATH")
 @click.option("--kimg", help="Length of every training in thousands of images.", type=click.IntRange(min=2),
               default=50, show_default=True)
 @click.option("--seeds", help="Seeds of the rows that are claimed, and of the others.", type=Seeds(), default="5,2",
@@ -71,10 +71,10 @@ class Seeds(click.ParamType):
 @click.option("--time-budget", help="Stop after that many minutes.", type=click.FloatRange(min=0), metavar="MIN")
 @click.option("--list", "show", help="Show the runs and how far they are.", is_flag=True)
 @click.option("--report", "make_report", help="Write tables and data of what is done.", is_flag=True)
-@click.option("--rows", help="Rows to report on; repeatable.  [default: results.jsonl in --out]", multiple=True,
+@click.option("--rows", help="Rows to report on; repeatable.", show_default="results.jsonl in --out", multiple=True,
               metavar="JSONL")
 @click.option("--name", help="Name of the report.", default=NAME, show_default=True, metavar="STR")
-@click.option("--dest", help="Where the report goes.  [default: the folder of --out]", metavar="DIR")
+@click.option("--dest", help="Where the report goes.", show_default="the folder of --out", metavar="DIR")
 def main(**options: Any) -> None:
     """Compare all recipes, or resume; list the runs; report on them."""
     out = Path(options["out"]).absolute()

@@ -75,6 +75,12 @@ def test_programs_use_the_words_of_the_glossary() -> None:
     assert {str(path): words for path, source in text.items() if (words := PRIVATE_WORDS.findall(source))} == {}
 
 
+def test_defaults_are_shown_by_click() -> None:
+    """`show_default`, not a text in brackets of one's own."""
+    assert [str(path) for path in SOURCES if path != Path(__file__) and "[default:" in path.read_text(encoding="utf-8")
+            and "tests" not in path.relative_to(ROOT).parts] == []
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_names_say_what_they_hold(package: str) -> None:
     paths = (ROOT / package).rglob("*.py") if package != "." else ROOT.glob("*.py")
