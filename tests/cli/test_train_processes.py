@@ -92,15 +92,6 @@ def test_run_of_two_processes_says_so(two_gpus):
         assert (two_gpus / "log.txt").read_text().count(text) == 1
 
 
-def test_torchrun_does_the_same(data, two_gpus, tmp_path):
-    command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", *options(data, tmp_path)]
-    (output,) = finish(start(command))
-    assert output.count("Resolved options:") == 1
-    recorded = json.loads((the_run(tmp_path) / "training_options.json").read_text())
-    assert recorded["num_gpus"] == 2
-    assert_same_result(the_run(tmp_path), tensors(two_gpus))
-
-
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -159,9 +150,12 @@ def start_two_machines(options_of_run):
 
 
 @pytest.mark.slow
-def test_two_machines(data, two_gpus, tmp_path):
+def test_torchrun_on_two_machines_does_the_same(data, two_gpus, tmp_path):
     outputs = start_two_machines(options(data, tmp_path))
     assert ["Training is done" in output for output in outputs] == [True, False]
+    assert [output.count("Resolved options:") for output in outputs] == [1, 0]
+    recorded = json.loads((the_run(tmp_path) / "training_options.json").read_text())
+    assert recorded["num_gpus"] == 2
     assert_same_result(the_run(tmp_path), tensors(two_gpus))
 
 
