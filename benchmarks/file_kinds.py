@@ -25,6 +25,7 @@ import prune_init
 import style_mixing
 import train
 from dnnlib.cli import Command
+from training import networks
 from training.checkpoints import pickles, transfer
 
 GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden"
@@ -33,6 +34,14 @@ _WORKS = "works"
 
 class _Foreign(torch.nn.Module):
     """A discriminator of a class that network files do not need."""
+
+
+def _upright() -> dict[str, torch.nn.Module]:
+    """Networks with a constant of 4x2, as StyleGAN-Human's."""
+    options: dict[str, Any] = {"channel_base": 512, "channel_max": 32, "base_size": [4, 2]}
+    G = networks.Generator(z_dim=32, c_dim=0, w_dim=32, img_resolution=32, img_channels=3, synthesis_kwargs=options)
+    D = networks.Discriminator(c_dim=0, img_resolution=32, img_channels=3, **options)
+    return {"G": G, "D": D, "G_ema": G}
 
 
 def make_files(folder: Path) -> dict[str, Path]:
@@ -44,6 +53,7 @@ def make_files(folder: Path) -> dict[str, Path]:
         "D is None": {**whole, "D": None},
         "D of a foreign class": {**whole, "D": _Foreign()},
         "a bare generator": whole["G_ema"],
+        "images that are not square": _upright(),
     }
     files = {
         "SG2-ADA pickle": GOLDEN / "ffhq64.pkl",
