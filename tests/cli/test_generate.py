@@ -180,7 +180,7 @@ def test_classes_that_do_not_fit(label, message, conditional, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arrays", "found"),
+    ("arrays", "reason"),
     [({"w": np.zeros([1, 3, 16])}, r"has [1, 3, 16]"), ({"v": np.zeros(1)}, "holds no array 'w'")],
 )
 def test_arrays_that_do_not_fit(arrays, reason, network, tmp_path):
