@@ -76,14 +76,13 @@ def _networks(
     what kind its labels are, if that is known.
     """
     from dgl.report import of_run
-    from training import run_config
     from training.checkpoints.parts import optional
     from training.checkpoints.pickles import open_networks
 
     def generator(path: str) -> Any:
         return open_networks(path, trust_pickle=trust_pickle)["G_ema"].to(device)
 
-    config = None if run_dir is None else run_config.read(run_dir)
+    config = None if run_dir is None else of_run.read(run_dir)
     if teacher is None:
         assert config is not None
         assert run_dir is not None
@@ -106,9 +105,8 @@ def _networks(
 def _data_of(run_dir: str) -> str | None:
     """The training images of a run, if they are where they were."""
     from dgl.report import of_run
-    from training import run_config
 
-    data = of_run.data_of(run_config.read(run_dir))
+    data = of_run.data_of(of_run.read(run_dir))
     if data is None or os.path.exists(data):
         return data
     click.echo(f"The run's training images are not at {data} any more; --data says where they are now.")

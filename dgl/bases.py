@@ -134,7 +134,10 @@ BASES: dict[str, Base] = {
     ),
 }
 
+TEACHER_IMAGES = "dgl.teacher_images.TeacherImages"  # the data set of a distillation without data
+
 for _preset, _base in BASES.items():
     architectures.register_preset(_preset, _base.family)
     run_config.LOSSES.register(_base.loss, _base.loss)
+run_config.DATASETS.register(TEACHER_IMAGES, TEACHER_IMAGES)
 run_config.INITIALIZERS.register("dgl.student.initialise", "dgl.student.initialise")

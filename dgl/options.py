@@ -15,7 +15,7 @@ from training.options import DataInfo, OptionError
 from training.run_config import Component, NetworksConfig, RunConfig
 
 from . import kd, recipe_options, scores
-from .bases import BASES
+from .bases import BASES, TEACHER_IMAGES
 
 if TYPE_CHECKING:
     from torch_utils.network_types import Network
@@ -328,7 +328,7 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> RunConfi
         _check_kind(teacher, opts.cfg)
         teachers.check_alike(loaded[0], teacher)
         teachers.check_fits(teacher, data.resolution, data.num_channels, data.label_dim)
-        if data.training_set.name != recipe_options.TEACHER_IMAGES:
+        if data.training_set.name != TEACHER_IMAGES:
             check_square(teacher.G_ema, "training on a data set", "teacher")
     config = base.config(recipe_options.base_options(opts, data.resolution), data)
     first = loaded[0]

@@ -13,10 +13,10 @@ import click
 from dnnlib import EasyDict
 from dnnlib.cli import VECTORS, FiniteFloatRange, Fraction01
 from training.options import DataInfo, OptionError
-from training.run_config import DATASETS, Component, RunConfig
+from training.run_config import Component, RunConfig
 
 from . import kd, recipes
-from .bases import BASES
+from .bases import BASES, TEACHER_IMAGES
 
 if TYPE_CHECKING:
     from torch_utils.network_types import Discriminator
@@ -28,9 +28,6 @@ WARMUP_STEPS = 50
 EMA_STEPS = 50
 KIMG_PER_TICK = 1
 SNAPSHOT_TICKS = 10
-
-TEACHER_IMAGES = "dgl.teacher_images.TeacherImages"
-DATASETS.register(TEACHER_IMAGES, TEACHER_IMAGES)
 
 
 class Weights(click.ParamType):

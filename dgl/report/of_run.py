@@ -8,15 +8,26 @@ from typing import Any
 
 from dnnlib.errors import UserError
 from torch_utils.network_types import Generator
+from training import run_config
 from training.checkpoints.pickles import open_networks
 from training.run_config import RunConfig
 
 from .. import prune, refine
+from ..bases import BASES  # noqa: F401 (registers what configurations of students name)
 from ..refit import RefitOptions, refit_network
 from ..student import Cut, keep_lists
 from ..teacher import Teacher, load
 
 FILE_NAME = "report.html"
+
+
+def read(run_dir: str | os.PathLike) -> RunConfig:
+    """The configuration of a student's run.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    return run_config.read(run_dir)
 
 
 def teacher_of(config: RunConfig, run_dir: str | os.PathLike, trust_pickle: bool = False) -> Teacher:

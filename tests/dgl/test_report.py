@@ -2,6 +2,8 @@
 import io
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +225,16 @@ def test_bad_input(run_dir: Path, tmp_path: Path) -> None:
         assert (result.exit_code, message in result.output) == (code, True), result.output
     assert (tmp_path / "there.html").read_text() == "mine"
     assert {item.name for item in tmp_path.iterdir()} == {"teacher.pkl", "other.pkl", "there.html", "empty"}
+
+
+def test_runs_without_data_are_known_to_a_process_of_its_own(run_dir: Path, tmp_path: Path) -> None:
+    options = json.loads((run_dir / "training_options.json").read_text())
+    teacher = {"url": f"{tmp_path}/gone.pkl"}
+    options["training_set_kwargs"] = {"class_name": "dgl.teacher_images.TeacherImages", "teacher": teacher}
+    options["loss_kwargs"]["teachers"] = [teacher]
+    (tmp_path / "training_options.json").write_text(json.dumps(options))
+    result = subprocess.run([sys.executable, report.__file__, f"--run={tmp_path}"], capture_output=True, text=True)
+    assert result.stderr == f"Error: --teacher: {tmp_path}/gone.pkl: no such file\n"
 
 
 def test_runs_that_have_no_page(run_dir: Path, tmp_path: Path) -> None:
