@@ -74,13 +74,14 @@ def scores(run_dir: Path) -> str:
     table, curves = [], []
     for path in sorted(run_dir.glob("metric-*.jsonl")):
         rows = [row for row in _rows(path) if isinstance(row.get("results"), dict)]
-        for name in rows[-1]["results"] if rows else []:
-            points = [(_kimg(row, i), float(row["results"][name])) for i, row in enumerate(rows)
-                      if isinstance(row["results"].get(name), int | float)]
+        for name in dict.fromkeys(name for row in rows for name in row["results"]):  # of several detectors
+            own = [row for row in rows if name in row["results"]]
+            points = [(_kimg(row, i), float(row["results"][name])) for i, row in enumerate(own)
+                      if isinstance(row["results"][name], int | float)]
             values = [y for _, y in points]
             if not values:
                 continue
-            table.append([name, f"{values[-1]:.4g}", f"{min(values):.4g}", json.dumps(rows[-1].get("protocol", {}))])
+            table.append([name, f"{values[-1]:.4g}", f"{min(values):.4g}", json.dumps(own[-1].get("protocol", {}))])
             curves.append(drawing.curve(name, points))
     if not table:
         return "<p>This run has no metrics.</p>"

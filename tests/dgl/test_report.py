@@ -227,6 +227,14 @@ def test_bad_input(run_dir: Path, tmp_path: Path) -> None:
     assert {item.name for item in tmp_path.iterdir()} == {"teacher.pkl", "other.pkl", "there.html", "empty"}
 
 
+def test_scores_of_several_detectors(tmp_path: Path) -> None:
+    rows = [{"results": {f"fd@{name}": fd}, "protocol": {"detector": name}} for name, fd in (("a", 1.5), ("b", 20.0))]
+    (tmp_path / "metric-fd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = numbers.scores(tmp_path)
+    for name, fd in (("a", "1.5"), ("b", "20")):
+        assert f"fd@{name}</th><td>{fd}</td><td>{fd}</td><td>{{&quot;detector&quot;: &quot;{name}&quot;}}</td>" in text
+
+
 def test_runs_without_data_are_known_to_a_process_of_its_own(run_dir: Path, tmp_path: Path) -> None:
     options = json.loads((run_dir / "training_options.json").read_text())
     teacher = {"url": f"{tmp_path}/gone.pkl"}
