@@ -1,5 +1,6 @@
 """The document on the study of recipes."""
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,31 +51,32 @@ def markdown(rows: Sequence[Row], name: str, findings: str = _EMPTY) -> str:
     extra = {"kimg": _lengths, "processor s": tables.median_of(lambda row: row.get("cpu_sec"))}
     sections = "\n".join(f"## {heading}\n\n{tables.results(rows, group, shown, extra)}"
                          for group, heading in groups().items() if any(row["group"] == group for row in rows))
-    return f"""# Recipes in one table: {settings["teacher"]}, {settings["resolution"]} px
+    made_by = (f"Made by `python -m benchmarks.emoji64_recipes --report --name={name} "
+               f"--rows=docs/results/{name}.jsonl --dest=docs/results`; the file holds every row with its arguments "
+               "and protocol. All recipes run in this code base, with the same networks, optimizers and batches of "
+               "games; [recipes.md](../recipes.md) says where they differ from their papers.")
+    budgets = (f"Every training has {settings['kimg']} thousand images where images are equal. Where processor time is "
+               f"equal, it is that of the row \"{OURS}\" with as many images, scores of channels and start of the "
+               "program included; a training that needs more before its first step than the budget has a length of 1. "
+               "Lengths were chosen by seed 0. The moving average of a game has a half-life of "
+               f"{100 * EMA_SHARE:g} % of the length with equal images, for the preset's would hardly move in so short "
+               "a time; that of distillation has the usual 50 steps.")
+    scored = (f"Scored against {reals:,} test images with {generated}; agreement compares 1,000 pairs of images of "
+              "student and teacher on the same latents. Rows are mean ± standard error over seeds of the training. "
+              "`fd@NAME` is the Fréchet distance in the features of the detector NAME; it is not FID. Processor "
+              "seconds are the median over seeds, of one thread on a machine that may have done other work too.")
+    paired_by = ("Ours less the other; elastic less separate. Paired by seed; negative distances are better. Beside "
+                 "each stands the smallest effect that a paired t-test of as many equally scattered pairs would find "
+                 "(5 %, power 80 %): what is smaller than that could not have been seen.")
+    title = f"# Recipes in one table: {settings['teacher']}, {settings['resolution']} px"
+    return "\n\n".join([
+        title, *map(_wrapped, (made_by, budgets, scored)), f"{FINDINGS}{findings}{sections}\n## Differences",
+        _wrapped(paired_by), tables.differences(rows, pairs(), paired)])
 
-Made by `python -m benchmarks.emoji64_recipes --report --name={name} --rows=docs/results/{name}.jsonl
---dest=docs/results`; the file holds every row with its arguments and protocol. All recipes run in this code base, with
-the same networks, optimizers and batches of games; [recipes.md](../recipes.md) says where they differ from their
-papers.
 
-Every training has {settings["kimg"]} thousand images where images are equal. Where processor time is equal, it is that
-of the row "{OURS}" with as many images, scores of channels and start of the program included; a training that
-needs more before its first step than the budget has a length of 1. Lengths were chosen by seed 0. The moving average of
-a game has a half-life of {EMA_SHARE:.0%} of the training's length with equal images, for the preset's would hardly move
-in so short a time; that of distillation has the usual 50 steps.
-Scored against {reals:,} test images with {generated};
-agreement compares 1,000 pairs of images of student and teacher on the same latents. Rows are mean ± standard error over
-seeds of the training. `fd@NAME` is the Fréchet distance in the features of the detector NAME; it is not FID. Processor
-seconds are the median over seeds, of one thread on a machine that may have done other work too.
-
-{FINDINGS}{findings}{sections}
-## Differences
-
-Ours less the other; elastic less separate. Paired by seed; negative distances are better. Beside each stands the
-smallest effect that a paired t-test of as many equally scattered pairs would find (5 %, power 80 %): what is smaller
-than that could not have been seen.
-
-{tables.differences(rows, pairs(), paired)}"""
+def _wrapped(text: str) -> str:
+    """A paragraph in lines of at most 100 characters."""
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def findings_in(path: Path) -> str:
