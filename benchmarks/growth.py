@@ -31,17 +31,16 @@ class Point(NamedTuple):
     images: int = 64
 
 
-CHANNEL_BASE, CHANNEL_MAX, W_DIM = 4096, 128, 128  # of the teachers
+CHANNEL_BASE, CHANNEL_MAX, W_DIM = 2048, 64, 64  # of the teachers
+RESOLUTIONS, WIDTHS = [16, 32, 64, 128], ["1/4", "1/2", "1"]
 AXES: dict[str, dict[str, list[Any]]] = {
-    "distillation": {"resolution": [16, 32, 64, 128, 256], "width": ["1/4", "1/2", "1"], "batch": [2, 8, 32],
-                     "images": [32, 64, 128]},
-    "refit": {"resolution": [16, 32, 64, 128, 256], "width": ["1/4", "1/2", "1"], "images": [32, 64, 128]},
-    "slicing": {"resolution": [16, 32, 64, 128, 256], "width": ["1/4", "1/2", "1"], "images": [32, 64, 128]},
-    "metrics": {"resolution": [16, 32, 64, 128, 256], "width": ["1/4", "1/2", "1"], "batch": [2, 8, 32],
-                "images": [64, 128, 256]},
-}  # fmt: skip
+    "distillation": {"resolution": RESOLUTIONS, "width": WIDTHS, "batch": [4, 8, 16], "images": [32, 64, 128]},
+    "refit": {"resolution": RESOLUTIONS, "width": WIDTHS, "images": [32, 64, 128]},
+    "slicing": {"resolution": RESOLUTIONS, "width": WIDTHS, "images": [32, 64, 128]},
+    "metrics": {"resolution": RESOLUTIONS, "width": WIDTHS, "batch": [4, 8, 16], "images": [64, 128, 256]},
+}
 NOTES = {
-    "distillation": "Gradients of the terms rgb and feature and the step of the optimizer, for this number of images.",
+    "distillation": "Gradients of the terms rgb and feature for this number of images.",
     "refit": "One generator; images is the number of latents at high resolutions (128 by default).",
     "slicing": "`--score=reconstruct` with this number of latents (64 by default), and the slice.",
     "metrics": "Features of this number of generated images by `metrics/detectors/clothing32.pt`.",

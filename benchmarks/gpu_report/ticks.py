@@ -24,8 +24,9 @@ RUNS = {
     "dgl": ["--cfg=dgl", "--recipe=paper", f"--teacher={TEACHER}", "--width=0.5", "--cond=true"],
     "distillation": ["--cfg=dgl", f"--teacher={TEACHER}", "--width=0.5", "--cond=true"],
     "biggan": ["--cfg=biggan", "--cond=true", "--ch=8"],
-    "stylegan3": ["--cfg=stylegan3-r", *SMALL],
+    "stylegan3": ["--cfg=stylegan3-t", "--cbase=128", "--cmax=8", "--z-dim=16", "--w-dim=16", "--map-depth=1"],
 }
+SIDES = {"stylegan3": 16}  # of the images, where not 32; its filters take long on a CPU
 LOSSES = ("Loss/G/loss", "Loss/D/loss", "Loss/r1_penalty", "Loss/distil/loss")
 ALLOWED = 0.5  # of the CPU's loss, or of 1 if that is smaller: with other random numbers, only a gross error is one
 
@@ -63,13 +64,14 @@ def run(data: Path, arguments: list[str], device: str, mode: str, folder: Path) 
 
 def ticks(setup: Setup, names: tuple[str, ...] = tuple(RUNS)) -> list[Row]:
     """Losses are means over a tick, with random numbers of the device's own: near the CPU's, not equal."""
-    data = write_data(setup.folder / "images.zip")
+    data = {side: write_data(setup.folder / f"images{side}.zip", side=side) for side in {32, *SIDES.values()}}
     mode = os.environ.get("SG_OPS", "auto")
     places = dict.fromkeys([(setup.device.type, mode), (setup.device.type, "ref"), ("cpu", mode)])
     jobs = [(name, *place) for name in names for place in places]
 
     def do(job: tuple[str, str, str]) -> dict[str, float | str]:
-        return run(data, RUNS[job[0]], job[1], job[2], setup.folder / "-".join(job))
+        images = data[SIDES.get(job[0], 32)]
+        return run(images, RUNS[job[0]], job[1], job[2], setup.folder / "-".join(job))
 
     with ThreadPoolExecutor(max_workers=4 if setup.is_cuda else 1) as pool:
         results = dict(zip(jobs, pool.map(do, jobs)))
