@@ -18,8 +18,8 @@ HEAD = """\
 # Robustness
 
 What this project does with files that are damaged or hostile, when it is killed, and with folders of
-pictures as people have them. Made by `make fuzz`, which takes about an hour on one core
-(`FUZZ_CASES`, `FUZZ_SEED` and `KILLS` change how much is tried), and printed by
+pictures as people have them. Made by `make fuzz` (`FUZZ_CASES`, `FUZZ_SEED` and `KILLS` say how much
+is tried), and printed by
 
     python -m tests.robustness ROWS --dest=docs/results/robustness.md
 

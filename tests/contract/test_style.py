@@ -10,7 +10,7 @@ TOP = ("dnnlib", "torch_utils", "metrics", "training", "dgl", "benchmarks", "dem
 SOURCES = sorted([*ROOT.glob("*.py"), *(path for folder in TOP for path in (ROOT / folder).rglob("*.py"))])
 # Pages that programs write, and lists of short entries.
 UNWRAPPED = {"CHANGELOG.md", "docs/results/compress_fmnist.md", "docs/results/distil_fmnist.md",
-             "docs/results/compress_biggan.md", "docs/benchmarks/cuda_kernels.md"}
+             "docs/results/compress_biggan.md", "docs/results/robustness.md", "docs/benchmarks/cuda_kernels.md"}
 PAGES = [
     path for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("demo/**/*.md")])
     if path.relative_to(ROOT).as_posix() not in UNWRAPPED
