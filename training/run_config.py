@@ -27,13 +27,13 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "num_gpus": (1, 1 << 14), "batch_size": (1, 1 << 20), "batch_gpu": (1, 1 << 20), "D_steps": (1, 1000),
     "G_reg_interval": (1, math.inf), "D_reg_interval": (1, math.inf), "ada_interval": (1, math.inf),
     "image_snapshot_ticks": (1, math.inf), "network_snapshot_ticks": (1, math.inf), "augment_p": (0, 1),
-    "total_kimg": (0, math.inf), "kimg_per_tick": (0, math.inf), "seed": (0, math.inf),
-    "random_seed": (0, math.inf), "distil_seed": (0, math.inf),
+    "kimg_per_tick": (0, math.inf), "seed": (0, math.inf), "random_seed": (0, math.inf), "distil_seed": (0, math.inf),
     # Each of these costs something even before there is a tensor.
     "num_layers": (0, 200), "G_depth": (1, 200), "D_depth": (1, 200), "filter_size": (1, 100),
     "lrelu_upsampling": (1, 16), "margin_size": (0, 1000), "num_workers": (0, 256), "prefetch_factor": (1, 256),
     "num_G_SVs": (1, 100), "num_D_SVs": (1, 100), "num_G_SV_itrs": (1, 100), "num_D_SV_itrs": (1, 100),
 }  # fmt: skip
+_LENGTHS = (0, math.inf)  # of times in thousands of images
 _OTHER_BOUNDS = (-math.inf, 1 << 24)  # of all other numbers
 
 DATASETS = Registry("data set", {"training.dataset.ImageFolderDataset": "training.data.dataset.ImageFolderDataset"})
@@ -272,7 +272,8 @@ def _check_numbers(path: str, value: object) -> None:
         elif isinstance(inner, list):
             waiting += [(path, item) for item in inner]
         elif isinstance(inner, int | float) and not isinstance(inner, bool):
-            least, most = _BOUNDS.get(path.rpartition(".")[2], _OTHER_BOUNDS)
+            name = path.rpartition(".")[2]
+            least, most = _BOUNDS.get(name, _LENGTHS if name.endswith("kimg") else _OTHER_BOUNDS)
             if not least <= inner <= most or inner == math.inf:  # which is how 1e999 is read
                 bounds = [f"at least {least:,}"] if math.isfinite(least) else []
                 bounds += [f"at most {most:,}"] if math.isfinite(most) else []

@@ -29,6 +29,11 @@ def test_what_is_written_is_read_back(options: dict[str, Any]) -> None:
     assert config.to_dict().items() <= {**options, "num_gpus": 1}.items()
 
 
+def test_lengths_have_no_upper_bound(options: dict[str, Any]) -> None:
+    config = run_config.from_dict({**options, "ema_kimg": 1e9, "ada_kimg": 10**9})
+    assert (config.ema.kimg, config.augmentation.ada_kimg) == (1e9, 10**9)
+
+
 def test_a_section_is_changed_by_field(options: dict[str, Any]) -> None:
     config = run_config.from_dict(options)
     longer = config.changed(schedule={"total_kimg": 7})
