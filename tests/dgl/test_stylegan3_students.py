@@ -44,7 +44,7 @@ def test_distillation_then_a_game(teacher: str, tmp_path: Path) -> None:
     config = tiny_runs.options("teacher", *args)
     assert config["loss_kwargs"]["class_name"] == "dgl.loss.DGLStyleGAN3Loss"
     assert config["G_reg_interval"] is None
-    assert config["init_kwargs"]["score"] == "l1"
+    assert config["init_kwargs"]["score"] == "reconstruct"
     config["loss_kwargs"].update(distil_kimg=0.024, distil_warmup_kimg=0.004)
     config["ema_later_start_kimg"] = 0.024
     config.update(ema_start_kimg=0.004, network_snapshot_ticks=1)
