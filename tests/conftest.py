@@ -32,15 +32,17 @@ MEASURED = tuple(Path(__file__).parent / name for name in ("dgl", "torch_utils/c
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Pauses the recording of coverage for tests of other packages and for slow ones."""
     coverage = sys.modules.get("coverage")
-    recording = coverage.Coverage.current() if coverage else None
-    is_measured = any(folder in item.path.parents for folder in MEASURED) and item.get_closest_marker("slow") is None
-    if recording is None or is_measured:
+    if any(folder in item.path.parents for folder in MEASURED) and item.get_closest_marker("slow") is None:
         return (yield)
-    recording.stop()
+    stopped = []
+    while coverage and (recording := coverage.Coverage.current()):  # in a worker of xdist there are two
+        recording.stop()
+        stopped.append(recording)
     try:
         return (yield)
     finally:
-        recording.start()
+        for recording in reversed(stopped):
+            recording.start()
 
 
 @pytest.fixture(autouse=True, scope="session")
