@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 BEAT_SEC = 1.0
 PATIENCE_SEC = 5.0  # a rank that has not given a sign of life for so long is gone
+_STAY_SEC = 2 * PATIENCE_SEC  # of rank 0, whose process holds the store, so that the others can look for who is gone
 _STORE_TIMEOUT_SEC = 3.0
 _FAILED = "failed: "
 _MAX_REASON = 300  # characters
@@ -83,7 +84,7 @@ class Heartbeat:
         with contextlib.suppress(RuntimeError):
             self._connect().set(f"heartbeat/{self.rank}", _FAILED + reason[:_MAX_REASON])
         if self.rank == 0:
-            time.sleep(PATIENCE_SEC)
+            time.sleep(_STAY_SEC)
 
     def lost(self) -> dict[int, str]:
         """Ranks that have failed or give no signs of life, and what is known of each; takes a few seconds.
