@@ -16,7 +16,7 @@ from training.biggan.estimates import fold_spectral_norm
 from ..scores.sampling import latents
 from . import rows, solve, walk
 from .report import LayerFit, layer_fit
-from .walk import BATCH_BYTES, MIN_LATENTS, Pair
+from .walk import Pair
 
 _MAX_BILINEAR = 4096  # unknowns of the queries of attention, up to which its scores are fitted
 
@@ -26,6 +26,9 @@ class _Batch:
     """Some latents on their way through both networks."""
     conditions: list[torch.Tensor]  # of the norms of every stage, [n, K]
     x: Pair  # features [n, C, H, W]
+
+    def __len__(self) -> int:
+        return len(self.x[0])
 
     def split(self, size: int) -> "list[_Batch]":
         """Parts of at most `size` latents."""
@@ -96,13 +99,7 @@ class Walk(walk.Walk):
         res = 2 * self.batches[0].x[0].shape[2]
         channels = sum(max(block.conv1.in_channels, block.conv2.in_channels) for block in blocks)
         bytes_each = 4 * channels * res**2
-        num = max(MIN_LATENTS, min(self._num_latents(res), self.options.memory // bytes_each))
-        size = max(1, BATCH_BYTES // bytes_each)
-        kept: list[_Batch] = []
-        for batch in self.batches:
-            if num > 0:
-                kept += batch.split(num)[0].split(size)
-                num -= len(batch.x[0])
+        kept = self._passes(self.batches, res, bytes_each, bytes_each)
         self.batches = [_Batch(batch.conditions, [x.clone() for x in batch.x]) for batch in kept]
 
     def _places(self, unknowns: int) -> rows.Places:

@@ -19,7 +19,7 @@ from torch_utils.ops import upfirdn2d
 from ..scores.sampling import latents
 from . import rows, solve, walk
 from .report import LayerFit, layer_fit
-from .walk import BATCH_BYTES, MIN_LATENTS, Pair
+from .walk import Pair
 
 _HOMOGENEOUS = ("linear", "relu", "lrelu")  # activations that a channel's scale commutes with
 
@@ -30,6 +30,9 @@ class _Batch:
     w: torch.Tensor  # [n, w_dim], float32 like all tensors here
     x: Pair  # features [n, C, H, W]
     img: Pair  # images so far [n, img_channels, H, W]; empty before the first torgb
+
+    def __len__(self) -> int:
+        return len(self.w)
 
     def split(self, size: int) -> "list[_Batch]":
         """Parts of at most `size` latents."""
@@ -74,13 +77,7 @@ class Walk(walk.Walk):
         res = blocks[0].resolution
         channels = max(sum(b.conv1.weight.shape[i] for b in blocks) for i in (0, 1))
         bytes_each = 4 * channels * res**2
-        num = max(MIN_LATENTS, min(self._num_latents(res), self.options.memory // bytes_each))
-        size = max(1, BATCH_BYTES // bytes_each)
-        kept: list[_Batch] = []
-        for batch in self.batches:
-            if num > 0:
-                kept += batch.split(num)[0].split(size)
-                num -= len(batch.w)
+        kept = self._passes(self.batches, res, bytes_each, bytes_each)
         self.batches = [_Batch(b.w, [t.clone() for t in b.x], [t.clone() for t in b.img]) for b in kept]
 
     def _features(self, res: int, blocks: list[Any]) -> None:

@@ -20,7 +20,7 @@ from torch_utils.network_types import Generator
 from ..scores.sampling import latents
 from . import rows, solve, walk
 from .report import LayerFit, layer_fit
-from .walk import BATCH_BYTES, MIN_LATENTS, Pair
+from .walk import BATCH_BYTES, Pair
 
 
 @dataclasses.dataclass
@@ -28,6 +28,13 @@ class _Batch:
     """Some latents on their way through both networks."""
     w: torch.Tensor  # [n, w_dim]
     x: Pair  # features of teacher and student [n, C, H, W]
+
+    def __len__(self) -> int:
+        return len(self.w)
+
+    def split(self, size: int) -> "list[_Batch]":
+        """Parts of at most `size` latents."""
+        return [_Batch(w, [a, b]) for w, a, b in zip(self.w.split(size), *(x.split(size) for x in self.x))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,14 +72,9 @@ class Walk(walk.Walk):
         """Drops latents that are too many for a layer, and splits the rest into passes."""
         side = max(*layers[0].in_size, *layers[0].out_size)
         bytes_each = 4 * sum(max(layer.weight.shape[:2]) for layer in layers) * side**2
-        num = max(MIN_LATENTS, min(self._num_latents(side), self.options.memory // bytes_each))
-        size = max(1, BATCH_BYTES // (4 * bytes_each))  # a layer computes at a multiple of its sampling rate
-        kept: list[_Batch] = []
-        for batch in self.batches:
-            parts = zip(batch.w[:num].split(size), *(x[:num].split(size) for x in batch.x))
-            kept += [_Batch(w, [a.clone(), b.clone()]) for w, a, b in parts if len(w)]
-            num -= min(num, len(batch.w))
-        self.batches = kept
+        # a layer computes at a multiple of its sampling rate
+        kept = self._passes(self.batches, side, bytes_each, 4 * bytes_each)
+        self.batches = [_Batch(batch.w, [x.clone() for x in batch.x]) for batch in kept]
 
     def _input(self, layers: list[Any]) -> None:
         """Fits the map of Fourier features, on the teacher's channels that are kept."""
@@ -80,8 +82,7 @@ class Walk(walk.Walk):
         teacher = self.nets[0]
         side = max(wide.size)
         bytes_each = 4 * side**2 * (len(wide.freqs) + len(narrow.freqs))
-        num = max(MIN_LATENTS, min(self._num_latents(side), self.options.memory // bytes_each))
-        z, c = latents(teacher, num, self.generator)
+        z, c = latents(teacher, self._room(side, bytes_each), self.generator)
         ws = teacher.mapping(z, c)[:, 0]
         self.batches = [_Batch(w, [layer(w) for layer in layers]) for w in ws.split(max(1, BATCH_BYTES // bytes_each))]
         places = self._places(wide.size[0] * wide.size[1], narrow)

@@ -1,7 +1,7 @@
 """What refits of generators of every family share: the pass through the layers, and the images that it is judged by."""
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -15,6 +15,19 @@ MIN_LATENTS = 4
 _NUM_CHECKED = 64  # latents that images are compared on, fewer from 256 px on
 
 Pair = list[torch.Tensor]  # of teacher and student
+
+
+class Batch(Protocol):
+    """Some latents on their way through both networks."""
+
+    def __len__(self) -> int:
+        """Number of latents."""
+
+    def split(self, size: int) -> list[Any]:
+        """Parts of at most `size` latents, of the same class."""
+
+
+B = TypeVar("B", bound=Batch)
 
 
 class Walk(ABC):
@@ -49,6 +62,20 @@ class Walk(ABC):
 
     def _num_latents(self, side: int) -> int:
         return self.options.num_latents * max(32 // side, 1)
+
+    def _room(self, side: int, bytes_each: int) -> int:
+        """How many latents a layer of `side` pixels is fitted on, if each takes `bytes_each`."""
+        return max(MIN_LATENTS, min(self._num_latents(side), self.options.memory // bytes_each))
+
+    def _passes(self, batches: Sequence[B], side: int, bytes_each: int, bytes_in_pass: int) -> list[B]:
+        """The first latents of batches for which there is room, in parts of the size of a pass."""
+        num = self._room(side, bytes_each)
+        kept: list[B] = []
+        for batch in batches:
+            if num > 0:
+                kept += batch.split(num)[0].split(max(1, BATCH_BYTES // bytes_in_pass))
+                num -= len(batch)
+        return kept
 
 
 @torch.no_grad()

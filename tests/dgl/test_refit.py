@@ -8,7 +8,7 @@ import torch
 
 from dgl import prune
 from dgl.architectures import plan_of
-from dgl.refit import RefitOptions, Report, applies, generator, images_of, refit_network, rows, solve
+from dgl.refit import RefitOptions, Report, applies, generator, images_of, refit_network, rows, solve, walk
 from dgl.student import Cut, slice_student
 from dgl.teacher import Teacher
 from dnnlib.errors import UserError
@@ -192,7 +192,7 @@ def test_the_seed_decides_and_the_size_of_passes_does_not(monkeypatch: pytest.Mo
     states = [refitted(G, keep, RefitOptions(num_latents=8, seed=seed))[0].state_dict() for seed in (0, 0, 1)]
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
     assert not torch.equal(states[0]["synthesis.b8.conv1.weight"], states[2]["synthesis.b8.conv1.weight"])
-    monkeypatch.setattr(generator, "BATCH_BYTES", 1)
+    monkeypatch.setattr(walk, "BATCH_BYTES", 1)
     single = refitted(G, keep, RefitOptions(num_latents=8))[0].state_dict()
     assert all(torch.allclose(tensor, single[name], atol=1e-3, rtol=1e-3) for name, tensor in states[0].items())
 

@@ -8,7 +8,7 @@ import torch
 
 from dgl import prune
 from dgl.architectures import plan_of
-from dgl.refit import RefitOptions, Report, applies, biggan, prepared, refit_network
+from dgl.refit import RefitOptions, Report, applies, biggan, prepared, refit_network, walk
 from dgl.student import Cut, resized, slice_student
 from dgl.teacher import Teacher
 from dnnlib.errors import UserError
@@ -122,7 +122,7 @@ def test_the_seed_decides_and_the_size_of_passes_does_not(monkeypatch: pytest.Mo
     states = [refitted(G, keep, RefitOptions(num_latents=8, seed=seed))[0].state_dict() for seed in (0, 0, 1)]
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
     assert not torch.equal(states[0]["blocks.1.0.conv1.weight"], states[2]["blocks.1.0.conv1.weight"])
-    monkeypatch.setattr(biggan, "BATCH_BYTES", 1)
+    monkeypatch.setattr(walk, "BATCH_BYTES", 1)
     single = refitted(G, keep, RefitOptions(num_latents=8))[0].state_dict()
     assert all(torch.allclose(tensor, single[name], atol=1e-3, rtol=1e-3) for name, tensor in states[0].items())
 
