@@ -28,10 +28,15 @@ def _games(seed: int) -> list[Job]:
     titles = {"0.0025": "default rates", "0.00025": "rates / 10"}
     ways = [(data, rate, GAME_KIMG) for data in labels for rate in titles]
     ways += [(data, "0.0025", LONG_GAME_KIMG) for data in labels]
-    return [Job(f"half-game{'' if kimg == GAME_KIMG else kimg}-{data}-{rate}", "game",
-                f"then a game of {kimg} kimg, {labels[data]}, {titles[rate]}", seed, DISTIL_KIMG + kimg,
-                (*_cut("0.5", "reconstruct", True), f"--kimg={DISTIL_KIMG}", f"--game-kimg={kimg}", f"--glr={rate}",
-                 f"--dlr={rate}"), data) for data, rate, kimg in ways]
+    order = [Job(f"half-game{'' if kimg == GAME_KIMG else kimg}-{data}-{rate}", "game",
+                 f"then a game of {kimg} kimg, {labels[data]}, {titles[rate]}", seed, DISTIL_KIMG + kimg,
+                 (*_cut("0.5", "reconstruct", True), f"--kimg={DISTIL_KIMG}", f"--game-kimg={kimg}", f"--glr={rate}",
+                  f"--dlr={rate}"), data) for data, rate, kimg in ways]
+    lengths = (f"--kimg={DISTIL_KIMG}", f"--game-kimg={GAME_KIMG}")
+    quarter = Job("quarter-game-train-0.0025", "quarter", f"width 1/4, {DISTIL_KIMG} kimg, then a game of {GAME_KIMG} "
+                  "kimg, 60,000 real images, default rates", seed, DISTIL_KIMG + GAME_KIMG,
+                  (*_cut("0.25", "reconstruct", True), *lengths, *RATE), "train")
+    return [*order, quarter]
 
 
 def _guided(seed: int) -> list[Job]:
@@ -46,7 +51,7 @@ def _guided(seed: int) -> list[Job]:
 def _few(number: int, seed: int) -> list[Job]:
     """Games with few real images, from the refitted slice and from a distilled student."""
     cut = (*_cut("0.5", "reconstruct", True), f"--subset={number}")
-    alone = ("--recipe=paper", f"--kimg={GAME_KIMG}")
+    alone = ("--recipe=paper", f"--kimg={GAME_KIMG}", f"--ema-kimg={GAME_KIMG / 20:g}")
     ways: dict[str, tuple[str, tuple[str, ...]]] = {
         "lambda0": ("game alone", ("--dgl-weight=0",)),
         "lambda0.1": ("verdict, λ 0.1", ("--dgl-weight=0.1",)),
