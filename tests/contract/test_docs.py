@@ -79,6 +79,18 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert re.match(r"https?://", target) or (document.parent / target).exists(), target
 
 
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    pending, reached = [help_texts.ROOT / "README.md"], set()
+    while pending:
+        page = pending.pop()
+        reached.add(page)
+        for target in re.findall(r"\]\(([^)#]+\.md)[^)]*\)", page.read_text(encoding="utf-8")):
+            linked = (page.parent / target).resolve()
+            if linked not in reached and page.name != "CHANGELOG.md":
+                pending.append(linked)
+    assert set(DOCUMENTS) - reached == set()
+
+
 @pytest.mark.parametrize("document", [path for path in DOCUMENTS if path.name != "CHANGELOG.md"],
                          ids=lambda path: path.relative_to(help_texts.ROOT).as_posix())
 def test_files_that_are_named_exist(document: Path) -> None:
