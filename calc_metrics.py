@@ -237,10 +237,11 @@ _BOOL: dict[str, Any] = {"type": bool, "metavar": "BOOL"}
 @click.option("--mirror", help="Add mirrored copies of the real images.", show_default="as in training", **_BOOL)
 @click.option("--gpus", help="Number of processes.", default=1, show_default=True, **_INT)
 @click.option("--verbose", help="Show progress and settings.", default=True, show_default=True, **_BOOL)
-@click.option("--num-gen", help="Generated images; other than the metric's own number is not comparable.", **_INT)
-@click.option("--num-real", help="Real images at most; likewise.", **_INT)
+@click.option("--num-gen", help="Generated images; scores with another number than the metric's own are not "
+              "comparable.", **_INT)
+@click.option("--num-real", help="Real images at most, likewise.", **_INT)
 @click.option("--detector", "detectors", help="TorchScript feature detector instead of the published one: path or URL, "
-              "if need be with #sha256=HEX. One that has a published one's file name replaces only that. Repeatable.",
+              "optionally #sha256=HEX. A file with the name of a published one replaces only that. Repeatable.",
               metavar="[PATH|URL]", multiple=True)
 @click.option("--teacher", help="Network pickle that --metrics=agreement compares with: path or URL.",
               metavar="[PATH|URL]")
@@ -285,15 +286,15 @@ def main(
       python calc_metrics.py --images=generated --data=real.zip --metrics=fid50k_full,kid50k_full
     \b
     What can be measured:
-      fid50k_full, fid50k   FID: features of real and generated images, as two normal distributions
-      kid50k_full, kid50k   KID: the same with a kernel, whose estimate few images do not bias
-      pr50k3_full, pr50k3   precision and recall: how many images of one kind lie among the other
-      is50k                 inception score: images of clear classes, and of many; no real ones
-      ppl2_wend             path length: how fast the image changes along a path in W, at its start
-      agreement             PSNR, SSIM and perceptual distance to another network's images, latent by latent (--teacher)
-    With _full all real images are taken, without it at most 50,000.
+      fid50k_full, fid50k   Fréchet inception distance
+      kid50k_full, kid50k   kernel inception distance, which has no bias for few images
+      pr50k3_full, pr50k3   precision (quality) and recall (variety)
+      is50k                 inception score; needs no real images
+      ppl2_wend             perceptual path length in W, at the start of paths
+      agreement             PSNR, SSIM, perceptual distance to the images of --teacher, of the same latents
+    Names with _full use all real images, those without it at most 50,000.
     \b
-    Path lengths of the central part of the image, at the start of a path or all along it:
+    Perceptual path lengths of the central part of the image, at the start of paths or along all of them:
       in W: ppl_wend, ppl_wfull; in Z: ppl_zend, ppl_zfull
     """
     from torch_utils import distributed

@@ -92,7 +92,7 @@ def main() -> None:
               "with --skip-bad=all any number", is_flag=False, flag_value="few", type=click.Choice(["few", "all"]))
 @click.option("--format", "file_format", help="Format of the images; jpg (quality 95) is smaller, but not exact",
               type=click.Choice(["png", "jpg"]), default="png", show_default=True)
-@click.option("--json", "as_json", help="Print the account of the conversion as JSON", is_flag=True)
+@click.option("--json", "as_json", help="Print the summary of the conversion as JSON", is_flag=True)
 def convert_command(
     resolution: tuple[int, int] | None, force_channels: str | None, as_json: bool, **options: Any
 ) -> None:
@@ -112,11 +112,11 @@ def convert_command(
                                         .tfrecords files, with .labels beside them
       PATH_lmdb/                        LSUN (needs the lmdb package)
       PATH.pkl                          images of a network's G_ema, --max-images of
-                                        them, without truncation; classes take turns
+                                        them, without truncation, class after class
 
-    Images are taken as a viewer shows them: upright as their EXIF data say, with their palette, the first frame of an
-    animation. PNG, JPEG, WebP, BMP, GIF, TIFF and PPM are read. HEIC and camera raw files are not; they are listed and
-    left out, as are the hidden files of systems and tools.
+    Images are converted as a viewer shows them: upright according to their EXIF data, with their palette, the first
+    frame of an animation. PNG, JPEG, WebP, BMP, GIF, TIFF and PPM are read. HEIC and camera raw files are not; they are
+    listed and left out, as are the hidden files of systems and tools.
 
     All images must come out square, with a power of two from 8 up as side, greyscale or RGB, and of the shape that
     most of them have. If one does not, nothing is written and every such file is named; --transform, --resolution and
@@ -126,7 +126,7 @@ def convert_command(
     Labels of a folder or zip come from its dataset.json, {"labels": [["dir/image.png", 6], ...]}, or with
     --subfolders-as-labels from its folders. A label is a class number or a list of numbers.
 
-    The conversion ends with an account of what was stored, left out and why, and of labels and classes.
+    The conversion ends with a summary: what was stored, what was left out and why, labels and classes.
 
     \b
     --transform=center-crop             the central square
@@ -134,7 +134,7 @@ def convert_command(
                                         the output size, on a black square
     Both need the output size. Without a transform images are only resized.
 
-    The choice of --resize-filter shows in FID: compare only numbers made with the same one. (Published FIDs of
+    The choice of --resize-filter affects FID: compare only numbers made with the same filter. (Published FIDs of
     downscaled FFHQ need box.) It is recorded in dataset.json.
     """
     from training.data.conversion import ConvertOptions, convert

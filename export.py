@@ -44,11 +44,11 @@ OPTIONS_OF = {
               show_default=True, type=click.Choice(["const", "none", "random"]), default="const")
 @click.option("--pixels", help="onnx, torch: images [N, C, H, W] in [-1, 1], or [N, H, W, C] in 0..255.",
               show_default=True, type=click.Choice(["float", "uint8"]), default="float")
-@click.option("--weights", help="onnx, web: how weights are stored; computed with in float32. web takes float16 "
-              "if not given, onnx float32.", type=click.Choice(["float32", "float16", "int8"]))
-@click.option("--verify-data", help="onnx: real images (zip or folder); the Fréchet distance of network and file goes "
-              "into the file's metadata.", metavar="PATH")
-@click.option("--verify-teacher", help="onnx: a teacher; how close the images of network and file are to its goes into "
+@click.option("--weights", help="onnx, web: how weights are stored; the computation is in float32. If not given, "
+              "onnx takes float32, web float16.", type=click.Choice(["float32", "float16", "int8"]))
+@click.option("--verify-data", help="onnx: real images (zip or folder). The Fréchet distances of network and file are "
+              "stored in the file's metadata.", metavar="PATH")
+@click.option("--verify-teacher", help="onnx: a teacher. How network and file agree with its images is stored in "
               "the file's metadata.", metavar="[PATH|URL]")
 @click.option("--detector", help="onnx: TorchScript feature detector instead of the published one, for --verify-data.",
               metavar="[PATH|URL]")
@@ -57,8 +57,8 @@ OPTIONS_OF = {
 @click.option("--class", "--label", "class_idx", help="onnx, torch, web: the only class, a range of classes to choose "
               "from (0-9), or the only label, as numbers with commas between them.", show_default="all are inputs",
               type=ClassOrLabel(), metavar="INT|RANGE|LIST")
-@click.option("--parts", help="safetensors, hub: the averaged generator, or all networks, as a start of training and "
-              "guidance by a teacher's discriminator need.",
+@click.option("--parts", help="safetensors, hub: the averaged generator, or all networks, which a teacher and a start "
+              "of training need.",
               show_default=True, type=click.Choice(["G_ema", "all"]), default="G_ema")
 @click.option("--teacher", help="web: a second network, shown beside the first on the same latents. hub: the file that "
               "this network was derived from, for the card.", metavar="[PATH|URL]")
@@ -91,8 +91,8 @@ def main(
 ) -> None:
     """Export a generator for other programs.
 
-    onnx: a graph with a dynamic batch and constants folded, checked with onnxruntime before it is written. Inputs: z, a
-    one-hot label where there are classes, truncation; or w.
+    onnx: a graph with a dynamic batch size and folded constants, checked with onnxruntime before it is written. Inputs:
+    z, a one-hot label if the network is conditional, truncation; or w.
 
     torch: a torch.export program (.pt2), checked in the same way.
 
@@ -100,7 +100,7 @@ def main(
 
     hub: a folder with safetensors, configuration, a model card and samples, which `dgl.from_pretrained` loads.
 
-    web: a page that draws images in the browser; one file if --dest ends in .html, else a folder for a server.
+    web: a page that computes images in the browser; one file if --dest ends in .html, else a folder for a server.
 
     \b
     Examples:
@@ -110,7 +110,7 @@ def main(
       # A quarter of the size.
       python export.py --network=student.pkl --format=onnx --weights=int8 --dest=student-int8.onnx
     \b
-      # All networks, for training on.
+      # All networks, for further training.
       python export.py --network=student.pkl --format=safetensors --parts=all --dest=student.safetensors
     \b
       # A page with teacher and student side by side.

@@ -46,14 +46,14 @@ class GridSize(click.ParamType):
 
 @click.command(cls=Command)
 @click.option("--network", help="Network pickle: path or URL.", required=True, metavar="[PATH|URL]")
-@click.option("--seeds", help="Keyframes, e.g. 0-31, dealt out to the cells of the grid.", type=SeedList(),
+@click.option("--seeds", help="Keyframes, e.g. 0-31, distributed over the cells of the grid.", type=SeedList(),
               metavar="LIST")
 @click.option("--w", "projected", help="Keyframes are the array w [n, num_ws, w_dim] in an npz or npy file; no "
               "--seeds.", metavar="FILE")
 @click.option("--grid", help="Columns and rows of images.",
               show_default=True, type=GridSize(), default="1x1",
               metavar="WxH")
-@click.option("--num-keyframes", help="Keyframes of every cell; too few seeds are used again.",
+@click.option("--num-keyframes", help="Keyframes of every cell; if there are too few seeds, they are used again.",
               show_default="all seeds divided among the cells", type=click.IntRange(min=1), metavar="INT")
 @click.option("--w-frames", help="Frames from one keyframe to the next.",
               show_default=True, type=click.IntRange(min=1),
@@ -85,7 +85,7 @@ def main(
 ) -> None:
     """Make a video that walks through a network's latents, on smooth closed paths through keyframes.
 
-    Of a range of classes, keyframes take the classes in turn, and the path leads from one to the next.
+    For a range of classes, the keyframes run through the classes, and the path leads from one class to the next.
 
     \b
     Examples:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--projected-w", help="Images of the array w [n, num_ws, w_dim] in an npz or npy file; no --seeds.",
               metavar="FILE")
 @click.option("--outdir", help="Folder for the images.", required=True, metavar="DIR")
-@click.option("--format", "file_format", help="Of the image files.", show_default=True,
+@click.option("--format", "file_format", help="Format of the image files.", show_default=True,
               type=click.Choice(["png", "jpg", "webp"]), default="png")
 @click.option("--grid", help="Write all images into one file, too, grid.*: a row per class, or as square as it gets.",
               is_flag=True)

@@ -35,23 +35,23 @@ def load_network_pkl(f: BinaryIO, force_fp16: bool = False, trust_pickle: bool =
 
 @click.command(cls=Command)
 @click.option("--source", help="Network pickle to read: path or URL.", required=True, metavar="[PATH|URL]")
-@click.option("--dest", help="Pickle to write (*.pkl), or of a BigGAN the folder for the files of the public code.",
+@click.option("--dest", help="Pickle to write (*.pkl), or for a BigGAN the folder for the files of the public code.",
               required=True, metavar="PATH")
 @click.option("--format", "layout", help="How to write the file: a pickle of this code base, or the layout of "
               "rosinality's StyleGAN2 code (*.pt).", type=click.Choice(["pickle", "rosinality"]), default="pickle",
               show_default=True)
 @click.option("--force-fp16", help="Half precision in the four highest resolutions.", type=bool, default=False,
               show_default=True, metavar="BOOL")
-@click.option("--resolution", help="Make the networks ones for images of another resolution, to be trained further: "
-              "blocks that fit are copied, others are new.", type=click.IntRange(min=4), metavar="INT")
+@click.option("--resolution", help="Resize the networks to another resolution, as a start of training: blocks that "
+              "fit are copied, others are new.", type=click.IntRange(min=4), metavar="INT")
 @trust_pickle_option
 def main(
     source: str, dest: str, layout: str, force_fp16: bool, resolution: int | None, trust_pickle: bool
 ) -> None:
     """Rewrite a network file, for example one of the TensorFlow era, in the format of this code base.
 
-    A BigGAN is read from pickles and from the public files, and written as either. Networks of the file that cannot be
-    read, or are not there, are left out of the new one; it says so.
+    A BigGAN is read from pickles and from the public files, and written as either. Networks of the file that are
+    missing or cannot be read are left out of the new one, with a message.
 
     \b
     Examples:
@@ -127,7 +127,7 @@ def _save_rosinality(networks: dict[str, Any], dest: str) -> None:
     if not dest.endswith((".pt", ".pth")):
         raise UserError(f"--dest: expected a name ending in .pt with --format=rosinality, found {dest}")
     if "G_ema" not in networks:
-        raise UserError("--format: rosinality's layout needs G_ema, which the file has not")
+        raise UserError("--format: rosinality's layout needs G_ema, which the file does not have")
     for line in rosinality.save(networks, dest):
         click.echo(f"Note: {line}", err=True)
 

@@ -46,7 +46,7 @@ VIDEO = {"fps": 10, "codec": "libx264", "bitrate": "16M", "macro_block_size": 1}
 @class_option
 @click.option("--detector", help="Network that compares the images: a TorchScript file such as vgg16.pt that gives "
               "LPIPS features (path or URL, optionally #sha256=...), or D for the pickle's own discriminator, which "
-              "needs no other file.", show_default="the published vgg16.pt, or D where that cannot be read",
+              "needs no other file.", show_default="the published vgg16.pt, or D if that cannot be read",
               metavar="[PATH|URL|D]")
 @device_option
 @trust_pickle_option
@@ -69,8 +69,8 @@ def main(
     """Project an image into the latent space of a trained network.
 
     Writes target.png (the image as it is compared), proj.png (the closest image found), projected_w.npz (its latent,
-    for generate.py --projected-w) and proj.mp4 (the way there). Of a range of classes, the one whose image comes
-    closest; each takes --num-steps.
+    for generate.py --projected-w) and proj.mp4 (the optimisation). For a range of classes, each class is optimised for
+    --num-steps, and the closest image is kept.
 
     \b
     Example:

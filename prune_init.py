@@ -38,20 +38,20 @@ class Quantity(click.ParamType):
 @click.option("--teacher", required=True, help="Network pickle to slice: path or URL.", metavar="[PATH|URL]")
 @click.option("--width", help="Fraction of the generator's channels to keep, e.g. 0.5 or 2/3.", type=Fraction01(),
               metavar="FRACTION")
-@click.option("--target-macs", help="Instead of --width: the widest student of at most that many multiply-accumulates "
+@click.option("--target-macs", help="Instead of --width: the widest student of at most this many multiply-accumulates "
               "(up-convolutions at their input resolution), e.g. 7G.", type=Quantity(), metavar="NUMBER")
-@click.option("--target-params", help="The same by parameters, e.g. 5M.", type=Quantity(), metavar="NUMBER")
-@click.option("--target-ms", help="The same by milliseconds per image, measured here one image at a time.",
+@click.option("--target-params", help="Likewise, by parameters, e.g. 5M.", type=Quantity(), metavar="NUMBER")
+@click.option("--target-ms", help="Likewise, by milliseconds per image, measured on this machine one image at a time.",
               type=Quantity(), metavar="NUMBER")
 @click.option("--keep", help="Keep the same fraction of every layer, or the best channels of the whole network at the "
               "same cost.", type=click.Choice(["uniform", "global"]), default="uniform", show_default=True)
 @click.option("--d-width", help="Fraction of the discriminator's channels to keep.", type=Fraction01(), default="1",
               show_default=True, metavar="FRACTION")
 @click.option("--score", help="Which channels to keep: the first, random ones, those with the largest outgoing weights "
-              "(l1), those the content depends on, those that make images differ, those that the others cannot "
-              "stand in for (reconstruct), or those whose scales survive a training for sparsity (slimming).",
+              "(l1), those the content depends on (content), those that make images differ (diversity), those that "
+              "the others cannot reconstruct (reconstruct), or those whose trained scales stay above 0 (slimming).",
               type=click.Choice(scores.NAMES),
-              show_default="reconstruct where it is refitted and the score applies, else l1; of an elastic network "
+              show_default="reconstruct where it is refitted and the score applies, else l1; for an elastic network "
               "first")
 @click.option("--score-samples", help="Latents to average the score over.", show_default="the score's own number",
               type=click.IntRange(min=1), metavar="INT")
@@ -60,7 +60,7 @@ class Quantity(click.ParamType):
 @click.option("--refine", help="Refinement of the slice: svs replaces the singular values of its weights by their "
               "square roots.", type=click.Choice(scores.REFINEMENTS), default="none", show_default=True)
 @click.option("--refit/--no-refit", help="Fit the weights of the slice to the teacher's features, in closed form and "
-              "without data.", default=None, show_default="yes; no of an elastic network")
+              "without data.", default=None, show_default="yes; no for an elastic network")
 @click.option("--seed", help="Random seed of score and refit.", type=click.IntRange(min=0), default=0,
               show_default=True, metavar="INT")
 @click.option("--dest", help="File to write.", metavar="FILE.pkl")
@@ -77,7 +77,7 @@ def main(**options: Any) -> None:
     Every layer keeps max(1, floor(width * channels)) channels. The student is a network pickle like any other; the cost
     of teacher and student is printed and saved beside it as FILE.cost.json.
 
-    Out of an elastic network (train.py --elastic) it cuts, exactly, the networks at the widths that it was trained for.
+    From an elastic network (train.py --elastic) it extracts exactly the networks that were trained at its widths.
 
     \b
     Examples:

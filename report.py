@@ -32,7 +32,7 @@ def main(
     teacher: str | None, network: str | None, sliced: str | None, refitted: str | None, run_dir: str | None,
     data: str | None, class_idx: ClassChoice | None, dest: str | None, device: str, trust_pickle: bool,
 ) -> None:
-    """Write a page about a student, in one file that needs no network.
+    """Write a report about a student: one HTML file that needs no internet access.
 
     \b
     Examples:

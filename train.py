@@ -133,9 +133,9 @@ FIELDS = {"total_kimg": "kimg", "batch_size": "batch", "num_gpus": "gpus", "rand
 @click.option("--nhwc", help="Use channels-last memory with half precision.", show_default="false", type=bool,
               metavar="BOOL")
 # Initial weights.
-@click.option("--resume", help="RUN_DIR, or 'latest' for the newest of --outdir, resumes that run exactly; a network "
-              "pickle, its URL, or ffhq256, ffhq512, ffhq1024, celebahq256, lsundog256 starts a new run from its "
-              "weights; 'noresume' does neither.", show_default="noresume", metavar="[DIR|PKL|URL|NAME]")
+@click.option("--resume", help="A run directory, or 'latest' for the newest of --outdir: resumes that run exactly. A "
+              "network pickle, its URL, or ffhq256, ffhq512, ffhq1024, celebahq256, lsundog256: starts a new run from "
+              "its weights. 'noresume' does neither.", show_default="noresume", metavar="[DIR|PKL|URL|NAME]")
 @click.option("--freezed", help="Freeze the first N layers of D.", show_default="0", type=click.IntRange(min=0),
               metavar="INT")
 @trust_pickle_option
@@ -171,8 +171,9 @@ FIELDS = {"total_kimg": "kimg", "batch_size": "batch", "num_gpus": "gpus", "rand
 @family_options
 @click.pass_context
 def main(ctx: click.Context, **values: Any) -> None:
-    """Train a GAN: StyleGAN2 with adaptive discriminator augmentation, or, with --cfg=dgl, a compressed student of a
-    trained network, distilled without data or trained under its teacher's discriminator (--recipe=paper).
+    """Train a GAN: StyleGAN2 with adaptive discriminator augmentation, StyleGAN3 or BigGAN; or, with --cfg=dgl, a
+    compressed student of a trained network, by distillation without data or with guidance by the teacher's
+    discriminator (--recipe=paper).
 
     \b
     Examples:
@@ -185,7 +186,7 @@ def main(ctx: click.Context, **values: Any) -> None:
       # Fine-tune published weights on portraits; freeze the first layers of D.
       python train.py --data=portraits.zip --mirror=true --outdir=runs --resume=ffhq256 --freezed=4
     \b
-      # Compress a trained network to half its width, without data; play a game with real images afterwards.
+      # Compress a trained network to half its width, without data; train on real images afterwards.
       python train.py --cfg=dgl --teacher=ffhq.pkl --width=0.5
       python train.py --cfg=dgl --teacher=ffhq.pkl --width=0.5 --game-kimg=10 --data=ffhq.zip
     \b
@@ -199,8 +200,8 @@ def main(ctx: click.Context, **values: Any) -> None:
     The presets are those of StyleGAN2-ADA: auto adapts to the resolution and the number of GPUs, stylegan2 reproduces
     config-f of the StyleGAN2 paper, paper256, paper512 and paper1024 the results of the StyleGAN2-ADA paper, cifar
     those on CIFAR-10. stylegan3-t and stylegan3-r train the two configurations of StyleGAN3. biggan trains a
-    class-conditional BigGAN with the settings of its image size. dgl takes its architecture from --teacher, and is
-    dgl-stylegan3 or dgl-biggan if that is one.
+    class-conditional BigGAN with the settings of its image size. dgl takes its architecture from --teacher: it means
+    dgl-stylegan3 for a StyleGAN3 and dgl-biggan for a BigGAN.
     """
     opts = EasyDict(values)
     given = {name for name in opts if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
@@ -226,7 +227,7 @@ def main(ctx: click.Context, **values: Any) -> None:
 
         click.echo("\n".join(measuring.measure(config).lines()))
     if not (opts.dry_run or opts.estimate):
-        # A run directory may be a stranger's: what it pins is trusted only if the user says so now.
+        # A run directory may be untrusted: what it pins is trusted only if the user says so now.
         untrusted = "none" if resume else "pinned"
         trust = "all" if opts.trust_detector else untrusted
         at_end = [function for plugin in PLUGINS if (function := plugin.at_end(opts)) is not None]

@@ -145,7 +145,7 @@ def train_student(demo: Demo) -> Path:
 
 
 def score(demo: Demo, who: str, network: Path, data: Path) -> dict[str, float]:
-    """Scores one network against the images that nobody has seen."""
+    """Scores one network against the images that no network was trained on."""
     dest = demo.out / f"scores-{who}.json"
 
     def work() -> None:

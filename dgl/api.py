@@ -1,4 +1,4 @@
-"""The Python face: networks by path, URL or hub id."""
+"""The Python interface: networks by path, URL or hub id."""
 import os
 import re
 from typing import TYPE_CHECKING

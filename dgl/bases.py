@@ -1,4 +1,4 @@
-"""What a student can be based on: for each preset, how its networks are trained and which options do not apply to them.
+"""The presets that a student can have: how the networks of each are trained, and which options do not apply to them.
 
 No torch here.
 """

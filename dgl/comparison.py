@@ -1,4 +1,4 @@
-"""What distillation terms share: the teacher's images of a batch's latents, and means over the pixels that count."""
+"""What distillation terms share: the teacher's images of a batch's latents, and means over weighted pixels."""
 import dataclasses
 
 import torch

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates by two conventions, memory, file size, measured latency.
+"""Costs of a network: parameters, multiply-accumulates by two conventions, memory, file size, measured latency.
 
 `python -m dgl.cost NETWORK...` prints it for every generator and discriminator in network pickles.
 """

@@ -1,4 +1,4 @@
-"""Fresh heads on a frozen discriminator: a student's second discriminator that sees through its teacher's features.
+"""Fresh heads on a frozen discriminator: a second discriminator for the student, on its teacher's features.
 
 As in projected GANs (Sauer et al. 2021, arXiv:2111.01007), with the teacher's discriminator as the feature network.
 """

@@ -1,4 +1,4 @@
-"""The student's losses: those it would have alone, plus its teachers' (DGL-GAN, arXiv:2112.06502, section 4).
+"""The student's losses: its base loss, plus its teachers' terms (DGL-GAN, arXiv:2112.06502, section 4).
 
 The student's generator minimises  E f(-D(G(z))) + λ · E f(-D_T(G(z))),  D its own discriminator and D_T its teacher's;
 f is softplus for StyleGAN2 and the identity with the hinge loss; nothing is added to the loss of D. In the variant with
@@ -57,17 +57,17 @@ class Guidance:
         teacher_update: train the teachers' discriminators further; heads are always trained.
         teacher_opt_kwargs: their optimizer's class_name and arguments; the learning rate is used as it is.
         teacher_reg_interval: iterations between their R1 steps.
-        keep_mapping: train the generator's synthesis network alone in the game.
+        keep_mapping: train the generator's synthesis network alone in adversarial training.
         kd: weights of distillation terms (`dgl.kd.TERMS`), with the first teacher.
         kd_mask, kd_blocks, kd_lpips: details of these terms; see ComparisonOptions.
-        distil_kimg: thousands of images of distillation alone, before the game begins; see Distillation.
+        distil_kimg: thousands of images of distillation alone, before adversarial training; see Distillation.
         distil_lr: its learning rate.
         distil_warmup_kimg: thousands of images over which the learning rate rises to that.
         distil_seed: of its latents.
         distil_steps: of distillation per iteration, each on other latents.
         elastic: further widths of an elastic student, as text; see `dgl.elastic`.
         game_warmup_kimg: thousands of images after distillation in which only discriminators are trained.
-        game_kd: factor of the distillation terms in the game that follows distillation.
+        game_kd: factor of the distillation terms in the adversarial training that follows distillation.
     """
 
     guidance: str = "verdict"
@@ -96,12 +96,12 @@ class Guidance:
 
     @property
     def start_nimg(self) -> int:
-        """Images seen when the teachers join the game: after stage one, or after distillation."""
+        """Images seen when the teachers join adversarial training: after stage one, or after distillation."""
         return round(max(self.stage1_kimg, self.distil_kimg) * 1000)
 
     @property
     def start_nimg_of_G(self) -> int:
-        """Images seen when the student's generator joins the game."""
+        """Images seen when the student's generator joins adversarial training."""
         return self.start_nimg + round(self.game_warmup_kimg * 1000)
 
     @property
@@ -221,7 +221,7 @@ class GuidedLoss(Loss):
         self.base.begin_stage()
 
     def starts_from_average(self) -> bool:
-        """After distillation the game starts from the averaged student, which is what distillation is for."""
+        """After distillation, adversarial training starts from the averaged student, the result of distillation."""
         return self.distillation is not None
 
     def accumulate_gradients(self, network: str, part: Part, step: Step) -> None:

@@ -1,4 +1,4 @@
-"""Pictures that say where something counts: bright inside, black or transparent outside."""
+"""Masks that weigh the pixels of an image: bright inside, black or transparent outside."""
 import numpy as np
 import torch
 

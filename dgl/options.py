@@ -1,4 +1,4 @@
-"""The command-line options of presets with a teacher, and what they turn into. No torch until a run is configured."""
+"""The command-line options of presets with a teacher, and the run configuration that they make. No torch until then."""
 import dataclasses
 import os
 from collections.abc import Callable
@@ -70,29 +70,29 @@ STARTS = ("slice", "mapping", "scratch")  # values of --init that are no files
 GUIDANCE = ("verdict", "relative", "ratio", "heads")
 
 _OPTIONS: list[Callable[[Any], Any]] = [
-    click.option("--teacher", help="Network pickle of the teacher, path or URL; repeat it for several teachers, whose "
-                 "terms are averaged and the first of which the student is made from.  [required with --cfg=dgl and "
-                 "dgl-biggan]",
+    click.option("--teacher", help="Network pickle of the teacher, path or URL. Repeatable: the student is made from "
+                 "the first, and the terms of all are averaged.  [required with --cfg=dgl and dgl-biggan]",
                  multiple=True, metavar="[PATH|URL]"),
-    click.option("--width", help="Part of the teacher's generator channels the student has, e.g. 0.5 or 2/3; 1 trains "
-                 "the uncompressed network further.  [required likewise unless --init is a pickle]",
+    click.option("--width", help="Fraction of the teacher's generator channels that the student has, e.g. 0.5 or 2/3; "
+                 "1 trains the uncompressed network further.  [required likewise unless --init is a pickle]",
                  type=Fraction01(), metavar="FRACTION"),
-    click.option("--guidance", help="What the teacher says of the student's images: verdict (its D's, as published), "
-                 "relative (compared with its D's of the teacher's image of the same latent), ratio (added to the "
-                 "student's logits, while its D learns the teacher's images) or heads (fresh heads on its D's "
-                 "features, trained as a second D).", show_default="verdict", type=click.Choice(GUIDANCE)),
+    click.option("--guidance", help="How the teacher's D guides adversarial training: verdict (by its logits, as "
+                 "published), relative (by the difference of its logits from those of the teacher's images of the "
+                 "same latents), ratio (its logits are added to those of the student's D, which learns to tell the "
+                 "teacher's images from the student's) or heads (new heads on its features, trained as a second D).",
+                 show_default="verdict", type=click.Choice(GUIDANCE)),
     click.option("--dgl-weight", help="Weight (lambda) of the teacher's term.", show_default="0.1",
                  type=FiniteFloatRange(min=0), metavar="FLOAT"),
-    click.option("--dgl-ramp", help="Let lambda grow from 0 over that many thousands of images.", show_default="0",
+    click.option("--dgl-ramp", help="Let lambda grow from 0 over this many thousands of images.", show_default="0",
                  type=click.IntRange(min=0), metavar="INT"),
     click.option("--teacher-weights", help="Weights of several teachers, e.g. 2,1, or 'dynamic', which favours the "
-                 "teacher least convinced by the student.", show_default="all alike", type=TeacherWeights(),
+                 "teacher that the student convinces least.", show_default="all alike", type=TeacherWeights(),
                  metavar="[LIST|dynamic]"),
     click.option("--kd", help=f"Add a distillation term: {kd.help_text()}, each optionally =WEIGHT; repeatable.",
                  show_default="the recipe's: rgb and feature; none with --recipe=paper", multiple=True,
                  type=WeightedTerm(), metavar="TERM[=WEIGHT]"),
-    click.option("--init", help="Where the student starts: slice (of the teacher), mapping (random weights but for the "
-                 "teacher's mapping network and constant noise), scratch, or the pickle of a student.",
+    click.option("--init", help="Where the student starts: slice (of the teacher), mapping (random weights except for "
+                 "the teacher's mapping network and constant noise), scratch, or the pickle of a student.",
                  show_default="slice", metavar="[slice|mapping|scratch|PKL]"),
     click.option("--score", help="Which channels a slice keeps.",
                  show_default="reconstruct where it is refitted and the score applies, else l1",
@@ -103,15 +103,15 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--d-init", help="Where the student's discriminator starts.",
                  show_default="teacher; scratch with --init=scratch; the pickle's with --init=PKL and no --d-width",
                  type=click.Choice(["teacher", "scratch"])),
-    click.option("--d-width", help="Part of the teacher's discriminator channels that the student's has.",
+    click.option("--d-width", help="Fraction of the teacher's discriminator channels that the student's has.",
                  show_default="1", type=Fraction01(), metavar="FRACTION"),
-    click.option("--stage1-kimg", help="Train that long without the teacher first.",
+    click.option("--stage1-kimg", help="Length of a first stage without the teacher, in thousands of images.",
                  show_default="0, with --init=scratch half of the run", type=click.IntRange(min=0), metavar="INT"),
-    click.option("--teacher-update/--no-teacher-update", help="Train the teacher's discriminator further on reals and "
-                 "the student's images.", default=None, show_default="no"),
-    click.option("--keep-mapping/--no-keep-mapping", help="In a game, train the student's synthesis network alone, so "
-                 "that a latent keeps its w.", default=None, show_default="no"),
-    click.option("--teacher-aug", help="Show the teacher the augmented images.", is_flag=True),
+    click.option("--teacher-update/--no-teacher-update", help="Train the teacher's discriminator further, on real "
+                 "images and the student's.", default=None, show_default="no"),
+    click.option("--keep-mapping/--no-keep-mapping", help="In adversarial training, train the student's synthesis "
+                 "network alone, so that a latent keeps its w.", default=None, show_default="no"),
+    click.option("--teacher-aug", help="Show the augmented images to the teacher's discriminator.", is_flag=True),
     click.option("--report", help="At the end of the run, write a page about the student, report.html in the run "
                  "directory.", is_flag=True),
     *recipe_options.OPTIONS,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .teacher import Teacher
 
 NUM_GRADIENTS = 64  # images whose gradients are compared
-SLICE_WIDTH = Fraction(1, 2)  # of the student that stands in where none is given
+SLICE_WIDTH = Fraction(1, 2)  # of the student that is used if none is given
 
 
 def probe(

@@ -1,4 +1,4 @@
-"""What a teacher's discriminator can do for a student: measures of its verdict, its gradient, and its features."""
+"""What a teacher's discriminator can do for a student: measures of its logits, its gradient, and its features."""
 import dataclasses
 
 import torch

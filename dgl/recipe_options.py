@@ -1,4 +1,4 @@
-"""The options of distillation and of the game: which belong together, their defaults, and the run's configuration.
+"""The options of distillation and of adversarial training: their rules, their defaults, and the run's configuration.
 
 No torch until a run is configured.
 """
@@ -66,22 +66,22 @@ class Widths(click.ParamType):
 OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--recipe", help="Default values of other options, after a paper (docs/recipes.md): "
                  f"{recipes.help_text()}.", show_default="distil", type=click.Choice(list(recipes.RECIPES))),
-    click.option("--game-kimg", help="With --recipe=distil: after distillation, play the game for that many thousands "
-                 "of images of --data, or of the teacher with --data=teacher.", show_default="0",
+    click.option("--game-kimg", help="With --recipe=distil: length of the adversarial training after distillation, in "
+                 "thousands of images of --data, or of the teacher's with --data=teacher.", show_default="0",
                  type=click.IntRange(min=0), metavar="INT"),
-    click.option("--game-warmup", help="Train D alone over the first so many thousands of images of the game.",
-                 show_default="0", type=click.IntRange(min=0), metavar="INT"),
-    click.option("--game-kd", help="Factor of the distillation terms in the game; 0 leaves them out.",
-                 show_default="1", type=click.FloatRange(min=0), metavar="FLOAT"),
+    click.option("--game-warmup", help="Length of the beginning of adversarial training in which only D is trained, in "
+                 "thousands of images.", show_default="0", type=click.IntRange(min=0), metavar="INT"),
+    click.option("--game-kd", help="Factor of the distillation terms in adversarial training after distillation; 0 "
+                 "leaves them out.", show_default="1", type=click.FloatRange(min=0), metavar="FLOAT"),
     click.option("--distil-lr", help="Learning rate of distillation.", show_default="0.008, BigGAN: 0.001",
                  type=FiniteFloatRange(min=0, min_open=True), metavar="FLOAT"),
-    click.option("--elastic", help="Distil the student at these further widths too, parts of its own, in one network "
-                 "that prune_init.py --width cuts them out of, e.g. 3/4,1/2,1/4 (docs/elastic.md).", type=Widths(),
+    click.option("--elastic", help="Distil an elastic student, which also works at these fractions of its width, e.g. "
+                 "3/4,1/2,1/4; prune_init.py --width extracts them (docs/elastic.md).", type=Widths(),
                  show_default="none", metavar="LIST"),
     click.option("--kd-blocks", help="Weights of the blocks of the teacher's D in --kd=feature, from high to low "
                  "resolution.", show_default="1 each in distillation, else their mean", type=Weights(), metavar="LIST"),
-    click.option("--kd-mask", help="Greyscale picture of the image's size; bright pixels count in all terms of --kd.",
-                 show_default="all pixels alike", metavar="PNG"),
+    click.option("--kd-mask", help="Greyscale picture of the image's size; its brightness weighs the pixels in all "
+                 "terms of --kd.", show_default="all pixels alike", metavar="PNG"),
     click.option("--kd-lpips", help="TorchScript file of --kd=lpips, such as vgg16.pt.", metavar="[PATH|URL]"),
 ]
 OPTION_NAMES = ("recipe", "game_kimg", "game_warmup", "game_kd", "distil_lr", "elastic", "kd_blocks", "kd_mask",
@@ -111,8 +111,8 @@ def complete(opts: EasyDict, given: set[str]) -> None:
     opts.outdir = opts.outdir or "runs"
     if opts.data is None and is_distilled(opts):
         if opts.game_kimg:
-            raise OptionError("--game-kimg", "the game needs real images; pass --data=PATH, or --data=teacher to play "
-                                             "with the teacher's own")
+            raise OptionError("--game-kimg", "adversarial training needs real images; pass --data=PATH, or "
+                                             "--data=teacher for the teacher's own")
         opts.data = DATA
     if opts.data == DATA:
         for name in _FILES_ONLY:
@@ -142,15 +142,16 @@ def check(opts: EasyDict, given: set[str]) -> None:
         raise OptionError("--init", f"{user} images of the same w, but scratch gives the student a w of its own; start "
                                     "from a slice or a student's pickle, pass --init=mapping, or --recipe=paper")
     if is_distilled(opts):
-        _refuse(given, _PAPER_ONLY, "belongs to the published game; pass --recipe=paper too")
+        _refuse(given, _PAPER_ONLY, "applies to adversarial training from the first step only; pass --recipe=paper too")
         if not opts.game_kimg:
-            _refuse(given, _GAME_ONLY, "belongs to the game, which is not played; pass --game-kimg=N or --recipe=paper")
+            _refuse(given, _GAME_ONLY, "applies to adversarial training, which this run does not have; pass "
+                                       "--game-kimg=N or --recipe=paper")
             if len(opts.teacher) > 1:
-                raise OptionError("--teacher", "distillation is from one teacher; several need a game: pass "
-                                               "--game-kimg=N or --recipe=paper")
+                raise OptionError("--teacher", "distillation uses one teacher; several can only guide adversarial "
+                                               "training: pass --game-kimg=N or --recipe=paper")
         elif opts.game_warmup is not None and opts.game_warmup >= opts.game_kimg:
-            raise OptionError("--game-warmup", f"the game ends at {opts.game_kimg} kimg, before the student joins at "
-                                               f"{opts.game_warmup}")
+            raise OptionError("--game-warmup", f"expected less than --game-kimg={opts.game_kimg}, found "
+                                               f"{opts.game_warmup}: the generator would never be trained")
         if opts.game_kd is not None and not math.isfinite(opts.game_kd):
             raise OptionError("--game-kd", f"expected a finite number of at least 0, found {opts.game_kd}")
         if not any(terms.values()):
@@ -172,9 +173,9 @@ def _check_elastic(opts: EasyDict, terms: dict[str, float]) -> None:
     if not BASES[opts.cfg].elastic:
         raise OptionError("--elastic", f"cannot be given together with --cfg={opts.cfg}")
     if opts.game_kimg:
-        raise OptionError("--elastic", "cannot be given together with --game-kimg: a game trains the whole network "
-                                       "alone, so its parts would lose what they learned; cut a width out by "
-                                       "prune_init.py, and play from there with --init=PKL")
+        raise OptionError("--elastic", "cannot be given together with --game-kimg: adversarial training updates the "
+                                       "whole network only, so the narrower ones would lose what they learned; "
+                                       "extract a width with prune_init.py, and train it with --init=PKL")
     if (opts.init or "slice") != "slice":
         raise OptionError("--elastic", "needs channels in the order of their score, so the student must start as a "
                                        "slice; leave --init out")
@@ -222,14 +223,14 @@ def check_discriminator(opts: EasyDict, family: str, url: str) -> None:
     """Checks that a run can do with a teacher without discriminator.
 
     Raises:
-        OptionError: a game, or terms of distillation that compare in its features; names what else there is.
+        OptionError: adversarial training, or distillation terms that compare in its features; names what else there is.
     """
     others = [f"--kd={name}" for name in kd.names(family) if not kd.TERMS[name].needs_discriminator]
     way_out = f"pass {', '.join(others[:-1])} or {others[-1]} (with --kd-lpips=FILE)"
     if not is_distilled(opts) or opts.game_kimg:
-        need = "which the game needs" if not is_distilled(opts) else "which --game-kimg needs"
+        need = "which adversarial training needs" if not is_distilled(opts) else "which --game-kimg needs"
         raise OptionError("--teacher", f"{url} holds no discriminator, {need}; pass another teacher, or distil alone: "
-                                       f"leave out options of the game, and {way_out}")
+                                       f"leave out options of adversarial training, and {way_out}")
     needing = [name for name in dict(opts.kd or ()) if kd.TERMS[name].needs_discriminator]
     if needing:
         raise OptionError("--teacher", f"{url} holds no discriminator, in whose features --kd={needing[0]} compares; "

@@ -1,7 +1,8 @@
 """The recipes of --recipe: published ways to compress a generator, and ours, each a row of options. No torch here.
 
-A row is made of this project's own options, which replace nothing that is given. So every recipe has the same networks,
-optimizers and data, and rows differ in what their papers say and nothing else. docs/recipes.md is made of this table.
+A row consists of default values for this project's own options; options that are given replace them. So every recipe
+has the same networks, optimizers and data, and rows differ only in what their papers describe. docs/recipes.md shows
+this table.
 """
 import dataclasses
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ class Recipe:
         summary: what it does, for the help text.
         departs: where this differs from the paper; empty for ours.
         options: option of train.py → value that it has unless it is given.
-        distils: it begins with distillation, without data; else with the game.
+        distils: it begins with distillation, without data; else with adversarial training.
         families: names of the architectures that it works for.
     """
 
@@ -42,7 +43,7 @@ _RELATIONS = (*_IMAGES, ("latent", 30.0))
 RECIPES: dict[str, Recipe] = {
     "distil": Recipe(
         paper="this project",
-        summary="copy the teacher's images without data; a game may follow",
+        summary="distillation of the teacher's images without data; adversarial training may follow",
         departs="",
         options={"kd": (("rgb", 1.0), ("feature", 1.0))},
         distils=True,
@@ -50,58 +51,60 @@ RECIPES: dict[str, Recipe] = {
     ),
     "paper": Recipe(
         paper="DGL-GAN, arXiv:2112.06502",
-        summary="the game, in which the teacher's D judges as well",
+        summary="adversarial training, in which the teacher's D is a second critic",
         departs="It starts from a slice by l1, in one stage; the paper's two stages start from random weights.",
         options={},
         families=ALL,
     ),
     "cagc": Recipe(
         paper="Content-aware GAN compression, CVPR 2021, arXiv:2104.02244",
-        summary="slice by content; the game with L1 and perceptual distillation",
-        departs=_PERCEPTUAL + "Score and distillation look at the whole image; the paper's at the region that a "
-                              "parser marks. All readers of a channel count in the score.",
+        summary="slice by content; adversarial training with L1 and perceptual distillation",
+        departs=_PERCEPTUAL + "Score and distillation use the whole image; the paper uses the region that a parser "
+                              "marks. All consumers of a channel count in the score.",
         options={"score": "content", "dgl_weight": 0.0, "kd": _IMAGES},
         families=ALL,
     ),
     "stylekd": Recipe(
         paper="Mind the gap in distilling StyleGANs, ECCV 2022, arXiv:2208.08840",
-        summary="random weights but for the teacher's mapping network, which is kept; the game with L1, perceptual "
-                "and latent-direction distillation",
+        summary="random weights except for the teacher's mapping network, which stays fixed; adversarial training "
+                "with L1, perceptual and latent-direction distillation",
         departs=_PERCEPTUAL + "The relations of latent directions are compared in the lowest block of the teacher's "
                               "discriminator. The constant noise is the teacher's too.",
         options={"init": "mapping", "keep_mapping": True, "dgl_weight": 0.0, "kd": _RELATIONS},
     ),
     "dcp": Recipe(
         paper="Diversity-aware channel pruning, CVPR 2024",
-        summary="slice by diversity; the game with the distillation of stylekd",
-        departs=_PERCEPTUAL + "All readers of a channel count in the score.",
+        summary="slice by diversity; adversarial training with the distillation terms of stylekd",
+        departs=_PERCEPTUAL + "All consumers of a channel count in the score.",
         options={"score": "diversity", "dgl_weight": 0.0, "kd": _RELATIONS},
     ),
     "svs": Recipe(
         paper="SVS, AAAI 2025",
-        summary="dcp, whose slice is refined: square roots of the singular values",
-        departs=_PERCEPTUAL + "All readers of a channel count in the score. Weights keep their norm.",
+        summary="dcp with a refined slice: square roots of the singular values",
+        departs=_PERCEPTUAL + "All consumers of a channel count in the score. Weights keep their norm.",
         options={"score": "diversity", "refine": "svs", "dgl_weight": 0.0, "kd": _RELATIONS},
     ),
     "slimming": Recipe(
         paper="GAN Slimming, ECCV 2020, arXiv:2008.11062",
-        summary="slice by scales of channels that were trained to be sparse; the game with perceptual distillation",
-        departs=_PERCEPTUAL + "Sparsity is trained before the game, with the weights fixed, and nothing is quantised; "
-                              "the paper trains scales and weights together.",
+        summary="slice by channel scales that are trained to be sparse; adversarial training with perceptual "
+                "distillation",
+        departs=_PERCEPTUAL + "Sparsity is trained before adversarial training, with the weights fixed, and nothing is "
+                              "quantised; the paper trains scales and weights together.",
         options={"score": "slimming", "dgl_weight": 0.0, "kd": (("feature", 1.0),)},
         families=("stylegan2",),
     ),
     "nickel": Recipe(
         paper="NICKEL & DiME, ECCV 2024",
-        summary="the game with the teacher's D, which is trained further, at weight 1, and matched moments",
+        summary="adversarial training with the teacher's D as a second critic, which has weight 1 and is trained "
+                "further, and with matching of feature moments",
         departs="Moments are matched in the features of the teacher's discriminator, not in those of foundation "
                 "models, and up to the second order. There is no wavelet bridge. It starts from a slice by l1.",
         options={"dgl_weight": 1.0, "teacher_update": True, "kd": (("moments", 1.0),)},
     ),
     "mobile": Recipe(
         paper="MobileStyleGAN, 2021, arXiv:2104.04767",
-        summary="random weights but for the teacher's mapping network, which is kept; L1 and perceptual distillation "
-                "and a game with the teacher's images as the real ones",
+        summary="random weights except for the teacher's mapping network, which stays fixed; adversarial training "
+                "with L1 and perceptual distillation, on the teacher's images as the real ones",
         departs=_PERCEPTUAL + "The student is a narrower network of the teacher's kind; the paper's has wavelets and "
                               "separable convolutions.",
         options={"init": "mapping", "keep_mapping": True, "data": "teacher", "dgl_weight": 0.0,

@@ -1,4 +1,4 @@
-"""Regions of interest: a mask image, or a function of the user's."""
+"""Regions of interest: a mask image, or a function that the user names."""
 import contextlib
 import importlib
 import os

@@ -1,4 +1,4 @@
-"""The student of a teacher: sliced out of it, or of its shape with random weights."""
+"""The student of a teacher: sliced out of it, or with random weights."""
 import dataclasses
 from collections.abc import Callable, Mapping
 from fractions import Fraction

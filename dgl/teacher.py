@@ -104,7 +104,7 @@ def spec(teacher: Teacher, trust_pickle: bool = False) -> dict[str, Any]:
 
 
 def release_all() -> None:
-    """Lets go of all teachers that this process keeps; whoever still holds one may use it on."""
+    """Releases all teachers that this process keeps; references to them stay valid."""
     _loaded.clear()
 
 

@@ -112,5 +112,5 @@ class TeacherFeed:
         return torch.nn.functional.one_hot(drawn, self._label_dim).float().to(self._device)
 
     def state_dict(self, num_used: int) -> dict[str, Any]:
-        """The position after `num_used` images of all ranks since the very beginning."""
+        """The position after `num_used` images of all ranks since the beginning."""
         return {"position": num_used}

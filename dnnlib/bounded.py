@@ -1,4 +1,4 @@
-"""Reads strangers' files within bounds: regular files only, and never much more memory than the file has bytes.
+"""Reads untrusted files within bounds: regular files only, and never much more memory than the file has bytes.
 
 Sizes that a file announces are compared with the bytes that are there before anything is allocated for them. What is
 compressed may grow to `EXPANSION` times its size, and `ALLOWANCE` bytes on top.

@@ -54,7 +54,7 @@ def _cannot_write(path: PathLike, error: OSError) -> FileError:
 def open_atomic(path: PathLike, mode: str = "wb") -> Iterator[IO[Any]]:
     """Opens a file for writing that appears under its name only once it is complete.
 
-    An older file of that name stays as it was until then, and for good if the body raises. A link is written through.
+    An older file of that name stays as it was until then, and stays if the body raises. A link is written through.
 
     Args:
         path: name of the complete file; its folder must exist.
@@ -91,7 +91,7 @@ def open_atomic(path: PathLike, mode: str = "wb") -> Iterator[IO[Any]]:
 def atomic_dir(path: PathLike) -> Iterator[Path]:
     """Gives an empty folder to fill, which takes the name `path` only once the body is through.
 
-    Files that must survive a power cut are to be synced by whoever writes them (`open_atomic` does).
+    Files that must survive a power cut must be synced by the writer (`open_atomic` does).
 
     Args:
         path: must not exist; its parent folder must.

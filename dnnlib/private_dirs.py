@@ -1,4 +1,4 @@
-"""Folders for files that are later executed: owned by this user, and closed to everybody else."""
+"""Folders for files that are later executed: owned by this user, and inaccessible to others."""
 import hashlib
 import os
 import stat

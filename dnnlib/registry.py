@@ -10,7 +10,7 @@ from dnnlib.objects import get_obj_by_name
 class Registry:
     """Name → class or function, imported on first use.
 
-    A file from a stranger can choose among the registered names, and cannot name anything else.
+    An untrusted file can choose among the registered names, and cannot name anything else.
 
     Args:
         kind: what the entries are, for error messages: "loss", "data set", ...

@@ -1,4 +1,4 @@
-"""Signals that end a program after the work at hand instead of in the middle of it."""
+"""Signals that end a program after the current piece of work instead of in the middle of it."""
 import signal
 import threading
 from collections.abc import Iterator

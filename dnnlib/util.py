@@ -114,7 +114,7 @@ class Logger:
         return False
 
     def close(self) -> None:
-        """Gives stdout and stderr back (unless somebody replaced them meanwhile) and closes the file."""
+        """Gives stdout and stderr back (unless they were replaced meanwhile) and closes the file."""
         self.flush()
         for name, stream in self._replaced.items():
             if getattr(sys, name) is self:

@@ -1,4 +1,4 @@
-"""Agreement: how near a generator's images are to those of a reference network, latent by latent.
+"""Agreement: how close a generator's images are to those of a reference network, latent by latent.
 
 For networks that were made from another one (compressed, quantised, exported) and are meant to draw the same images:
 distances of distributions cannot tell whether they do.

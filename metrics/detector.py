@@ -6,9 +6,9 @@ A detector is a TorchScript module called with images N x 3 x H x W in 0..255:
     (float images, resize_images=False, return_lpips=True) -> vectors [N, V] whose squared distance is LPIPS.
 It resizes the images itself unless resize_images is false.
 
-Only the file that everybody uses gives a score its usual name. It is known by its content: the sha256 sums below are
+Only the published file gives a score its usual name. It is known by its content: the sha256 sums below are
 those that several public projects record for the two official downloads (they were not checked against a download
-here). Any other file is a stranger's program: it is looked through before it runs (metrics/script_safety.py), unless
+here). Any other file is an untrusted program: its code is checked before it runs (metrics/script_safety.py), unless
 it is trusted, see `Trust`. Where an official file ever changes, pin the new one with `URL#sha256=...`; its scores then
 carry its own name.
 """
@@ -77,7 +77,7 @@ class DetectorSpec:
 class Trust(enum.Enum):
     """Which detectors run without being looked through, besides the official ones."""
 
-    NONE = "none"  # whoever named them may be a stranger, as in the configuration of a run
+    NONE = "none"  # their source may be untrusted, as is the configuration of a run
     PINNED = "pinned"  # those whose sha256 was given
     ALL = "all"
 

@@ -1,4 +1,4 @@
-"""How much two images agree pixel by pixel: squared error and structural similarity."""
+"""Similarity of two images pixel by pixel: squared error and structural similarity."""
 import math
 
 import torch

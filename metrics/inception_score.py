@@ -1,4 +1,4 @@
-"""Inception score: how sure a classifier is about each generated image, and how varied its answers are.
+"""Inception score: how confident a classifier is about each generated image, and how varied its answers are.
 
 Source: Salimans et al. 2016, arXiv:1606.03498, section 4.
 """

@@ -1,4 +1,4 @@
-"""What a metric is given to work on, and the record of how its numbers were computed."""
+"""The inputs of a metric, and the record of how its numbers were computed."""
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Features in which the squared Euclidean distance of two images says how different they look."""
+"""Features in which the squared Euclidean distance of two images measures how different they look."""
 from collections.abc import Iterator
 from typing import Protocol
 

@@ -1,4 +1,4 @@
-"""What the code of a stranger's TorchScript may name: operators that only compute, and what the file itself defines.
+"""What an untrusted TorchScript file may name: operators that only compute, and what the file itself defines.
 
 The code of a TorchScript file is text in a small part of Python's syntax. `check_code` reads it as such and refuses
 every operator that is not in the lists here, so that one which is unknown, or new in torch, is refused too. Text that
@@ -188,16 +188,16 @@ def _refuse_taken(names: set[str]) -> None:
 
 
 def _check_nodes(root: ast.AST, known: set[str]) -> None:
-    settled: set[int] = set()  # parts of names with dots, which are looked at as a whole
+    covered: set[int] = set()  # parts of names with dots, which are looked at as a whole
     for node in ast.walk(root):
         if not isinstance(node, _SYNTAX):
             raise UnsafeScript(f"its code has a {type(node).__name__}, which torch does not write")
-        if isinstance(node, ast.Attribute) and id(node) not in settled:
+        if isinstance(node, ast.Attribute) and id(node) not in covered:
             chain = list(_chain(node))
             is_value = isinstance(chain[-1], ast.Name) and chain[-1].id not in _NAMESPACES
-            settled.update(id(part) for part in (chain[:-1] if is_value else chain))
+            covered.update(id(part) for part in (chain[:-1] if is_value else chain))
             _check_dotted(chain)
-        elif isinstance(node, ast.Name) and id(node) not in settled:
+        elif isinstance(node, ast.Name) and id(node) not in covered:
             if node.id not in known | _FREE:
                 raise UnsafeScript(f"its code names `{node.id}`, which is not known to only compute")
             if node.id in _NAMESPACES:

@@ -1,4 +1,4 @@
-"""What is checked before a stranger's TorchScript is loaded, and a time limit for whatever it does.
+"""What is checked before an untrusted TorchScript file is loaded, and a time limit for what it does.
 
 A TorchScript file is a program. Most of its operators only compute, but some read, write or map files, print, start
 other work or skip their own checks, and code in it may run while it is loaded. Its code may therefore name only what

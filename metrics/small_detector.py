@@ -1,7 +1,7 @@
 """A small convolutional feature detector with the calling convention of the metric detectors.
 
 It exists because the published detectors must be downloaded. Scores made with it are comparable only with
-scores made with the very same file, which is why result keys carry its name.
+scores made with the same file, which is why result keys carry its name.
 """
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Signs of life of the processes of a job, so that those who wait for one that is gone can name it.
+"""Heartbeats of the processes of a job, so that those that wait for a lost one can name it.
 
 Every rank writes a number that grows into the store that the job meets at. A rank whose number stands still was killed
 or stopped, or its machine is gone.

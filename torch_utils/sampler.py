@@ -106,7 +106,7 @@ class InfiniteSampler(torch.utils.data.Sampler[int]):
         """The state after `num_used` samples, as plain numbers and tensors.
 
         Args:
-            num_used: samples used by all ranks together since the very beginning of the order, saved and resumed
+            num_used: samples used by all ranks together since the beginning of the order, saved and resumed
                 runs included (for a training run: its images so far); None for all that were drawn.
 
         Raises:

@@ -1,4 +1,4 @@
-"""A limit on what is allocated while a network is constructed from numbers that nobody has checked."""
+"""A limit on what is allocated while a network is constructed from unchecked numbers."""
 import math
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What happens between the ticks of a training run: status, sample images, snapshots, metrics, statistics, state."""
+"""The work between the ticks of a training run: status, sample images, snapshots, metrics, statistics, state."""
 import time
 from pathlib import Path
 from typing import Any

@@ -22,7 +22,7 @@ FILE_NAME = "training_options.json"
 MAX_BYTES = 1 << 20  # of that file; runs write some KiB
 MAX_DEPTH = 20  # of the dictionaries in it
 
-# Key, or name of an argument → its least and its most value. A stranger's file names them.
+# Key, or name of an argument → its least and its most value. An untrusted file names them.
 _BOUNDS: dict[str, tuple[float, float]] = {
     "num_gpus": (1, 1 << 14), "batch_size": (1, 1 << 20), "batch_gpu": (1, 1 << 20), "D_steps": (1, 1000),
     "G_reg_interval": (1, math.inf), "D_reg_interval": (1, math.inf), "ada_interval": (1, math.inf),

@@ -1,4 +1,4 @@
-"""The training loop: the order of events, and nothing else."""
+"""The training loop: its steps in the order of time, and nothing else."""
 import contextlib
 import copy
 import time

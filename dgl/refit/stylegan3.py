@@ -8,7 +8,8 @@ student's features are those of the layers before after their own fit. What diff
 - There is no noise. A layer's stored magnitude divides its input. The teacher's changes in proportion to the mean
   square of what the layer reads in student and teacher, and is divided by the square of the fit's mean scale. Leaky
   ReLU and filters commute with a scale, so the layer then has the teacher's; clamping, which does not, is not reached
-  by trained networks. In a game the magnitudes move on from there, as in any training; in distillation they stay.
+  by trained networks. In adversarial training the magnitudes are updated from there, as in any training; in
+  distillation they stay.
 """
 import dataclasses
 from typing import Any

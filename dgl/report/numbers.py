@@ -14,7 +14,7 @@ from . import drawing
 
 # Heading of a group of curves → which statistics of a run it shows; the first that matches has it.
 GROUPS = {
-    "The teacher in the game": r"Loss/teacher/(weight|gradient_share)",
+    "The teacher in adversarial training": r"Loss/teacher/(weight|gradient_share)",
     "Signs of the discriminators' logits": r"Loss/(teacher/)?signs/",
     "Logits": r"Loss/(teacher/)?scores/",
     "Distillation": r"Loss/distil/",

@@ -1,4 +1,4 @@
-"""The page as a whole: sections in order, in one file without any request to elsewhere."""
+"""The page as a whole: sections in order, in one file that loads nothing from elsewhere."""
 import html
 import os
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
-"""Keeps the channels that the others cannot stand in for.
+"""Keeps the channels that the others cannot reconstruct.
 
-Channels are removed one after the other. Each time it is the one whose loss can be made up for best: of every layer
-that reads it, the weights of the remaining channels are refitted in closed form (ridge least squares, as `dgl.refit`
-will do), and what then is still missing in the layer's outputs counts by how much the image depends on them. The last
-to go score highest. The score is that error, so it can be compared across layers.
+Channels are removed one by one, always the one that the others reconstruct best. For every layer that reads it, the
+weights of the remaining channels are refitted in closed form (ridge least squares, as `dgl.refit` will do). The error
+that remains in the layer's outputs is weighted by how much the image depends on them. The channels removed last score
+highest. The score is that error, so it can be compared across layers.
 
 Source: the removal step is that of Optimal Brain Surgeon (Hassibi and Stork 1993), for groups of weights; which
 targets count, and their weights, are ours.
@@ -214,7 +214,7 @@ def _eliminate(systems: list[_System], size: int) -> torch.Tensor:
 
 
 def _remove(system: _System, goes: torch.Tensor) -> None:
-    """Takes channels out of a system and refits the weights of the others, in place; theirs become 0."""
+    """Takes channels out of a system and refits the weights of the others, in place; removed ones become 0."""
     taps = system.weight.shape[2]
     unknowns = (goes[:, None] * taps + torch.arange(taps, device=goes.device)).flatten()
     size = system.weight[0].numel()

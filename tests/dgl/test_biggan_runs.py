@@ -100,7 +100,7 @@ def test_a_folder_of_public_files_is_a_teacher(files: dict[str, str], tmp_path: 
     (tmp_path / "138k" / "D.pth").unlink()
     result = dry_run(files["data"], *args)
     assert result.exit_code == 2
-    assert "holds no discriminator, which the game needs; pass another teacher, or distil alone" in result.output
+    assert "holds no discriminator, which adversarial training needs; pass another teacher, or" in result.output
 
 
 @pytest.mark.parametrize(("args", "message"), [

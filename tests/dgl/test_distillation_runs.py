@@ -110,7 +110,7 @@ def test_a_resumed_run_is_an_unbroken_one_to_the_bit(case: str, paths: dict[str,
     assert records[0]["Loss/distil/loss"]["num"] > 0
     assert ("Loss/D/loss" in records[-1]) == ("--game-kimg=1" in args)
     if "--game-kimg=1" in args:
-        assert records[-1]["Loss/G/kd_rgb"]["num"] > 0, "distillation is kept on in the game"
+        assert records[-1]["Loss/G/kd_rgb"]["num"] > 0, "distillation terms stay on in adversarial training"
         assert records[-1]["Loss/G/dgl"]["num"] > 0
 
 
@@ -215,7 +215,7 @@ def test_a_game_needs_images(paths: dict[str, str], tmp_path: Path) -> None:
     args = ["--cfg=dgl", f"--teacher={paths['teacher']}", "--width=0.5", "--game-kimg=5", f"--outdir={tmp_path}"]
     result = CliRunner().invoke(train.main, args)
     assert result.exit_code != 0
-    assert "--game-kimg: the game needs real images; pass --data=PATH, or --data=teacher" in result.output
+    assert "--game-kimg: adversarial training needs real images; pass --data=PATH, or --data=teacher" in result.output
 
 
 @pytest.mark.slow

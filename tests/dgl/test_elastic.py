@@ -196,7 +196,7 @@ def test_all_widths_come_closer_to_the_teacher(paths: dict[str, str], tmp_path: 
 @pytest.mark.parametrize(("args", "message"), [
     ("--elastic=1/2,1", "expected different fractions below 1 such as 3/4,1/2,1/4, found '1/2,1'"),
     ("--elastic=1/2,0.5", "expected different fractions below 1"),
-    ("--elastic=1/2 --game-kimg=1 --data=teacher", "--elastic: cannot be given together with --game-kimg: a game"),
+    ("--elastic=1/2 --game-kimg=1 --data=teacher", "--elastic: cannot be given together with --game-kimg: adver"),
     ("--elastic=1/2 --init=mapping", "--elastic: needs channels in the order of their score"),
     ("--elastic=1/2 --kd=torgb", "--elastic: cannot be given together with --kd=torgb, which draws images by"),
     ("--elastic=1/2 --recipe=paper --data=teacher", "--elastic: cannot be given together with --recipe=paper"),

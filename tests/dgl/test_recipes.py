@@ -125,7 +125,7 @@ def test_recipes_of_networks_without_classes_of_channels(paths: dict[str, str]) 
      "--distil-lr: cannot be given together with --recipe=dcp"),
     (["--recipe=nickel", "--data=teacher", "--batch=4", "--batch-gpu=1"],
      "--kd: moments compares the images of one pass with each other, but a pass has only one"),
-    (["--keep-mapping"], "--keep-mapping: belongs to the game, which is not played"),
+    (["--keep-mapping"], "--keep-mapping: applies to adversarial training, which this run does not have"),
     (["--recipe=dcp"], "Missing option '--data'"),
     (["--recipe=stylekd", "--data=teacher", "--score=l1"],
      "--score: can only be given together with --init=slice"),

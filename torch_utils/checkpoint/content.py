@@ -9,7 +9,7 @@ VIEW_BYTES = 1 << 14  # what is read in one piece of at least this size is a vie
 def map_file(f: BinaryIO) -> memoryview:
     """All bytes of a file from its position on, which then is its end; private to this process, so they may be changed.
 
-    Parts of a mapped file that nobody looks at take no memory. Files that are not on a disk are read.
+    Parts of a mapped file that are not read take no memory. Files that are not on a disk are read.
     """
     start = f.tell() if f.seekable() else 0
     if isinstance(f, io.BufferedReader) and isinstance(f.raw, io.FileIO):

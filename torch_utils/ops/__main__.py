@@ -15,7 +15,7 @@ from dnnlib.cli import Command
     show_default="$TORCH_CUDA_ARCH_LIST, else the GPUs of this machine",
 )
 def main(build: bool, wanted: tuple[str, ...]) -> None:
-    """Show what this machine has for compiled CUDA kernels, which implementation each operation uses, and why not a
+    """Show what this machine offers for compiled CUDA kernels, which implementation each operation uses, and why no
     faster one."""
     if wanted and not build:
         raise click.UsageError("--arch says what to build for: give --build too.")

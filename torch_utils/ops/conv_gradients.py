@@ -74,7 +74,7 @@ class _Output(torch.autograd.Function):
     def backward(ctx: Any, dy: torch.Tensor) -> Any:
         x, w = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:2]
-        if not torch.is_grad_enabled():  # nobody will differentiate these: both in one call
+        if not torch.is_grad_enabled():  # these will not be differentiated: both in one call
             return *_gradients(dy, x, w, ctx.geometry, wanted), None
         weights_too = wanted[1] and not conv2d_gradfix.weight_gradients_disabled
         dx = _InputGradient.apply(dy, w, x.detach(), ctx.geometry) if wanted[0] else None

@@ -1,4 +1,4 @@
-"""What the environment asks for.
+"""Settings from environment variables.
 
 $SG_OPS: the fastest implementation of every operation ("auto"), a certain one, or plain torch ("ref").
 $SG_CONV: "direct" keeps convolutions on a CPU to torch's own routines; "auto" is the default.

@@ -27,9 +27,9 @@ _OPTIONS: list[Callable[[Any], Any]] = [
                  type=click.IntRange(min=1), metavar="INT"),
     click.option("--attn", help="BigGAN: resolutions with self-attention, joined by underscores; 0 is none.",
                  show_default="the preset's", metavar="LIST"),
-    click.option("--d-steps", help="BigGAN: steps of D per step of G, each on other images.",
+    click.option("--d-steps", help="BigGAN: steps of D per step of G, each on different images.",
                  show_default="the preset's", type=click.IntRange(min=1), metavar="INT"),
-    click.option("--ema-start", help="BigGAN: thousands of images until the average begins; before, it is a copy.",
+    click.option("--ema-start", help="BigGAN: thousands of images until the moving average begins; before, it is G.",
                  show_default="the preset's; 0 when starting from trained weights", type=click.IntRange(min=0),
                  metavar="INT"),
 ]

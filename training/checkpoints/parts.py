@@ -62,7 +62,7 @@ class Networks(dict):
     """'G', 'D' and 'G_ema' → networks, 'training_set_kwargs' → dictionary or None, 'augment_pipe' → module or None,
     and 'notes' → dictionary, if the file has them.
 
-    A role is a key if the file has something for it, be it unreadable. Reading it builds the network; that of a role
+    A role is a key if the file has something for it, readable or not. Reading it builds the network; that of a role
     without one raises `MissingPart`.
 
     Args:

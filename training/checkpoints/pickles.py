@@ -108,7 +108,7 @@ def _is_style_based(f: BinaryIO) -> bool:
     try:
         data = checkpoint.read(f, keep_foreign=True)
     except (CheckpointError, OSError):
-        return False  # whoever reads it as a BigGAN says what is wrong
+        return False  # the BigGAN reader says what is wrong
     finally:
         f.seek(0)
     return rosinality.reads(data) or state_dicts.parts(data) is not None or isinstance(data, ModuleRecord) or (

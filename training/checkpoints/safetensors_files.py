@@ -115,7 +115,7 @@ def _arguments(network: Any) -> dict[str, Any]:
 
 
 def distinct(networks_by_role: Mapping[str, Any]) -> dict[str, Any]:
-    """The networks to store: without those that are None, and without a G that is the very object G_ema."""
+    """The networks to store: without those that are None, and without a G that is the same object as G_ema."""
     present = {role: networks_by_role.get(role) for role in ROLES}
     if present["G"] is present["G_ema"]:
         del present["G"]

@@ -23,7 +23,7 @@ class Feed(Protocol):
         """Random labels [count, c_dim]."""
 
     def state_dict(self, num_used: int) -> dict[str, Any]:
-        """The position after `num_used` images of all ranks since the very beginning."""
+        """The position after `num_used` images of all ranks since the beginning."""
 
 
 def make_feed(
@@ -75,7 +75,7 @@ class DataFeed:
         self._dataset = dataset
         self._device = device
         self._batch_size = batch_size
-        self._position = 0 if state is None else int(state["position"])  # images passed since the very beginning
+        self._position = 0 if state is None else int(state["position"])  # images passed since the beginning
         self._batches: Iterator[Any] | None = None
         ranks = distributed.world_size()
         self._sampler = InfiniteSampler(dataset, rank=distributed.rank(), num_replicas=ranks, seed=seed)
@@ -120,5 +120,5 @@ class DataFeed:
         return torch.stack([torch.from_numpy(self._dataset.get_label(i)) for i in drawn]).to(self._device)
 
     def state_dict(self, num_used: int) -> dict[str, Any]:
-        """The position after `num_used` images of all ranks since the very beginning."""
+        """The position after `num_used` images of all ranks since the beginning."""
         return self._sampler.state_dict(num_used)

@@ -27,7 +27,7 @@ class DatasetError(UserError, OSError):
 
 
 class BadFile(Exception):
-    """Why one file cannot be used. It does not know the file's name: whoever catches it adds that with `describe`."""
+    """Why one file cannot be used. It does not know the file's name: the caller adds that with `describe`."""
 
     def __init__(self, reason: str, mode: str = "", size: tuple[int, int] | None = None):
         super().__init__(reason)

@@ -1,1 +1,1 @@
-"""What a training run will take, measured before it starts."""
+"""Time, memory and disk space of a training run, measured before it starts."""

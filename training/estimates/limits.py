@@ -22,7 +22,7 @@ def network_sizes(dataset: Dataset) -> dict[str, int]:
 
 
 def check(config: RunConfig, dataset: Dataset, device: torch.device) -> None:
-    """Refuses what cannot be trained here, so that no file can fill the memory of whoever resumes it.
+    """Refuses what cannot be trained here, so that no file can fill the memory of the machine that resumes it.
 
     Raises:
         UserError: the networks or the images of an iteration do not fit; the message names the key in the options.

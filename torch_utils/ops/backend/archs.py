@@ -35,7 +35,7 @@ class Targets:
                    for sm in self.sm)
 
     def run_on(self, arch: str) -> bool:
-        """Whether a GPU of this architecture can run the build, be it after its driver has compiled the PTX."""
+        """Whether a GPU of this architecture can run the build, if need be after its driver has compiled the PTX."""
         return self.has_code_for(arch) or any(_is_plain(ptx) and _number(ptx) <= _number(arch) for ptx in self.ptx)
 
 

@@ -1,6 +1,6 @@
 """Keeps compiled kernels on disk, and sees to it that only one process builds them at a time.
 
-A build happens in a nameless folder that gets its name when it is complete, so nobody ever reads half of one.
+A build happens in a nameless folder that gets its name when it is complete, so no process ever reads half of one.
 """
 import functools
 import hashlib
@@ -26,7 +26,7 @@ from .archs import Targets
 from .errors import BackendError
 
 SOURCES = Path(__file__).parents[1] / "csrc"
-LOCK_TIMEOUT_SEC = 330.0  # longer than a build may take (nvcc.BUILD_TIMEOUT_SEC), so whoever holds it for longer hangs
+LOCK_TIMEOUT_SEC = 330.0  # longer than a build may take (nvcc.BUILD_TIMEOUT_SEC), so a holder for longer hangs
 _ABANDONED_SEC = 3600.0
 _POLL_SEC = 0.1
 _PATIENCE_SEC = 3.0  # then a process that waits says what for

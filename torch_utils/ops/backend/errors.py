@@ -1,4 +1,4 @@
-"""What goes wrong with compiled kernels. Unless the user insists on them, the caller falls back to plain torch."""
+"""Errors of compiled kernels. Unless the user insists on them, the caller falls back to plain torch."""
 
 
 class BackendError(RuntimeError):
