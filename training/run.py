@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from torch_utils import distributed, misc, training_stats
+from torch_utils.gradient_guard import GradientGuard
 
 from . import optimization
 from .ada import AdaController
@@ -15,7 +16,7 @@ from .loss import Loss, Phase
 
 @dataclasses.dataclass
 class Run:
-    """Networks, optimizers, counters and whatever else changes during training.
+    """Networks, optimizers, counters and everything else that changes during training.
 
     Attributes:
         networks: G, D, G_ema, and augment_pipe if there is one.
@@ -35,7 +36,7 @@ class Run:
     loss: Loss
     ada: AdaController | None
     feed: Feed
-    guard: optimization.GradientGuard
+    guard: GradientGuard
     collector: training_stats.Collector
     cur_nimg: int = 0
     batch_idx: int = 0

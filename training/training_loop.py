@@ -11,6 +11,7 @@ import torch
 from dnnlib.signals import catch_signals
 from torch_utils import distributed, misc, training_stats
 from torch_utils.devices import resolve_device
+from torch_utils.gradient_guard import GradientGuard
 from torch_utils.ops.backend import choice as cuda_kernels
 
 from . import architectures, optimization, run_config, run_state
@@ -191,10 +192,9 @@ def build_run(
                             augmentation.ada_kimg, augmentation.ada_max)
     phases = [
         *optimization.make_phases("G", G, opt.G.to_dict(), opt.G_reg_interval),
-        *optimization.make_phases("D", D, opt.D.to_dict(), opt.D_reg_interval, opt.D_steps),
-        *loss.extra_phases(),
+        *optimization.make_phases("D", D, opt.D.to_dict(), opt.D_reg_interval, opt.D_steps), *loss.extra_phases(),
     ]
-    guard, collector = optimization.GradientGuard(device), training_stats.Collector(regex=".*")
+    guard, collector = GradientGuard(device), training_stats.Collector(regex=".*")
     return Run(networks=networks, phases=phases, loss=loss, ada=ada, feed=feed, guard=guard, collector=collector)
 
 

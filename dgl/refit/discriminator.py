@@ -141,7 +141,7 @@ class _Walk:
             _enter(blocks, batch)
 
     def _block(self, name: str, blocks: list[Any]) -> None:
-        """One block: two convolutions, and a shortcut that makes up for what they leave of the teacher's sum."""
+        """One block: two convolutions, and a shortcut that is fitted to the rest of the teacher's sum."""
         has_skip = hasattr(blocks[0], "skip")
         entries = [batch.x for batch in self.batches] if has_skip else []
         half = math.sqrt(0.5)

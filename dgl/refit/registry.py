@@ -78,7 +78,7 @@ def refit_network(
         images: for a discriminator, what gives images to fit it on.
 
     Returns:
-        What was fitted; None if every channel was kept, so that there is nothing to make up for.
+        What was fitted; None if every channel was kept, so that there is nothing to fit.
 
     Raises:
         UserError: networks of this class cannot be refitted, or the teacher holds NaN or infinite values.

@@ -10,6 +10,7 @@ from dgl.distillation import Distillation
 from dgl.loss import DGLHingeLoss, DGLLoss
 from tests import tiny, tiny_biggan
 from torch_utils import distributed, training_stats
+from torch_utils.gradient_guard import GradientGuard
 from training import optimization
 from training.data.generated import latents
 from training.loss import GenBatch, Part, Step
@@ -117,7 +118,7 @@ def test_the_mapping_network_and_its_average_stay(path: str) -> None:
     before = copy.deepcopy(loss.base.G.mapping.state_dict())
     (phase,) = loss.extra_phases()
     weights = phase.module.b8.conv0.weight.clone()
-    guard = optimization.GradientGuard(CPU)
+    guard = GradientGuard(CPU)
     for _ in range(2):
         phase.opt.zero_grad(set_to_none=True)
         phase.module.requires_grad_(True)

@@ -16,6 +16,7 @@ from metrics.perceptual import block_features
 from tests import tiny
 from tests.training import tiny_runs, training_jobs
 from torch_utils import distributed
+from torch_utils.gradient_guard import GradientGuard
 from training import optimization
 from training.loss import GenBatch, Part, Step
 
@@ -213,7 +214,7 @@ def test_heads_are_trained_and_their_trunk_is_not(path: str) -> None:
     z, c = tiny.latents()
     loss.accumulate_gradients("T0", Part.MAIN, Step(tiny.images(), c, z, c, gain=1, cur_nimg=0))
     main.module.requires_grad_(False)
-    optimization.step(main, optimization.GradientGuard(CPU))
+    optimization.step(main, GradientGuard(CPU))
     assert all(not torch.equal(a, b) for a, b in zip(main.module.parameters(), before))
     assert all(torch.equal(tensor, trunk[name]) for name, tensor in teachers.load(path).D.state_dict().items())
     again = make(path, "heads")

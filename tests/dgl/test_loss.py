@@ -12,6 +12,7 @@ from dgl.loss import DGLLoss, TeacherDiscriminatorTerm
 from tests import tiny
 from tests.tiny import gradients
 from torch_utils import training_stats
+from torch_utils.gradient_guard import GradientGuard
 from training import optimization
 from training.checkpoints.pickles import open_networks
 from training.loss import GenBatch, Step, StyleGAN2Loss
@@ -308,7 +309,7 @@ def test_a_teachers_step_moves_that_teacher_alone(part: str, teachers: list[dict
     z, c = tiny.latents()
     loss.accumulate_gradients(phase.network, phase.part, Step(tiny.images(), c, z, c, gain=1, cur_nimg=0))
     phase.module.requires_grad_(False)
-    optimization.step(phase, optimization.GradientGuard(CPU))
+    optimization.step(phase, GradientGuard(CPU))
     for module, old in zip(others, before):
         assert all(torch.equal(p, old[name]) for name, p in module.named_parameters())
         assert all(p.grad is None for p in module.parameters())

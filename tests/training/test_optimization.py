@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from training import optimization
+from torch_utils import gradient_guard
+from torch_utils.gradient_guard import GradientGuard
 from training.ema import ema_beta, update_ema
 from training.loss import Phase
-from training.optimization import GradientGuard, make_phases, optimizers, step
+from training.optimization import make_phases, optimizers, step
 from training.run_config import OPTIMIZERS
 
 CPU = torch.device("cpu")
@@ -170,4 +171,4 @@ def test_optimizers_appear_once() -> None:
     phases = [*make_phases("G", torch.nn.Linear(1, 1), {**ADAM, "lr": 1.0}, 4),
               *make_phases("D", torch.nn.Linear(1, 1), {**ADAM, "lr": 1.0}, None)]
     assert optimizers(phases) == [phases[0].opt, phases[2].opt]
-    assert optimization.GRADIENT_LIMIT == 1e5
+    assert gradient_guard.GRADIENT_LIMIT == 1e5

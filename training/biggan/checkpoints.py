@@ -159,7 +159,7 @@ def _find(path: str | os.PathLike, roles: tuple[str, ...], suffix: str) -> Path:
     for role in roles:
         if role in files:
             return files[role]
-    names = " or ".join(f"{role}{'_' * bool(suffix)}{suffix}.pth" for role in roles)
+    names = " or ".join(f"{role}{f'_{suffix}' if suffix else ''}.pth" for role in roles)
     by_suffix = _available(folder)
     others = ", ".join(file.name for files in by_suffix.values() for file in files.values())
     hint = f"; {folder}:SUFFIX takes those with a suffix" if any(by_suffix) and not suffix else ""

@@ -41,7 +41,7 @@ def with_image_channels(value: torch.Tensor, axis: int, num: int) -> torch.Tenso
 
     From one channel to several and back only: others are returned as they are. A layer that makes images gives every
     channel the same, or the mean of the channels. One that reads them sees the mean of the channels, or the one channel
-    in place of all; its weights are divided by sqrt(fan-in) at run time, which is made up for.
+    in place of all; its weights are rescaled, because they are divided by sqrt(fan-in) at run time.
     """
     old = value.shape[axis]
     if old == num or 1 not in (old, num):
@@ -56,10 +56,10 @@ def with_image_channels(value: torch.Tensor, axis: int, num: int) -> torch.Tenso
 
 @torch.no_grad()
 def of_labels(source: Network, target: Network) -> dict[str, torch.Tensor]:
-    """Tensors [...] that make up for labels that a network has gained or lost, by their names.
+    """Tensors [...] that compensate for labels that a network has gained or lost, by their names.
 
-    A generator that loses labels makes the images of the average label. A discriminator that loses them says what it
-    says on average over the classes; one that gains them says the same of every class, as far as its projection
+    A generator that loses labels makes the images of the average label. A discriminator that loses them gives its
+    mean over the classes; one that gains them gives the same logit for every class, as far as its projection
     (arXiv:1802.05637) can: exactly, unless there are more classes than dimensions.
     """
     old, new = source.c_dim, target.c_dim

@@ -51,8 +51,8 @@ def transplant(source: torch.nn.Module, target: torch.nn.Module) -> Transplant:
     A parameter of another shape is copied as far as both reach. Weights of gained inputs start at zero, gained outputs
     as they were initialised, and where the number of inputs changed, what was copied is rescaled for the gain of
     1/sqrt(inputs) at run time (arXiv:1710.10196, section 4.1). So a network that gains channels or labels makes the
-    images it made. Greyscale and colour are converted (`alignment.with_image_channels`), labels are made up for
-    (`alignment.of_labels`), and blocks that add to the image start at zero (`Alignment.is_added`).
+    images it made. Greyscale and colour are converted (`alignment.with_image_channels`), gained or lost labels are
+    compensated (`alignment.of_labels`), and blocks that add to the image start at zero (`Alignment.is_added`).
 
     Raises:
         UserError: the networks are for other images, and their family cannot be aligned.
