@@ -100,9 +100,9 @@ FIELDS = {"total_kimg": "kimg", "batch_size": "batch", "num_gpus": "gpus", "rand
 @click.option("--cfg", help="Preset.", type=Preset(), default="auto", show_default=True)
 @click.option("--seed", help="Random seed.", type=click.IntRange(min=0), default=0,
               show_default=True, metavar="INT")
-@click.option("-n", "--dry-run", help="Print the resolved options and exit without creating anything.", is_flag=True)
-@click.option("--estimate", help="Like --dry-run, and measure three steps: images per hour, memory and disk.",
-              is_flag=True)
+@click.option("-n", "--dry-run", help="Print the resolved options, and what the run will take: images per hour by "
+              "three measured steps, memory, disk.  Create nothing.", is_flag=True)
+@click.option("--estimate/--no-estimate", help="Whether --dry-run measures.", default=True, show_default=True)
 # Schedule.
 @click.option("--kimg", help="Training length in thousands of images.", show_default="the preset's", type=POSITIVE,
               metavar="INT")
@@ -205,6 +205,8 @@ def main(ctx: click.Context, **values: Any) -> None:
     """
     opts = EasyDict(values)
     given = {name for name in opts if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
+    if "estimate" in given and not opts.dry_run:
+        raise click.UsageError("--estimate and --no-estimate go with --dry-run")
     is_main = os.environ.get("RANK", "0") == "0"  # under torchrun every process comes here
     _set_up_logging(is_main)
     _take_over_processes(opts, given)
@@ -222,18 +224,26 @@ def main(ctx: click.Context, **values: Any) -> None:
     if is_main:
         shown = {**config.to_dict(), "run_dir": run_dir, **({"resume_state": True} if resume else {})}
         click.echo(f"Resolved options:\n{json.dumps(shown, indent=2)}\n")
-    if opts.estimate and is_main:
-        from training.estimates import measuring
-
-        click.echo("\n".join(measuring.measure(config).lines()))
-    if not (opts.dry_run or opts.estimate):
-        # A run directory may be untrusted: what it pins is trusted only if the user says so now.
-        untrusted = "none" if resume else "pinned"
-        trust = "all" if opts.trust_detector else untrusted
+    # A run directory may be untrusted: what it pins is trusted only if the user says so now.
+    untrusted = "none" if resume else "pinned"
+    trust = "all" if opts.trust_detector else untrusted
+    if not opts.dry_run:
         at_end = [function for plugin in PLUGINS if (function := plugin.at_end(opts)) is not None]
         _launch(config, run_dir, resume, trust, at_end)
     elif is_main:
-        click.echo(f"Nothing was started ({'--estimate' if opts.estimate else '--dry-run'}).")
+        if opts.estimate:
+            _print_estimate(config, run_dir, trust)
+        click.echo("Nothing was started (--dry-run).")
+
+
+def _print_estimate(config: RunConfig, run_dir: str, trust: str) -> None:
+    """Measures a run that does not start; `trust` as of `_worker`."""
+    from metrics import detector
+    from training.estimates import measuring
+
+    logging.info("measuring three steps of every phase; --no-estimate leaves that out")
+    with detector.trust(detector.Trust(trust)):
+        click.echo("\n".join(measuring.measure(config).lines(run_dir)))
 
 
 def _set_up_logging(is_main: bool) -> None:

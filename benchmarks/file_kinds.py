@@ -146,7 +146,8 @@ def commands(folder: Path) -> dict[str, Callable[[Path, list[str], Any], str]]:
             f"--dest={new('.pkl')}"),
         "train --resume": start,
         "train --cfg=dgl": lambda path, labels, G: _invoke(
-            train, f"--cfg={_preset_for(G)}", f"--teacher={path}", "--width=0.5", "--dry-run", "--device=cpu"),
+            train, f"--cfg={_preset_for(G)}", f"--teacher={path}", "--width=0.5", "--dry-run",
+            "--no-estimate", "--device=cpu"),
         "export safetensors": lambda path, labels, G: _invoke(
             export, f"--network={path}", "--format=safetensors", f"--dest={new('.safetensors')}"),
         "legacy": lambda path, labels, G: _invoke(legacy, f"--source={path}", f"--dest={new('.pkl')}"),

@@ -20,12 +20,12 @@ from .data import image_grid
 from .data.dataset import Dataset
 from .data.feed import Feed, make_feed
 from .ema import ema_beta, update_ema
-from .estimates import limits
+from .estimates import disk, limits
 from .loss import Loss, Phase, Step
 from .maintenance import Maintenance
 from .reporting import Stopwatch, print_line, print_summaries, progress_bar
 from .run import Run
-from .run_config import NetworksConfig, RunConfig
+from .run_config import AugmentationConfig, MachineConfig, NetworksConfig, RunConfig
 
 
 def training_loop(
@@ -59,10 +59,8 @@ def training_loop(
 
     # Device, random numbers, data, networks, and everything else that an exact resume restores.
     device = resolve_device(config.machine.device)
-    torch.backends.cudnn.benchmark = config.machine.cudnn_benchmark
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.machine.allow_tf32
+    set_up_backends(config.machine, device)
     training_stats.init_multiprocessing(distributed.rank(), device if distributed.world_size() > 1 else None)
-    cuda_kernels.prepare(device)
     with run_state.restoring(run_dir) if resume else contextlib.nullcontext():
         _seed(schedule.random_seed, 0)
         run, dataset = _set_up(config, run_dir if resume else None, num_images, device)
@@ -73,6 +71,7 @@ def training_loop(
     # Sample images, progress, and the work between ticks.
     grid = None
     if distributed.is_main():
+        print_line(disk.count(config, run).line(run_dir))
         seed = schedule.random_seed
         grid = image_grid.SampleGrid(dataset, run.networks["G_ema"], seed, schedule.batch_gpu, run_dir)
         if run.cur_nimg == 0:
@@ -128,6 +127,13 @@ def training_loop(
     return interrupted_by
 
 
+def set_up_backends(machine: MachineConfig, device: torch.device) -> None:
+    """Numerical modes and kernels of torch and of this project, for training on a device."""
+    torch.backends.cudnn.benchmark = machine.cudnn_benchmark
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = machine.allow_tf32
+    cuda_kernels.prepare(device)
+
+
 def _seed(random_seed: int, step: int) -> None:
     """Seeds everything for one iteration, so that a resumed run draws the same numbers as an uninterrupted one."""
     sequence = np.random.SeedSequence([random_seed, distributed.rank(), step])
@@ -151,11 +157,9 @@ def _set_up(config: RunConfig, resume_from: str | None, num_images: int, device:
         init = config.networks.init
         for line in run_config.INITIALIZERS.call(init.name, init.arguments, networks=networks):
             print_line(line)
-    augmentation = config.augmentation
-    if augmentation.pipe is not None and (augmentation.p > 0 or augmentation.ada_target is not None):
-        pipe = run_config.AUGMENTATIONS.call(augmentation.pipe.name, augmentation.pipe.arguments)
-        networks["augment_pipe"] = pipe.to(device).requires_grad_(False).train()
-        networks["augment_pipe"].get_buffer("p").fill_(augmentation.p)
+    pipe = build_augmentation(config.augmentation, device)
+    if pipe is not None:
+        networks["augment_pipe"] = pipe
     for module in networks.values():
         for tensor in misc.params_and_buffers(module):
             distributed.broadcast_(tensor.data)
@@ -177,6 +181,16 @@ def build_networks(config: NetworksConfig, dataset: Dataset, device: torch.devic
         networks[name] = architectures.NETWORKS.call(component.name, {**component.arguments, **sizes})
         networks[name].to(device).requires_grad_(False).train()
     return {**networks, "G_ema": copy.deepcopy(networks["G"]).eval()}
+
+
+def build_augmentation(config: AugmentationConfig, device: torch.device) -> torch.nn.Module | None:
+    """The pipeline that augments what D sees, if there is one."""
+    if config.pipe is None or (config.p == 0 and config.ada_target is None):
+        return None
+    pipe = run_config.AUGMENTATIONS.call(config.pipe.name, config.pipe.arguments)
+    pipe.to(device).requires_grad_(False).train()
+    pipe.get_buffer("p").fill_(config.p)
+    return pipe
 
 
 def build_run(

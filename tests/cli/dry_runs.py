@@ -40,7 +40,8 @@ def dry_run(folder: Path, *args: str) -> dict[str, Any]:
         tiny.write_data(folder / "tiny", num=6, num_classes=3)
         tiny.write_teacher(teacher)
     words = [arg.replace("TEACHER", str(teacher)) for arg in args]
-    result = CliRunner().invoke(train.main, [f"--data={data}", f"--outdir={folder}/runs", "--dry-run", *words])
+    command = [f"--data={data}", f"--outdir={folder}/runs", "--dry-run", "--no-estimate", *words]
+    result = CliRunner().invoke(train.main, command)
     assert result.exit_code == 0, result.output
     text = result.stdout.removeprefix("Resolved options:\n").removesuffix("\n\nNothing was started (--dry-run).\n")
     return _without_paths(json.loads(text), str(folder))

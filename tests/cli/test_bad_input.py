@@ -199,7 +199,8 @@ def test_teachers_for_different_images(files, tmp_path):
 @pytest.mark.parametrize(("cfg", "start"), [("dgl", "--init"), ("stylegan2", "--resume")])
 def test_what_a_resumed_run_refuses_names_the_way_to_start_a_new_run(cfg, start, files, tmp_path):
     teacher = [f"--teacher={tiny.write_teacher(tmp_path / 'teacher.pkl')}", "--width=1"] if cfg == "dgl" else []
-    args = [f"--data={files.data}", f"--outdir={tmp_path}/out", f"--cfg={cfg}", "--cond=0", "--dry-run", *teacher]
+    args = [f"--data={files.data}", f"--outdir={tmp_path}/out", f"--cfg={cfg}", "--cond=0", "--dry-run",
+            "--no-estimate", *teacher]
     shown = CliRunner().invoke(train.main, args)
     assert shown.exit_code == 0, shown.output
     run = tmp_path / "run"

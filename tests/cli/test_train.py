@@ -186,7 +186,8 @@ def test_names_of_runs(args, name, folder):
 def test_runs_are_numbered(folder, tmp_path):
     dry_runs.dry_run(folder)
     (tmp_path / "00007-something").mkdir()
-    result = CliRunner().invoke(train.main, [f"--data={folder}/tiny.zip", f"--outdir={tmp_path}", "--dry-run"])
+    args = [f"--data={folder}/tiny.zip", f"--outdir={tmp_path}", "--dry-run", "--no-estimate"]
+    result = CliRunner().invoke(train.main, args)
     assert f'"run_dir": "{tmp_path}/00008-tiny-auto1"' in result.stdout
 
 
@@ -348,7 +349,7 @@ def test_what_a_run_directory_trusts_counts_only_if_said_again(folder, tmp_path)
     config = dry_runs.dry_run(folder, "--resume=TEACHER", "--trust-pickle")
     assert config["init_kwargs"]["trust_pickle"] is True
     (run_dir / run_config.FILE_NAME).write_text(json.dumps(config))
-    command = [f"--resume={run_dir}", "--dry-run"]
+    command = [f"--resume={run_dir}", "--dry-run", "--no-estimate"]
     refused = CliRunner().invoke(train.main, command)
     assert refused.exit_code == 1
     assert "training_options.json asks to run the code that network files carry; if you trust them and it, pass " \

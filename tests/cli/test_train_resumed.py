@@ -13,7 +13,8 @@ def run_dir(tmp_path_factory):
     """A run directory in which nothing has been trained: batches of 16, passes of 8, groups of 4."""
     folder = tmp_path_factory.mktemp("resumed")
     data = tiny.write_data(folder / "data")
-    args = [f"--data={data}", "--outdir=/tmp", "--cfg=stylegan2", "--batch=16", "--batch-gpu=8", "--dry-run"]
+    args = [f"--data={data}", "--outdir=/tmp", "--cfg=stylegan2", "--batch=16", "--batch-gpu=8", "--dry-run",
+            "--no-estimate"]
     shown = CliRunner().invoke(train.main, args)
     (folder / "training_options.json").write_text(shown.stdout.partition("\n")[2].rpartition("\n\n")[0])
     return folder
@@ -31,7 +32,7 @@ def run_dir(tmp_path_factory):
     ],
 )
 def test_a_run_resumes_with_other_batches_and_processes(args, expected, warnings, run_dir, caplog):
-    result = CliRunner().invoke(train.main, [f"--resume={run_dir}", "--dry-run", *args.split()])
+    result = CliRunner().invoke(train.main, [f"--resume={run_dir}", "--dry-run", "--no-estimate", *args.split()])
     assert result.exit_code == 0, result.output
     shown = json.loads(result.stdout.split("Resolved options:\n")[1].split("\n\nNothing was started")[0])
     assert (shown["batch_size"], shown["batch_gpu"], shown["num_gpus"]) == expected
@@ -48,6 +49,6 @@ def test_a_run_resumes_with_other_batches_and_processes(args, expected, warnings
     ],
 )
 def test_batches_and_processes_that_do_not_fit(args, message, run_dir):
-    result = CliRunner().invoke(train.main, [f"--resume={run_dir}", "--dry-run", *args.split()])
+    result = CliRunner().invoke(train.main, [f"--resume={run_dir}", "--dry-run", "--no-estimate", *args.split()])
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {message}")

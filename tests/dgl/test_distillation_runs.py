@@ -66,7 +66,7 @@ def test_a_student_comes_closer_to_its_teacher_without_data(paths: dict[str, str
     result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     (folder,) = (tmp_path / "runs").iterdir()
-    again = CliRunner().invoke(train.main, [f"--resume={folder}", "--kimg=2", "--dry-run"])
+    again = CliRunner().invoke(train.main, [f"--resume={folder}", "--kimg=2", "--dry-run", "--no-estimate"])
     assert again.exit_code != 0
     assert "--kimg: cannot change the 1 kimg of distillation when resuming" in again.output
     assert folder.name == "00000-teacher-dgl-kimg1-batch10"
@@ -156,7 +156,7 @@ def test_another_number_of_processes_sees_the_same(paths: dict[str, str], tmp_pa
     config = configuration(paths, "teacher")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "training_options.json").write_text(json.dumps({**config, "num_gpus": 1}))
-    result = CliRunner().invoke(train.main, [f"--resume={tmp_path}/run", "--gpus=2", "--dry-run"])
+    result = CliRunner().invoke(train.main, [f"--resume={tmp_path}/run", "--gpus=2", "--dry-run", "--no-estimate"])
     assert result.exit_code == 0, result.output
     resolved = json.loads(result.stdout.split("Resolved options:\n")[1].split("\n\nNothing was started")[0])
     assert (resolved["num_gpus"], resolved["batch_gpu"]) == (2, 2)
@@ -179,7 +179,7 @@ def generator_alone(folder: Path) -> str:
     (["--kd=rgb", "--d-init=teacher"], "--d-init: "),
 ])
 def test_a_teacher_without_discriminator(args: list[str], message: str, tmp_path: Path) -> None:
-    flags = ["--cfg=dgl", f"--teacher={generator_alone(tmp_path)}", "--width=0.5", "--dry-run", *args]
+    flags = ["--cfg=dgl", f"--teacher={generator_alone(tmp_path)}", "--width=0.5", "--dry-run", "--no-estimate", *args]
     result = CliRunner().invoke(train.main, flags)
     assert result.exit_code == 2
     line = result.stderr.strip().splitlines()[-1]

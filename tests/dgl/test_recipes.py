@@ -28,7 +28,8 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def resolved(paths: dict[str, str], *args: str, teacher: str = "teacher") -> dict[str, Any]:
-    command = ["--cfg=dgl", f"--teacher={paths[teacher]}", "--width=0.5", "--outdir=/tmp", "--dry-run", *args]
+    command = ["--cfg=dgl", f"--teacher={paths[teacher]}", "--width=0.5", "--outdir=/tmp", "--dry-run",
+               "--no-estimate", *args]
     result = CliRunner().invoke(train.main, command)
     assert result.exit_code == 0, result.output
     options = json.loads(result.stdout.split("Resolved options:\n")[1].split("\n\nNothing was started")[0])
@@ -131,7 +132,7 @@ def test_recipes_of_networks_without_classes_of_channels(paths: dict[str, str]) 
      "--score: can only be given together with --init=slice"),
 ])
 def test_mistakes_are_one_line(args: list[str], message: str, paths: dict[str, str]) -> None:
-    command = ["--cfg=dgl", f"--teacher={paths['teacher']}", "--width=0.5", "--dry-run", *args]
+    command = ["--cfg=dgl", f"--teacher={paths['teacher']}", "--width=0.5", "--dry-run", "--no-estimate", *args]
     result = CliRunner().invoke(train.main, command)
     assert result.exit_code == 2
     assert message in result.output.replace("\n", " ")

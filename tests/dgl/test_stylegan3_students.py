@@ -92,7 +92,7 @@ def test_svs_is_for_layers_with_demodulation(teacher: str, tmp_path: Path) -> No
     (["--cbase=64"], "--cbase: cannot be given together with --cfg=dgl-stylegan3, which takes its networks from"),
 ])  # fmt: skip
 def test_what_does_not_apply(args: list[str], message: str, teacher: str) -> None:
-    command = ["--cfg=dgl-stylegan3", f"--teacher={teacher}", "--width=0.5", "--dry-run", *args]
+    command = ["--cfg=dgl-stylegan3", f"--teacher={teacher}", "--width=0.5", "--dry-run", "--no-estimate", *args]
     result = CliRunner().invoke(train.main, command)
     assert result.exit_code == 2
     assert message in result.output

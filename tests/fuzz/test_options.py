@@ -18,8 +18,9 @@ from tests.fuzz.test_readers import CASES, SEED, check
 from tests.helpers import random_images, write_images
 
 COMMANDS = {
-    "train": ["--dry-run"], "generate": [], "style_mixing": [], "gen_video": [], "projector": [], "calc_metrics": [],
-    "legacy": [], "prune_init": [], "export": [], "report": [], "dataset_tool": [], "dgl.cost": [], "dgl.probe": [],
+    "train": ["--dry-run", "--no-estimate"], "generate": [], "style_mixing": [], "gen_video": [], "projector": [],
+    "calc_metrics": [], "legacy": [], "prune_init": [], "export": [], "report": [], "dataset_tool": [], "dgl.cost": [],
+    "dgl.probe": [],
 }  # fmt: skip
 VALUES = [
     "", " ", "0", "1", "-1", "3", "1e999", "nan", "inf", "-0.0", "0.5", "2/0", "1" * 30, "1-", "5-2", "0-3", ",", "a,b",
@@ -56,7 +57,7 @@ def line(command: click.Command, rng: random.Random) -> list[str]:
     chosen += rng.sample(options, min(len(options), rng.choice([1, 2, 2, 4])))
     for option in chosen:
         flag = rng.choice([*option.opts, *option.secondary_opts])
-        if option.name in ("dry_run", "help"):
+        if option.name in ("dry_run", "estimate", "help"):
             continue
         words.append(flag if option.is_flag or rng.random() < 0.02 else f"{flag}={rng.choice(VALUES)}")
     return [*words, *(rng.choice(VALUES) for _ in range(rng.choice([0, 0, 0, 1])))]

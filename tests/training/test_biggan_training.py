@@ -38,7 +38,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def dry_run(data: str, *args: str) -> Any:
-    command = [f"--data={data}", "--outdir=/tmp/runs", "--metrics=none", "--dry-run", *args]
+    command = [f"--data={data}", "--outdir=/tmp/runs", "--metrics=none", "--dry-run", "--no-estimate", *args]
     return CliRunner().invoke(train.main, command)
 
 

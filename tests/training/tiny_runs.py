@@ -22,7 +22,7 @@ SHORT = {"total_kimg": 0.04, "kimg_per_tick": 0.012, "image_snapshot_ticks": 2, 
 
 def options(data: str, *args: str, **changes: Any) -> dict[str, Any]:
     """Arguments of the training loop as train.py makes them, with what it cannot make so small."""
-    command = [f"--data={data}", "--outdir=/tmp", "--metrics=none", "--dry-run", *args]
+    command = [f"--data={data}", "--outdir=/tmp", "--metrics=none", "--dry-run", "--no-estimate", *args]
     result = CliRunner().invoke(train.main, command)
     assert result.exit_code == 0, result.output
     actual = json.loads(result.stdout.split("Resolved options:\n")[1].split("\n\nNothing was started")[0])

@@ -5,7 +5,6 @@ import psutil
 import torch
 
 from dnnlib.errors import UserError
-from torch_utils import distributed
 from torch_utils.tensor_budget import OverBudget, TensorBudget
 
 from ..architectures import NETWORKS
@@ -28,7 +27,7 @@ def check(config: RunConfig, dataset: Dataset, device: torch.device) -> None:
         UserError: the networks or the images of an iteration do not fit; the message names the key in the options.
     """
     check_networks({"G_kwargs": config.networks.G, "D_kwargs": config.networks.D}, network_sizes(dataset), device)
-    num_images = config.schedule.batch_size * config.optimizers.D_steps // distributed.world_size()
+    num_images = config.schedule.batch_size * config.optimizers.D_steps // config.machine.num_gpus
     check_batches(num_images, dataset.image_shape, device)
 
 
