@@ -56,19 +56,18 @@ def compute_feature_stats_for_dataset(
     dataset = opts.dataset(**overrides)
     num_items = opts.count_real(max_items, len(dataset), min_items)
     opts.protocol["real_set"] = {"name": dataset.name, "xflip": bool(opts.dataset_kwargs.get("xflip"))}
-    entry = feature_cache.open_entry(dataset, detector, detector_kwargs, num_items, capture)
+    entry = feature_cache.open_entry(dataset, detector, detector_kwargs, num_items)
     opts.protocol["real_set"]["sha256"] = entry.content_hash
-    stats = entry.load() if opts.cache else None
-    if stats is None:
 
-        def collect(**wanted: bool) -> FeatureStats:
-            return _run_on_dataset(opts, dataset, detector, detector_kwargs, num_items, batch_size, **wanted)
+    def collect(**wanted: bool) -> FeatureStats:
+        return _run_on_dataset(opts, dataset, detector, detector_kwargs, num_items, batch_size, **wanted)
 
+    def compute() -> FeatureStats:
         key = ("real", entry.content_hash, *_call_key(detector, detector_kwargs), num_items)
-        stats = _shared(opts, key, collect, **capture)
-        if opts.cache:
-            entry.save(stats)
-    return stats
+        wanted = capture if opts.shared is None else dict.fromkeys(feature_cache.KINDS, True)  # other metrics follow
+        return _shared(opts, key, collect, **wanted)
+
+    return entry.get(compute, **capture) if opts.cache else compute().reduced(**capture)
 
 
 def _shared(

@@ -1,12 +1,14 @@
 import logging
+import threading
 
 import numpy as np
 import pytest
 import torch
 
-from metrics import metric_utils
+from metrics import feature_cache, metric_utils
 from metrics.detector import DetectorSpec, load
 from metrics.metric_utils import MetricOptions, compute_feature_stats_for_dataset
+from metrics.shared_features import SharedFeatures
 from tests.helpers import image_bytes
 from tests.metrics.toys import write_detector
 
@@ -41,6 +43,46 @@ def test_second_time_from_the_cache(dataset_kwargs, toy_detector, runs, cache_di
     assert [path.suffix for path in cache_dir.iterdir()] == [".npz"]
     assert opts.protocol["real_set"]["name"] == "images"
     assert len(opts.protocol["real_set"]["sha256"]) == 64
+
+
+@pytest.mark.parametrize("kinds", [("capture_all", "capture_all"), ("capture_mean_cov", "capture_all")])
+def test_two_runs_at_the_same_time_compute_once(
+    kinds, dataset_kwargs, toy_detector, runs, cache_dir, monkeypatch
+):
+    """The second run comes while the first one computes, and wants another kind of statistics too."""
+    monkeypatch.setattr(feature_cache, "_POLL_SEC", 0.01)
+    counting, second_waits = metric_utils._run_on_dataset, threading.Event()
+    others, waiting = [], []
+
+    def slow(*args, **kwargs):
+        others.append(threading.Thread(target=lambda: others.append(features(kinds[1]))))
+        others[0].start()
+        assert second_waits.wait(timeout=60)
+        return counting(*args, **kwargs)
+
+    def features(kind):
+        return real_features(dataset_kwargs, toy_detector, capture=kind, shared=SharedFeatures())[0]
+
+    monkeypatch.setattr(metric_utils, "_run_on_dataset", slow)
+    monkeypatch.setattr(feature_cache._log, "warning", lambda text: (waiting.append(text), second_waits.set()))
+    features(kinds[0])
+    others[0].join(timeout=60)
+    assert len(runs) == 1
+    assert waiting == ["metric cache: another process computes features of these real images; waiting for it"]
+    monkeypatch.setattr(metric_utils, "_run_on_dataset", counting)
+    expected, _ = real_features(dataset_kwargs, toy_detector, cache=False)
+    assert np.array_equal(others[1].get_all(), expected.get_all())
+    assert {path.suffix for path in cache_dir.iterdir()} == {".npz"}
+
+
+def test_a_lock_that_a_killed_process_left(dataset_kwargs, toy_detector, runs, cache_dir):
+    first, _ = real_features(dataset_kwargs, toy_detector, capture="capture_mean_cov")
+    (path,) = cache_dir.iterdir()
+    path.unlink()
+    path.with_suffix(".lock").touch()
+    second, _ = real_features(dataset_kwargs, toy_detector, capture="capture_mean_cov")
+    assert len(runs) == 2
+    assert np.array_equal(first.get_mean_cov()[1], second.get_mean_cov()[1])
 
 
 def test_one_changed_image(dataset_kwargs, toy_detector, runs, tmp_path):
