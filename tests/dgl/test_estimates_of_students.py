@@ -23,7 +23,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.parametrize(("args", "stages"), [
     ("--cfg=dgl --teacher={teacher} --kimg=1", [("1", {"distilmain"})]),
     ("--cfg=dgl --teacher={teacher} --kimg=3 --game-kimg=2 --data={data}",
-     [("3", {"distilmain"}), ("2", {"Gmain", "Greg", "Dmain", "Dreg"})]),
+     [("3", {"distilmain"}), ("2", {"Gmain", "Dmain"})]),
     ("--cfg=dgl-biggan --recipe=paper --teacher={biggan} --data={labelled} --kimg=2", [("2", {"Gboth", "Dboth"})]),
 ])  # fmt: skip
 def test_every_stage_is_measured(
@@ -33,6 +33,8 @@ def test_every_stage_is_measured(
     result = CliRunner().invoke(train.main, [*words, "--metrics=none", "--dry-run"])
     assert result.exit_code == 0, result.output
     lines = re.findall(r"Measured by 3 steps: [0-9.e+]+ kimg/h for (\S+) kimg \((.*)\)", result.output)
-    assert [(kimg, set(re.findall("[a-zA-Z]+", shares)) - {"data"}) for kimg, shares in lines] == stages
+    assert [kimg for kimg, _ in lines] == [kimg for kimg, _ in stages]
+    for (_, shares), (_, phases) in zip(lines, stages):  # a share below half a percent is not shown
+        assert phases <= set(re.findall("[a-zA-Z]+", shares)) <= phases | {"data", "Greg", "Dreg"}
     assert re.search(r"^Time: \S.* without snapshots and metrics$", result.output, re.MULTILINE)
     assert not (tmp_path / "runs").exists()

@@ -80,7 +80,7 @@ def test_the_command_line(tiny_data: str, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout.split("Resolved options:\n")[1].split("\n\n")[0])["total_kimg"] == 25000
     assert "Measured by 3 steps: " in result.output
-    assert " kimg/h for 25000 kimg (data " in result.output
+    assert " kimg/h for 25000 kimg (" in result.output
     assert "if 4 processes exchange gradients in no time and each is as fast as one alone\n" in result.output
     assert " MiB per process\n" in result.output
     assert result.output.endswith("Nothing was started (--dry-run).\n")
