@@ -44,7 +44,7 @@ class Job:
 class MetricList(CommaList):
     """Option type: a list of metrics with commas between them."""
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+    def convert(self, value: str | list[str], param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
         """Reads the option's text."""
         from metrics.metric_main import is_valid_metric, list_valid_metrics
 
@@ -60,7 +60,7 @@ class NetworkSource(click.ParamType):
 
     name = "network"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+    def convert(self, value: str | list[str], param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
         """Reads the option's text."""
         if isinstance(value, list):
             return value

@@ -26,7 +26,9 @@ class _Tool(Group):
 class _Size(click.ParamType):
     name = "WxH"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+    def convert(
+        self, value: str | tuple[int, int], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
         if isinstance(value, tuple):
             return value
         match = re.fullmatch(r"([1-9][0-9]*)[x,]([1-9][0-9]*)", value)
@@ -38,7 +40,9 @@ class _Size(click.ParamType):
 class _Range(click.ParamType):
     name = "FIRST:END"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int | None]:
+    def convert(
+        self, value: str | tuple[int, int | None], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int | None]:
         if isinstance(value, tuple):
             return value
         match = re.fullmatch(r"([0-9]*):([0-9]*)", value)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from metrics.options import Reference
+    from torch_utils.network_types import Generator
     from training.export.programs import Program
 
 # Format → the options that have a meaning for it, besides those of all formats.
@@ -170,7 +171,7 @@ def main(
     click.echo(f"{dest}: {_size(dest):,} bytes")
 
 
-def _choices(G: Any, choice: ClassChoice, label_kind: str | None) -> "torch.Tensor | None":
+def _choices(G: "Generator", choice: ClassChoice, label_kind: str | None) -> "torch.Tensor | None":
     """The labels [n, c_dim] that a program is restricted to; None of a network without labels."""
     import torch
 
@@ -213,7 +214,7 @@ def _reference(path: str, trust_pickle: bool) -> "Reference":
 
 
 def _verified(
-    content: bytes, G: Any, data: str | None, reference: "Reference | None", detectors: list[str], num_gen: int
+    content: bytes, G: "Generator", data: str | None, reference: "Reference | None", detectors: list[str], num_gen: int
 ) -> dict[str, str]:
     """What was measured of a file, for its metadata; printed, too."""
     if data is None and reference is None:

@@ -170,7 +170,7 @@ def main(**options: Any) -> None:
     click.echo(json.dumps({"student": path, "width": str(cut.width), "score": cut.score}))
 
 
-def _has_own_widths(G: Any) -> bool:
+def _has_own_widths(G: "Generator") -> bool:
     """Whether the constructor's arguments are not those of a stock network."""
     arguments = getattr(G, "init_kwargs", {})
     return "layer_channels" in {**arguments, **arguments.get("synthesis_kwargs", {})}

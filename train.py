@@ -47,7 +47,7 @@ class PowerOfTwo(click.ParamType):
 
     name = "int"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The number."""
         number = int(value) if re.fullmatch(r"\d+", str(value)) else 0
         if number < 1 or number & (number - 1):

@@ -121,7 +121,7 @@ class Distillation:
         with torch.no_grad():
             return self.G.mapping(z, c, skip_w_avg_update=True)
 
-    def _generate(self, G: Any, z: torch.Tensor, c: torch.Tensor, ws: torch.Tensor, cur_nimg: int) -> GenBatch:
+    def _generate(self, G: Generator, z: torch.Tensor, c: torch.Tensor, ws: torch.Tensor, cur_nimg: int) -> GenBatch:
         """The student's images of latents z [N, z_dim], labels c [N, c_dim] and ws [N, num_ws, w_dim], with constant
         noise and without style mixing.
         """

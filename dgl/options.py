@@ -30,7 +30,9 @@ class TeacherWeights(click.ParamType):
 
     name = "list"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | list[float]:
+    def convert(
+        self, value: str | list[float], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | list[float]:
         """The weights as numbers, or 'dynamic'."""
         if isinstance(value, list) or value == "dynamic":
             return value
@@ -48,7 +50,9 @@ class WeightedTerm(click.ParamType):
 
     name = "term"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+    def convert(
+        self, value: str | tuple[str, float], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float]:
         """The term's name and its weight."""
         if isinstance(value, tuple):
             return value

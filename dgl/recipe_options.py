@@ -35,7 +35,9 @@ class Weights(click.ParamType):
 
     name = "list"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
+    def convert(
+        self, value: str | list[float], param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[float]:
         """The numbers."""
         if isinstance(value, list):
             return value
@@ -53,7 +55,9 @@ class Widths(click.ParamType):
 
     name = "list"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[Fraction]:
+    def convert(
+        self, value: str | list[Fraction], param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[Fraction]:
         """The fractions, widest first."""
         if isinstance(value, list):
             return value

@@ -147,7 +147,7 @@ class SeedList(click.ParamType):
 
     name = "list"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+    def convert(self, value: str | list[int], param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
         """Reads the option's text."""
         if isinstance(value, list):
             return value
@@ -162,7 +162,7 @@ class CommaList(click.ParamType):
 
     name = "list"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+    def convert(self, value: str | list[str], param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
         """Reads the option's text."""
         if isinstance(value, list):
             return value
@@ -237,7 +237,9 @@ class ClassOrLabel(click.ParamType):
 
     name = "label"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ClassChoice:
+    def convert(
+        self, value: str | ClassChoice, param: click.Parameter | None, ctx: click.Context | None
+    ) -> ClassChoice:
         """Reads the option's text."""
         if isinstance(value, (int, range, tuple)):
             return value
@@ -265,7 +267,7 @@ class FiniteFloat(click.ParamType):
 
     name = "float"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Reads the option's text."""
         try:
             number = float(value)

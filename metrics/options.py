@@ -12,7 +12,7 @@ from dnnlib.util import EasyDict, construct_class_by_name
 from metrics.detector import Detector, DetectorSpec, choose, load
 from metrics.shared_features import SharedFeatures
 from torch_utils import distributed
-from torch_utils.network_types import check_square
+from torch_utils.network_types import Generator, check_square
 
 RESOLUTION_OF_SMALL_BATCHES = 256  # px; from here on few images at a time, for their memory
 _DATA_LOADER_WORKERS = 3
@@ -30,7 +30,7 @@ class Reference:
 
     name: str
     sha256: str
-    G: Any
+    G: Generator
     D: Any = None
 
 

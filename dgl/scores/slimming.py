@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from dnnlib.errors import UserError
+from torch_utils.network_types import Generator
 from training.architectures import class_path
 
 from ..plan import Plan
@@ -61,7 +62,7 @@ def score(network: torch.nn.Module, plan: Plan, options: ScoreOptions) -> dict[s
 
 
 def _mean_gradients(
-    G: Any, plan: Plan, scales: dict[str, torch.Tensor], z: torch.Tensor, c: torch.Tensor
+    G: Generator, plan: Plan, scales: dict[str, torch.Tensor], z: torch.Tensor, c: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """`_gradients` of a step, in passes that fit into memory, averaged over its latents."""
     size = max(1, _PASS_PIXELS // G.img_resolution**2)
@@ -71,7 +72,7 @@ def _mean_gradients(
 
 
 def _gradients(
-    G: Any, plan: Plan, scales: dict[str, torch.Tensor], z: torch.Tensor, c: torch.Tensor
+    G: Generator, plan: Plan, scales: dict[str, torch.Tensor], z: torch.Tensor, c: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """Set name → derivative [C] of the relative error by its scales, for latents z [N, z_dim], c [N, c_dim]."""
     leaves = {name: scale.clone().requires_grad_(True) for name, scale in scales.items()}
@@ -88,7 +89,7 @@ def _gradients(
 class _scaled:
     """Within this, the layers that read a channel set [C] multiply what they read by its scales [C]."""
 
-    def __init__(self, G: Any, plan: Plan, scales: dict[str, torch.Tensor]) -> None:
+    def __init__(self, G: Generator, plan: Plan, scales: dict[str, torch.Tensor]) -> None:
         self._layers = [(G.get_submodule(consumer.layer), scales[name])
                         for name, consumers in plan.consumers.items() for consumer in consumers]
         self._hooks: list[Any] = []
