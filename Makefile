@@ -22,6 +22,7 @@ VENV := .venv
 VENV24 := .venv-torch24
 PY := $(VENV)/bin/python
 TORCH := $(shell grep '^torch==' requirements.lock)
+export PYTHONDONTWRITEBYTECODE :=  # the many processes of the tests share what one of them has compiled
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -1,12 +1,16 @@
 """For all tests: one thread per process, no way out to the network, coverage where it counts."""
+import contextlib
+import gc
 import ipaddress
 import multiprocessing
 import os
+import pkgutil
 import signal
 import socket
 import sys
 import types
 from collections.abc import Generator, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,25 +28,58 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Tests of the packages whose coverage is measured. Recording it more than doubles a test's processor time.
-MEASURED = tuple(Path(__file__).parent / name for name in ("dgl", "torch_utils/checkpoint"))
+# The packages whose coverage is measured, and the names of files that only do whole runs of what others test in parts.
+# Recording it more than doubles the processor time of whatever runs meanwhile.
+MEASURED = ("dgl", "torch_utils/checkpoint")
+WHOLE_RUNS = ("_runs.py", "_resume.py")
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Pauses the recording of coverage for tests of other packages and for slow ones."""
+@contextlib.contextmanager
+def _coverage_paused() -> Iterator[None]:
     coverage = sys.modules.get("coverage")
-    if any(folder in item.path.parents for folder in MEASURED) and item.get_closest_marker("slow") is None:
-        return (yield)
     stopped = []
     while coverage and (recording := coverage.Coverage.current()):  # in a worker of xdist there are two
         recording.stop()
         stopped.append(recording)
     try:
-        return (yield)
+        yield
     finally:
         for recording in reversed(stopped):
             recording.start()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Pauses the recording of coverage for tests of other packages, for whole runs and for slow tests."""
+    folders = [Path(__file__).parent / name for name in MEASURED]
+    is_measured = any(folder in item.path.parents for folder in folders)
+    if is_measured and not item.path.name.endswith(WHOLE_RUNS) and item.get_closest_marker("slow") is None:
+        return (yield)
+    with _coverage_paused():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Imports the measured packages while coverage is recorded, and all else while it is not.
+
+    Garbage collection would take a fourth of the time: it walks through all modules and tests again and again. They
+    stay, so it leaves them out from then on.
+    """
+    if session.config.pluginmanager.has_plugin("_cov") and not session.config.getoption("numprocesses", None):
+        with _coverage_paused():
+            import_module("training.training_loop")  # with most of what the packages need
+        for name in MEASURED:
+            package = import_module(name.replace("/", "."))
+            for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+                import_module(module.name)
+    gc.disable()
+    try:
+        with _coverage_paused():
+            return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")

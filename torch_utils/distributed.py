@@ -122,6 +122,7 @@ def naming_lost_ranks() -> Iterator[None]:
             raise
         lost = _heartbeat.lost()
         _heartbeat.report_failure("it waited for a rank that is gone")
+        _heartbeat.hold_store(lost)
         # Those that failed because they waited as well are not the cause.
         cause = min(lost, key=lambda rank: ("it waited" in lost[rank], rank), default=None)
         if cause is None:

@@ -8,12 +8,13 @@ import datetime
 import socket
 import threading
 import time
+from collections.abc import Collection
 
 import torch.distributed as dist
 
 BEAT_SEC = 1.0
 PATIENCE_SEC = 5.0  # a rank that has not given a sign of life for so long is gone
-_STAY_SEC = 2 * PATIENCE_SEC  # of rank 0, whose process holds the store, so that the others can look for who is gone
+_STAY_SEC = 4 * PATIENCE_SEC  # of rank 0 at most, whose process holds the store, so that the others can read it
 _STORE_TIMEOUT_SEC = 3.0
 _FAILED = "failed: "
 _MAX_REASON = 300  # characters
@@ -76,34 +77,46 @@ class Heartbeat:
         self._thread.join(2 * _STORE_TIMEOUT_SEC)
 
     def report_failure(self, reason: str) -> None:
-        """Leaves word for the others that this rank ends, and why.
-
-        Rank 0 then stays for a moment: the store ends with its process, and the others may still be reading it.
-        """
+        """Leaves word for the others that this rank ends, and why."""
         self.stop()
         with contextlib.suppress(RuntimeError):
             self._connect().set(f"heartbeat/{self.rank}", _FAILED + reason[:_MAX_REASON])
-        if self.rank == 0:
-            time.sleep(_STAY_SEC)
 
-    def lost(self) -> dict[int, str]:
-        """Ranks that have failed or give no signs of life, and what is known of each; takes a few seconds.
+    def hold_store(self, gone: Collection[int]) -> None:
+        """Keeps rank 0 until the ranks that are not in `gone` have failed as well, or are gone too.
+
+        The store ends with its process, and those ranks may still be reading who is gone. Other ranks do not wait.
+        """
+        if self.rank != 0:
+            return
+        deadline = time.monotonic() + _STAY_SEC
+        left = set(range(1, self.world_size)) - set(gone)
+        while left and time.monotonic() < deadline:
+            left -= self.lost(left).keys()
+            time.sleep(BEAT_SEC / 4)
+
+    def lost(self, among: Collection[int] | None = None) -> dict[int, str]:
+        """Ranks that have failed or give no signs of life, and what is known of each; takes up to PATIENCE_SEC.
 
         If the store itself does not answer, rank 0 is taken to be lost: it or its machine holds the store.
+
+        Args:
+            among: the ranks that are looked at; None is all others.
         """
         deadline = time.monotonic() + PATIENCE_SEC
+        among = range(self.world_size) if among is None else among
         try:
             store = self._connect()
-            others = {rank: f"heartbeat/{rank}" for rank in range(self.world_size) if rank != self.rank}
+            others = {rank: f"heartbeat/{rank}" for rank in among if rank != self.rank}
             first = {rank: _read(store, key) for rank, key in others.items()}
             silent = dict(first)
-            while silent and time.monotonic() < deadline:
+            while not all(map(_has_failed, silent.values())) and time.monotonic() < deadline:
                 time.sleep(BEAT_SEC / 4)
                 now = {rank: _read(store, others[rank]) for rank in silent}
-                silent = {rank: text for rank, text in now.items() if text == first[rank] or text.startswith(_FAILED)}
+                silent = {rank: text for rank, text in now.items() if text == first[rank] or _has_failed(text)}
         except RuntimeError:
             return {0: _GONE}
-        return {rank: text if text.startswith(_FAILED) else _GONE for rank, text in silent.items()}
+        return {rank: text if _has_failed(text) else _GONE for rank, text in silent.items()}
 
 
 _GONE = "gives no sign of life: it was killed or stopped, or its machine or network is gone"
@@ -111,3 +124,7 @@ _GONE = "gives no sign of life: it was killed or stopped, or its machine or netw
 
 def _read(store: dist.TCPStore, key: str) -> str:
     return bytes(store.get(key)).decode(errors="replace") if store.check([key]) else ""
+
+
+def _has_failed(text: str) -> bool:
+    return text.startswith(_FAILED)

@@ -101,10 +101,19 @@ def default_timeout() -> float:
     return seconds
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@contextmanager
+def _reserved_port() -> Iterator[int]:
+    """A free port of the loopback device, which Linux gives to nobody who asks for any port while this lasts.
+
+    Rank 0 can listen at it nevertheless: both sockets allow the address to be reused, and this one does not listen.
+    """
+    with socket.socket() as reservation:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reservation.bind(("127.0.0.1", 0))
+        port = reservation.getsockname()[1]
+        if sys.platform != "linux":
+            reservation.close()
+        yield port
 
 
 def _rank_env(rank: int, num_procs: int, port: int, timeout_sec: float) -> dict[str, str]:
@@ -281,17 +290,17 @@ def launch(
         fn(*args)
         return
     context = multiprocessing.get_context("spawn")
-    port = _free_port()
     workers: list[_Worker] = []
-    try:
-        for rank in range(num_procs):
-            receiver, sender = context.Pipe(duplex=False)
-            body = (fn, args, _rank_env(rank, num_procs, port, timeout_sec), sender)
-            process = context.Process(target=_run_rank, args=body, name=f"rank{rank}")
-            process.start()
-            sender.close()
-            workers.append(_Worker(rank, process, receiver))
-        with _noted_signals() as received:
-            _watch(workers, received, timeout_sec)
-    finally:
-        _end(workers)
+    with _reserved_port() as port:
+        try:
+            for rank in range(num_procs):
+                receiver, sender = context.Pipe(duplex=False)
+                body = (fn, args, _rank_env(rank, num_procs, port, timeout_sec), sender)
+                process = context.Process(target=_run_rank, args=body, name=f"rank{rank}")
+                process.start()
+                sender.close()
+                workers.append(_Worker(rank, process, receiver))
+            with _noted_signals() as received:
+                _watch(workers, received, timeout_sec)
+        finally:
+            _end(workers)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
+from scipy.special import stdtrit  # quantiles of the t distribution; scipy.stats takes a second to import
 
 from dnnlib.files import open_atomic
 
@@ -85,7 +85,7 @@ def smallest_effect(differences: Sequence[float]) -> float | None:
     if count < 2:
         return None
     error = statistics.stdev(differences) / count**0.5
-    return float((stats.t.ppf(1 - ALPHA / 2, count - 1) + stats.t.ppf(POWER, count - 1)) * error)
+    return float((stdtrit(count - 1, 1 - ALPHA / 2) + stdtrit(count - 1, POWER)) * error)
 
 
 def text_of(value: Value | None, digits: int) -> str:

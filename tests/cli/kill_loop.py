@@ -42,7 +42,7 @@ def commands(inputs: Path) -> dict[str, tuple[str, list[str]]]:
                                                    "--height=32"]),
         "dataset_tool to a folder": ("dataset_tool", [f"--source={images}", "--dest=OUT/data"]),
         "prune_init": ("prune_init", [*slicing, "--dest=OUT/student.pkl"]),
-        "prune_init into a folder": ("prune_init", [*slicing, "--outdir=OUT"]),
+        "prune_init into a folder": ("prune_init", [*slicing, "--no-refit", "--outdir=OUT"]),
         "projector": ("projector", [f"--network={teacher}", f"--target={inputs}/target/0.png", "--num-steps=8",
                                     "--save-video=false", "--outdir=OUT", "--detector=D", "--device=cpu"]),
         "calc_metrics": ("calc_metrics", [f"--images={small}", f"--data={images}", *features]),

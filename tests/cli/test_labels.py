@@ -177,7 +177,7 @@ def test_projection_takes_the_class_that_comes_closest(files: dict[str, Path], t
 @torch.no_grad()
 def test_programs_of_chosen_labels() -> None:
     """One label is no input any more; of several, the input says which, or how they are mixed."""
-    G = tiny.tiny_generator(c_dim=3)
+    G = tiny.tiny_generator(c_dim=3, resolution=4)
     z, psi = torch.randn([2, 16]), torch.tensor(0.5)
     for choice, given, label in (
         (2, (), [0.0, 0.0, 1.0]),
@@ -195,7 +195,8 @@ def test_programs_of_chosen_labels() -> None:
 
 
 def test_export_of_chosen_labels(files: dict[str, Path], tmp_path: Path) -> None:
-    text = done(export, f"--network={files[CLASSES]}", "--format=torch", "--class=0-1", f"--dest={tmp_path / 'x.pt2'}")
+    small = tiny.write_teacher(tmp_path / "small.pkl", c_dim=3, resolution=4)
+    text = done(export, f"--network={small}", "--format=torch", "--class=0-1", f"--dest={tmp_path / 'x.pt2'}")
     assert "checked" in text
     message = refused(export, f"--network={files[CLASSES]}", "--format=hub", "--class=1", f"--dest={tmp_path / 'hub'}")
     assert message == "--class: has no meaning for --format=hub, only for onnx and torch and web; leave it out"

@@ -196,8 +196,7 @@ def test_budgets(teacher, tmp_path):
     assert record["costs"][1]["params"] <= 9000 < record["costs"][0]["params"]
 
 
-@pytest.mark.parametrize("score", ["first", "l1", "random"])
-@pytest.mark.parametrize("params", [6000, 9000, 14000])
+@pytest.mark.parametrize(("params", "score"), [(6000, "first"), (9000, "l1"), (14000, "random"), (6000, "random")])
 def test_channels_that_compete_keep_to_a_budget_of_parameters(score, params, teacher, tmp_path):
     _, record = student(tmp_path, teacher, target_params=params, score=score, keep="global")
     assert 0.6 * params < record["costs"][1]["params"] <= params

@@ -1,16 +1,16 @@
 """train.py in several processes: torchrun on one and on two machines, --gpus, another number of them, a killed one."""
 import contextlib
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from click.testing import CliRunner
@@ -18,7 +18,7 @@ from click.testing import CliRunner
 import train
 from dnnlib import locks
 from tests import tiny
-from tests.helpers import forget_statistics, wait_until
+from tests.helpers import forget_statistics, is_alive, wait_until
 from training.checkpoints.pickles import NETWORKS, open_networks
 
 TIMEOUT_SEC = 200
@@ -175,27 +175,23 @@ def test_number_of_processes_that_does_not_fit_the_batch(two_gpus):
             in result.output)
 
 
-def ranks_of(process):
-    """The processes that train."""
-    children = psutil.Process(process.pid).children()
-    return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
-
-
 def test_killed_process_ends_all_and_is_named(data, tmp_path):
-    process = start([sys.executable, *options(data, tmp_path, "--gpus=2", "--kimg=10000", "--batch-gpu=25")])
-    deadline = time.monotonic() + TIMEOUT_SEC
-    while not list(tmp_path.glob("*/state/*.pt")):  # the first tick is over
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.2)
-    ranks = ranks_of(process)
-    assert len(ranks) == 2
-    ranks[1].send_signal(signal.SIGKILL)
-    output = process.communicate(timeout=TIMEOUT_SEC)[0]
-    assert process.returncode == 1
-    assert f"To resume this run: python train.py --resume={the_run(tmp_path)}\n" in output
-    assert output.endswith("Error: rank 1 was killed by SIGKILL (the system does so when memory runs out)\n")
-    assert not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks)
+    killed = []
+
+    def kill():
+        wait_until(lambda: bool(list(tmp_path.glob("*/state/*.pt"))), TIMEOUT_SEC)  # the first tick is over
+        killed.extend(sorted(multiprocessing.active_children(), key=lambda rank: rank.name))
+        os.kill(killed[1].pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    result = invoke(*options(data, tmp_path, "--gpus=2", "--kimg=10000", "--batch-gpu=25")[1:])
+    killer.join()
+    assert [rank.name for rank in killed] == ["rank0", "rank1"]
+    assert result.exit_code == 1
+    assert f"To resume this run: python train.py --resume={the_run(tmp_path)}\n" in result.output
+    assert result.output.endswith("Error: rank 1 was killed by SIGKILL (the system does so when memory runs out)\n")
+    wait_until(lambda: not any(is_alive(rank.pid) for rank in killed))
 
 
 @pytest.mark.slow

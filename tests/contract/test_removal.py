@@ -51,7 +51,8 @@ def test_nothing_of_the_plugin_is_left(core: Path) -> None:
 @pytest.mark.slow
 def test_the_tests_of_the_core_are_collected(core: Path) -> None:
     folders = [f"tests/{name}" for name in CORE_TESTS]
-    result = run(core, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *folders)
+    result = run(core, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
+                 "--assert=plain", *folders)
     assert result.returncode == 0, result.stdout[-3000:]
     assert "error" not in result.stdout.splitlines()[-1]
 

@@ -1,8 +1,5 @@
 """Elastic students: nested channels, sandwich training, and every width cut out afterwards."""
 import json
-import os
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,10 +18,10 @@ from dgl.comparison import draw
 from dgl.student import Cut, slice_student
 from dnnlib.errors import UserError
 from tests import tiny, tiny_biggan
+from tests.helpers import run_command
 from tests.training import tiny_runs
 from training.checkpoints import pickles
 
-ROOT = Path(__file__).parents[2]
 WIDTHS = ["3/4", "1/2", "1/4"]
 
 
@@ -212,12 +209,9 @@ def test_mistakes_are_one_line(args: str, message: str, paths: dict[str, str]) -
 
 @pytest.mark.slow
 def test_two_processes_see_the_same_latents_and_widths(paths: dict[str, str], tmp_path: Path) -> None:
-    command = [sys.executable, "train.py", "--cfg=dgl", f"--teacher={paths['teacher']}", "--width=1", "--kimg=1",
-               "--elastic=1/2,1/4", "--score=first", "--batch=500", "--batch-gpu=125", "--gpus=2", "--device=cpu",
-               f"--outdir={tmp_path}"]
-    result = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-                            cwd=ROOT)
-    assert result.returncode == 0, result.stderr
+    run_command(["train.py", "--cfg=dgl", f"--teacher={paths['teacher']}", "--width=1", "--kimg=1",
+                 "--elastic=1/2,1/4", "--score=first", "--batch=500", "--batch-gpu=125", "--gpus=2", "--device=cpu",
+                 f"--outdir={tmp_path}"])
     (folder,) = tmp_path.iterdir()
     record = tiny_runs.records(folder)[-1]
     assert record["Loss/distil/width0.25"]["num"] == record["Loss/distil/loss"]["num"] > 0

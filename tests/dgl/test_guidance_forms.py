@@ -1,5 +1,4 @@
-"""Forms of guidance beside the verdict: each against its formula, its gradient, its state and its training."""
-from pathlib import Path
+"""Forms of guidance beside the verdict: each against its formula, its gradient and its state."""
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,11 @@ from dgl.ratio import CALIBRATION_IMAGES, Ratio, logistic_regression
 from dgl.teacher_term import TeacherDiscriminatorTerm
 from metrics.perceptual import block_features
 from tests import tiny
-from tests.training import tiny_runs, training_jobs
-from torch_utils import distributed
 from torch_utils.gradient_guard import GradientGuard
 from training import optimization
 from training.loss import GenBatch, Part, Step
 
 CPU = torch.device("cpu")
-FORMS = ["relative", "ratio", "heads"]
 ADAM = {"class_name": "torch.optim.Adam", "lr": 0.01, "betas": [0.0, 0.99]}
 
 
@@ -227,44 +223,3 @@ def test_the_generator_is_led_by_the_heads(path: str) -> None:
     loss, plain = make(path, "heads", dgl_weight=1), make(path, "heads", dgl_weight=0)
     a, b = (tiny.gradients(each, "Gmain", each.base.G) for each in (loss, plain))
     assert any(not torch.equal(a[name], b[name]) for name in a)
-
-
-# Whole runs.
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_a_resumed_run_is_an_unbroken_one_to_the_bit(form: str, path: str, tmp_path: Path) -> None:
-    data = tiny.write_data(tmp_path / "data")
-    config = tiny_runs.options(data, *tiny_runs.DGL, f"--teacher={path}", "--width=0.5", f"--guidance={form}")
-    assert config["loss_kwargs"]["guidance"] == form
-    stops = iter([False, True])
-    unbroken = tiny_runs.run(tmp_path / "unbroken", config)
-    broken = tiny_runs.run(tmp_path / "broken", config, abort_fn=lambda: next(stops))
-    tiny_runs.run(broken, config, resume_state=True)
-    assert tiny_runs.differences(tiny_runs.last_state(broken), tiny_runs.last_state(unbroken)) == []
-    records = tiny_runs.records(unbroken)
-    assert records[-1]["Loss/teacher/scores/fake"]["num"] > 0
-
-
-@pytest.fixture(scope="module")
-def two_ranks(path: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Form → run of two processes. 1,024 images: the ratio is calibrated on the way, from the logits of both ranks."""
-    folder = tmp_path_factory.mktemp("ranks")
-    data = tiny.write_data(folder / "data", num=50)
-    jobs = []
-    for form in FORMS:
-        args = ["--cfg=dgl", "--recipe=paper", f"--teacher={path}", "--width=0.5", f"--guidance={form}", "--batch=256",
-                "--batch-gpu=128", "--workers=0", "--gpus=2"]
-        jobs.append((str(folder / form), tiny_runs.options(data, *args, total_kimg=1, kimg_per_tick=1)))
-    distributed.launch(training_jobs.train, (str(folder), jobs), num_procs=2, timeout_sec=120)
-    return {form: folder / form for form in FORMS}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
-def test_two_processes(form: str, two_ranks: dict[str, Path]) -> None:
-    state = tiny_runs.last_state(two_ranks[form])["loss"]
-    if form == "ratio":
-        assert state["ratio"]["is_calibrated"]
-        assert (state["ratio"]["a"], state["ratio"]["b"]) != (1.0, 0.0)
-    assert tiny_runs.records(two_ranks[form])[-1]["Loss/teacher/scores/fake"]["num"] > 0

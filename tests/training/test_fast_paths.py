@@ -125,7 +125,9 @@ def test_paths_agree_in_double_precision(monkeypatch: pytest.MonkeyPatch, native
 
 def captured(name: str) -> tuple[Any, tuple[torch.Tensor, torch.Tensor]]:
     z, c = latents(num=2)
-    return (tiny_generator(), (z, c)) if name == "G" else (tiny_discriminator(), (images(num=2), c))
+    if name == "G":
+        return tiny_generator(resolution=8), (z, c)
+    return tiny_discriminator(resolution=8), (images(num=2, resolution=8), c)
 
 
 @pytest.mark.parametrize("name", ["G", "D"])

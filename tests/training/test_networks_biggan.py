@@ -501,10 +501,10 @@ def test_export(tiny: tuple[Any, Any]) -> None:
 @pytest.mark.slow
 @torch.no_grad()
 def test_compile(tiny: tuple[Any, Any]) -> None:
-    G, D, z, c, img = in_float32(tiny)
-    for network, args in ((G, (z, c)), (D, (img, c))):
-        compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
-        torch.testing.assert_close(compiled(*args), network(*args), rtol=1e-5, atol=1e-6)
+    """With labels in one-hot form; test_export captures both networks in one graph."""
+    G, _, z, c, _ = in_float32(tiny)
+    compiled = torch.compile(G, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(z, c), G(z, c), rtol=1e-5, atol=1e-6)
 
 
 # Pickles.

@@ -31,9 +31,13 @@ class Content:
 
     def read(self, size: int = -1) -> bytes | memoryview:
         """The next `size` bytes, or those that are left; a negative size is all of them."""
-        end = len(self._data) if size < 0 else min(self._at + size, len(self._data))
-        piece = self._data[self._at : end]
-        self._at = end
+        at = self._at
+        if size == 1:  # almost always
+            byte = self._data[at : at + 1].tobytes()
+            self._at = at + len(byte)
+            return byte
+        piece = self._data[at : len(self._data) if size < 0 else at + size]
+        self._at = at + len(piece)
         return piece if len(piece) >= VIEW_BYTES else piece.tobytes()
 
     def readline(self) -> bytes:

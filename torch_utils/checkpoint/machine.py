@@ -4,11 +4,12 @@ Python's own unpickler calls methods of whatever lies on the stack, hashes any o
 sizes. This machine knows some forty operations, applies each to the plain types it is meant for, and calls nothing but
 the functions it was given.
 """
+import functools
 import pickletools
 import reprlib
 import sys
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from .content import Content
 from .errors import CheckpointError
@@ -27,11 +28,11 @@ _PUSH_NEW: dict[str, Callable[[], Any]] = {
     "EMPTY_SET": set,
 }
 _NUM_LINES = {"GLOBAL": 2, "INST": 2, "PERSID": 1}  # of text, as argument
-_BY_CODE = {operation.code.encode("latin-1"): operation for operation in pickletools.opcodes}
 _EXPANSION, _ALLOWANCE = 8, 64 << 20  # a file may take this multiple of its size, and so many bytes on top
 _OBJECT, _ITEM = 1024, 104  # bytes, at most, of an object with attributes or a tensor, and of a dictionary's entry
 _PLACE, _GRAIN = 16, 16  # bytes of a place in a growing list; CPython allocates multiples of the other
 _MEASURED = (str, bytes, int, float, list, tuple, dict, set)
+_MEASURED_TYPES = frozenset((*_MEASURED, bool))
 _MAX_KEY = 2**61 - 1  # integers below hash to themselves
 _MAX_ODD_KEYS = 4096
 _SCALARS = (str, int, float, bool, bytes, type(None))
@@ -86,7 +87,8 @@ class Budget:
 
 def _size(value: object) -> int:
     """The bytes of memory that a new value takes, without what it refers to, and its place on the stack."""
-    own = sys.getsizeof(value) if isinstance(value, _MEASURED) else _OBJECT + int(getattr(value, "nbytes", 0))
+    is_measured = type(value) in _MEASURED_TYPES or isinstance(value, _MEASURED)  # the former is quicker
+    own = sys.getsizeof(value) if is_measured else _OBJECT + int(getattr(value, "nbytes", 0))
     return _PLACE + (own + _GRAIN - 1) // _GRAIN * _GRAIN
 
 
@@ -96,6 +98,8 @@ def checked_key(key: object) -> Any:
     Raises:
         CheckpointError: it is not, or it is a number beyond those that hash to themselves.
     """
+    if type(key) is str:
+        return key
     numbers = (part for part in (key if isinstance(key, tuple) else [key]) if isinstance(part, int))
     if any(abs(number) >= _MAX_KEY for number in numbers):
         raise CheckpointError("the file uses a huge number as a key or as an element of a set")
@@ -139,23 +143,24 @@ def run(
     """
     machine = _Machine(find_global, find_external, budget or Budget(1 << 50))
     while code := bytes(stream.read(1)):
-        operation = _BY_CODE.get(code)
-        if operation is None:
-            raise ValueError(f"byte {code!r} is no pickle operation")
-        name = operation.name
-        if name == "STOP":
+        if code == b".":  # STOP
             return machine.pop()
-        lines = _NUM_LINES.get(name)
-        if name not in _KNOWN:
-            detail = f" {' '.join(_read_lines(stream, lines))!r}" if lines else ""
-            raise CheckpointError(f"refused: the file uses the pickle operation {name}{detail}, "
-                                  "which no network pickle needs")
-        if lines:
-            machine.execute(name, _read_lines(stream, lines))
-        else:
-            argument = operation.arg.reader(stream) if operation.arg else None  # type: ignore[arg-type]
-            machine.execute(name, argument)
+        known = _BY_CODE.get(code)
+        if known is None:
+            _refuse(code, stream)
+        execute, read_argument = known
+        execute(machine, None if read_argument is None else read_argument(stream))
     raise EOFError("the end is missing")
+
+
+def _refuse(code: bytes, stream: IO[bytes] | Content) -> NoReturn:
+    """Raises the error about an operation that this machine does not have."""
+    name = next((operation.name for operation in pickletools.opcodes if operation.code.encode("latin-1") == code), None)
+    if name is None:
+        raise ValueError(f"byte {code!r} is no pickle operation")
+    detail = f" {' '.join(_read_lines(stream, _NUM_LINES[name]))!r}" if name in _NUM_LINES else ""
+    raise CheckpointError(f"refused: the file uses the pickle operation {name}{detail}, "
+                          "which no network pickle needs")
 
 
 def _read_lines(stream: IO[bytes] | Content, count: int) -> list[str]:
@@ -180,26 +185,19 @@ class _Machine:
         self.memo: dict[int, Any] = {}
         self.places: dict[int, list[int]] = {}  # id of an Unfinished → its keys in the memo
 
-    def execute(self, name: str, argument: object) -> None:
-        if name in _PUSH_ARGUMENT:
-            self.budget.charge(_size(argument))
-            self.stack.append(argument)
-        elif name in _PUSH_NEW:
-            value = _PUSH_NEW[name]()
-            self.budget.charge(_size(value))
-            self.stack.append(value)
-        else:
-            self.budget.charge(_ITEM)
-            _OPERATIONS[name](self, argument)
-
-    def pop(self) -> Any:
-        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise EOFError("the stack is empty")
-        return self.stack.pop()
+    def push(self, value: object) -> None:
+        """A new value, whose memory is counted."""
+        self.budget.charge(_size(value))
+        self.stack.append(value)
 
     def top(self) -> Any:
-        value = self.pop()
-        self.stack.append(value)
+        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
+            raise EOFError("the stack is empty")
+        return self.stack[-1]
+
+    def pop(self) -> Any:
+        value = self.top()
+        self.stack.pop()
         return value
 
     def pop_items(self) -> list[Any]:
@@ -300,4 +298,42 @@ _OPERATIONS: dict[str, Callable[[_Machine, Any], Any]] = {
     "BUILD": lambda m, _: m.build(),
     "BINPERSID": lambda m, _: m.external(),
 }
-_KNOWN = {*_PUSH_ARGUMENT, *_PUSH_NEW, *_OPERATIONS}
+
+
+def _counted(operation: Callable[[_Machine, Any], Any]) -> Callable[[_Machine, Any], None]:
+    """The same, after memory for an entry of a container has been counted."""
+
+    def execute(machine: _Machine, argument: object) -> None:
+        machine.budget.charge(_ITEM)
+        operation(machine, argument)
+
+    return execute
+
+
+def _pushing(make: Callable[[], Any]) -> Callable[[_Machine, Any], None]:
+    return lambda machine, _: machine.push(make())
+
+
+def _byte(stream: IO[bytes] | Content) -> int:
+    data = stream.read(1)
+    if not data:
+        raise ValueError("not enough data in stream to read uint1")
+    return data[0]
+
+
+def _reader(operation: pickletools.OpcodeInfo) -> Callable[[Any], Any] | None:
+    """How the argument of an operation is read; None if it has none."""
+    if operation.name in _NUM_LINES:
+        return functools.partial(_read_lines, count=_NUM_LINES[operation.name])
+    if operation.arg is None or operation.arg is pickletools.uint1:
+        return _byte if operation.arg else None
+    return operation.arg.reader
+
+
+_EXECUTED: dict[str, Callable[[_Machine, Any], None]] = {
+    **dict.fromkeys(_PUSH_ARGUMENT, _Machine.push),
+    **{name: _pushing(make) for name, make in _PUSH_NEW.items()},
+    **{name: _counted(operation) for name, operation in _OPERATIONS.items()},
+}
+_BY_CODE = {operation.code.encode("latin-1"): (_EXECUTED[operation.name], _reader(operation))
+            for operation in pickletools.opcodes if operation.name in _EXECUTED}

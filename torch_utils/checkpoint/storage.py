@@ -1,4 +1,5 @@
 """The tensor storages inside a network pickle: little files of torch's pre-zip format, parsed by hand."""
+import pickle
 import reprlib
 import struct
 from typing import Any
@@ -11,6 +12,8 @@ from .machine import Budget, run
 
 MAGIC = 119547037146038801333356
 PROTOCOL = 1001
+_MACHINE = {"protocol_version": PROTOCOL, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+_USUAL_HEADER = b"".join(pickle.dumps(part, protocol=2) for part in (MAGIC, PROTOCOL, _MACHINE))  # what torch writes
 _HEADER_BYTES = 1 << 20  # of memory for what stands before the elements
 DTYPES = {
     "FloatStorage": torch.float32,
@@ -83,8 +86,13 @@ def parse_storage(blob: object) -> torch.Tensor:
         raise CheckpointError(f"tensor storage: expected bytes, found a {type(blob).__name__}")
     stream = Content(memoryview(blob))
     budget = Budget(0, _HEADER_BYTES)
-    magic, protocol, machine, entry, keys = (run(stream, _find_global, storage_entry, budget) for _ in range(5))
-    if not is_header(magic, protocol, machine) or not isinstance(entry, tuple) or not isinstance(keys, list):
+    is_usual = blob[: len(_USUAL_HEADER)] == _USUAL_HEADER  # most of what is read here, if it were read
+    if is_usual:
+        stream.read(len(_USUAL_HEADER))
+    else:
+        is_usual = is_header(*(run(stream, _find_global, storage_entry, budget) for _ in range(3)))
+    entry, keys = (run(stream, _find_global, storage_entry, budget) for _ in range(2))
+    if not is_usual or not isinstance(entry, tuple) or not isinstance(keys, list):
         raise CheckpointError("tensor storage: not a little-endian legacy torch file")
     dtype, key, count = entry
     (stored,) = struct.unpack("<q", stream.read(8))

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.torch_utils.checkpoint import streams
 from torch_utils import checkpoint
+from torch_utils.checkpoint import storage
 from torch_utils.checkpoint.content import VIEW_BYTES, Content, map_file
 
 
@@ -57,3 +59,14 @@ def test_pieces_and_lines() -> None:
     assert isinstance(large, memoryview)
     assert large == b"y" * VIEW_BYTES
     assert (stream.readline(), stream.readline(), stream.read(), stream.read(5)) == (b"rest", b"", b"", b"")
+
+
+def test_the_usual_header_of_a_storage_is_what_torch_writes_and_others_are_read_too() -> None:
+    whole = io.BytesIO()
+    torch.save(torch.ones(2), whole, _use_new_zipfile_serialization=False)
+    usual, other = streams.blob([1.0, 2.0]), streams.blob([1.0, 2.0], machine={"little_endian": True})
+    assert whole.getvalue().startswith(storage._USUAL_HEADER)
+    assert usual.startswith(storage._USUAL_HEADER)
+    assert not other.startswith(storage._USUAL_HEADER)
+    for content in (usual, memoryview(usual), other):
+        assert storage.parse_storage(content).tolist() == [1.0, 2.0]

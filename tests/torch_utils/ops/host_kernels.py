@@ -21,6 +21,7 @@ def of_types(*tags: str) -> str:
     return " ".join(f"SG_{tag.upper()}(K)" for tag in tags)
 
 
+LIBRARY_FLAGS = ("-shared", "-fPIC")
 ALL = of_types("f16", "bf16", "f32", "f64")
 
 
@@ -46,7 +47,7 @@ def build(
 
 def build_library(output: Path, flags: tuple[str, ...] = (), **options) -> "HostLibrary":
     """The same as a library that PyTorch's process loads."""
-    return HostLibrary(build(output, flags=("-shared", "-fPIC", *flags), **options))
+    return HostLibrary(build(output, flags=(*LIBRARY_FLAGS, *flags), **options))
 
 
 class HostLibrary(Library):

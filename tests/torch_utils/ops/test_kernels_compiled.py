@@ -37,11 +37,11 @@ needs_nvcc = pytest.mark.skipif(not ARCHS, reason="needs nvcc")
 @needs_nvcc
 @pytest.mark.parametrize("arch", [arch for arch in ARCHS if arch in (ARCHS[0], "80", "90", ARCHS[-1])])
 def test_cubin_without_spills(arch: str) -> None:
-    """The oldest and the newest architecture in all types, two others in float32.
+    """The oldest architecture in all types, the newest in those that networks compute in, two others in float32.
 
     `benchmarks/kernel_resources.py` compiles for all.
     """
-    types = kernel_resources.ALL_TYPES if arch in (ARCHS[0], ARCHS[-1]) else ("f32",)
+    types = {ARCHS[0]: kernel_resources.ALL_TYPES, ARCHS[-1]: ("f16", "f32")}.get(arch, ("f32",))
     result = kernel_resources.compile_for(arch, types)
     assert len(result) == 18 * len(types)
     for kernel, resources in result.items():

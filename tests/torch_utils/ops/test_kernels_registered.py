@@ -125,9 +125,9 @@ def test_capture_in_one_graph(registered: None, network: str) -> None:
     """torch.compile(fullgraph=True) and torch.export(strict=True); in plain torch: test_fast_paths.py."""
     args: tuple[torch.Tensor, ...]
     if network == "G":
-        module, args = tiny.tiny_generator(), (torch.randn([2, 16]), torch.zeros([2, 0]))
+        module, args = tiny.tiny_generator(resolution=8), (torch.randn([2, 16]), torch.zeros([2, 0]))
     else:
-        module, args = tiny.tiny_discriminator(), (torch.randn([2, 3, 16, 16]), torch.zeros([2, 0]))
+        module, args = tiny.tiny_discriminator(resolution=8), (torch.randn([2, 3, 8, 8]), torch.zeros([2, 0]))
     module = module.eval().requires_grad_(False)
     if network == "G":
         for name, buffer in module.named_parameters():
