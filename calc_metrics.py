@@ -192,24 +192,15 @@ def calc_images(job: Job, device: "torch.device") -> None:
             report_metric(result)
 
 
-def _compute_in_full_precision() -> None:
-    """No TF32 on GPUs, for scores that can be compared; cuDNN may try which of its algorithms is the fastest."""
-    from torch.backends import cuda, cudnn
-
-    cuda.matmul.allow_tf32 = False
-    cudnn.allow_tf32 = False
-    cudnn.benchmark = True
-
-
 def run(job: Job) -> None:
     """The work of one process."""
     from metrics import detector
     from torch_utils import distributed
-    from torch_utils.devices import resolve_device, tune_allocator
+    from torch_utils.devices import resolve_device, set_numerical_modes, tune_allocator
 
     tune_allocator()
     device = resolve_device(job.device)
-    _compute_in_full_precision()
+    set_numerical_modes(cudnn_benchmark=True, allow_tf32=False)  # full precision, so that scores compare
     distributed.init(device.type)
     try:
         with detector.trust(detector.Trust.ALL if job.trust_detector else detector.Trust.PINNED):

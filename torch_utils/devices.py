@@ -1,4 +1,4 @@
-"""Chooses the device to compute on, and tunes the CPU's memory allocator."""
+"""Chooses the device to compute on, its numerical modes, and the CPU's memory allocator."""
 import ctypes
 import os
 
@@ -36,6 +36,17 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"torch {torch.__version__} finds no Apple GPU here; use `device=cpu`", "device")
     return device
+
+
+def set_numerical_modes(cudnn_benchmark: bool, allow_tf32: bool) -> None:
+    """Sets how this process computes on CUDA GPUs.
+
+    Args:
+        cudnn_benchmark: cuDNN times its algorithms for every new shape, and takes the fastest.
+        allow_tf32: matrix products and convolutions of float32 may round their operands to ten bits.
+    """
+    torch.backends.cudnn.benchmark = cudnn_benchmark
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
 
 
 def _cuda_device(index: int | None) -> torch.device:

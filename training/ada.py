@@ -11,6 +11,8 @@ import torch
 
 from torch_utils import training_stats
 
+from . import run_config
+
 SIGNS = "Loss/signs/real"  # what the loss reports: sign(D(real image))
 KIMG_FROM_SCRATCH = 500  # p goes from 0 to 1 in this time at the fastest
 KIMG_TRANSFER = 100  # the same where training starts from another network
@@ -19,6 +21,16 @@ SATURATED_R_T = 0.95  # the discriminator is right about nearly every real image
 COLLAPSE_UPDATES = 10  # … for this many updates in a row, with p at its maximum
 
 _log = logging.getLogger(__name__)
+
+
+def build_augmentation(config: run_config.AugmentationConfig, device: torch.device) -> torch.nn.Module | None:
+    """The pipeline that augments what D sees, if there is one."""
+    if config.pipe is None or (config.p == 0 and config.ada_target is None):
+        return None
+    pipe = run_config.AUGMENTATIONS.call(config.pipe.name, config.pipe.arguments)
+    pipe.to(device).requires_grad_(False).train()
+    pipe.get_buffer("p").fill_(config.p)
+    return pipe
 
 
 class AdaController:

@@ -10,12 +10,12 @@ import torch
 
 from dnnlib.signals import catch_signals
 from torch_utils import distributed, misc, training_stats
-from torch_utils.devices import resolve_device
+from torch_utils.devices import resolve_device, set_numerical_modes
 from torch_utils.gradient_guard import GradientGuard
 from torch_utils.ops.backend import choice as cuda_kernels
 
 from . import architectures, optimization, run_config, run_state
-from .ada import AdaController
+from .ada import AdaController, build_augmentation
 from .data import image_grid
 from .data.dataset import Dataset
 from .data.feed import Feed, make_feed
@@ -25,7 +25,7 @@ from .loss import Loss, Phase, Step
 from .maintenance import Maintenance
 from .reporting import Stopwatch, print_line, print_summaries, progress_bar
 from .run import Run
-from .run_config import AugmentationConfig, MachineConfig, NetworksConfig, RunConfig
+from .run_config import NetworksConfig, RunConfig
 
 
 def training_loop(
@@ -59,7 +59,8 @@ def training_loop(
 
     # Device, random numbers, data, networks, and everything else that an exact resume restores.
     device = resolve_device(config.machine.device)
-    set_up_backends(config.machine, device)
+    set_numerical_modes(config.machine.cudnn_benchmark, config.machine.allow_tf32)
+    cuda_kernels.prepare(device)
     training_stats.init_multiprocessing(distributed.rank(), device if distributed.world_size() > 1 else None)
     with run_state.restoring(run_dir) if resume else contextlib.nullcontext():
         _seed(schedule.random_seed, 0)
@@ -127,13 +128,6 @@ def training_loop(
     return interrupted_by
 
 
-def set_up_backends(machine: MachineConfig, device: torch.device) -> None:
-    """Numerical modes and kernels of torch and of this project, for training on a device."""
-    torch.backends.cudnn.benchmark = machine.cudnn_benchmark
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = machine.allow_tf32
-    cuda_kernels.prepare(device)
-
-
 def _seed(random_seed: int, step: int) -> None:
     """Seeds everything for one iteration, so that a resumed run draws the same numbers as an uninterrupted one."""
     sequence = np.random.SeedSequence([random_seed, distributed.rank(), step])
@@ -181,16 +175,6 @@ def build_networks(config: NetworksConfig, dataset: Dataset, device: torch.devic
         networks[name] = architectures.NETWORKS.call(component.name, {**component.arguments, **sizes})
         networks[name].to(device).requires_grad_(False).train()
     return {**networks, "G_ema": copy.deepcopy(networks["G"]).eval()}
-
-
-def build_augmentation(config: AugmentationConfig, device: torch.device) -> torch.nn.Module | None:
-    """The pipeline that augments what D sees, if there is one."""
-    if config.pipe is None or (config.p == 0 and config.ada_target is None):
-        return None
-    pipe = run_config.AUGMENTATIONS.call(config.pipe.name, config.pipe.arguments)
-    pipe.to(device).requires_grad_(False).train()
-    pipe.get_buffer("p").fill_(config.p)
-    return pipe
 
 
 def build_run(

@@ -7,6 +7,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("dnnlib", "torch_utils", "metrics", "training", "dgl")
 CORE_MODULES = 20  # at most so many modules stand in training/ itself
+LOOP_LINES, LOOP_IFS, LOOP_ARGUMENTS = 250, 16, 6  # the most of training_loop.py: everybody reads it
 
 
 def module_name(path: Path, root: Path) -> str:
@@ -108,3 +109,12 @@ def test_families_are_known_by_the_registry_alone(graph: dict[str, set[str]]) ->
         if target.startswith(wing) and not name.startswith(wing)
     }
     assert arrows == set()
+
+
+def test_the_loop_stays_short() -> None:
+    text = (ROOT / "training" / "training_loop.py").read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    loop = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "training_loop")
+    assert len(text.splitlines()) <= LOOP_LINES
+    assert sum(isinstance(node, ast.If) for node in ast.walk(tree)) <= LOOP_IFS
+    assert len(loop.args.args) <= LOOP_ARGUMENTS

@@ -9,9 +9,11 @@ import psutil
 import torch
 
 from dnnlib.util import format_time_brief
-from torch_utils.devices import resolve_device, tune_allocator
+from torch_utils.devices import resolve_device, set_numerical_modes, tune_allocator
+from torch_utils.ops.backend import choice as cuda_kernels
 
 from .. import run_config, training_loop
+from ..ada import build_augmentation
 from ..data.feed import make_feed
 from ..run import Run
 from ..run_config import RunConfig
@@ -90,7 +92,8 @@ def measure(config: RunConfig) -> Estimate:
     """
     device = resolve_device(config.machine.device)
     tune_allocator()
-    training_loop.set_up_backends(config.machine, device)
+    set_numerical_modes(config.machine.cudnn_benchmark, config.machine.allow_tf32)
+    cuda_kernels.prepare(device)
     schedule, num_processes = config.schedule, config.machine.num_gpus
     share = schedule.batch_size // num_processes
     num_images = share * config.optimizers.D_steps
@@ -98,7 +101,7 @@ def measure(config: RunConfig) -> Estimate:
     limits.check(config, dataset, device)
     feed = make_feed(dataset, num_images, schedule.random_seed, device, config.data.loader)
     networks = training_loop.build_networks(config.networks, dataset, device)
-    pipe = training_loop.build_augmentation(config.augmentation, device)
+    pipe = build_augmentation(config.augmentation, device)
     if pipe is not None:
         networks["augment_pipe"] = pipe
     run = training_loop.build_run(config, networks, feed, num_images * num_processes, device)
