@@ -1,4 +1,5 @@
 """Generate images with a trained network."""
+import functools
 import itertools
 import os
 from typing import TYPE_CHECKING, Any
@@ -83,20 +84,20 @@ def main(
     import torch
 
     from torch_utils.devices import resolve_device, tune_allocator
+    from training import bands
     from training.checkpoints.pickles import open_networks
 
     tune_allocator()
     target = resolve_device(device)
     networks = open_networks(network, trust_pickle=trust_pickle)
     G = networks["G_ema"].to(target)
-    synthesis = {"noise_mode": noise_mode}
     with torch.no_grad():
         if projected_w is not None:
             if seeds:
                 click.echo("Warning: --seeds has no effect, the images are those of --projected-w", err=True)
             ws = torch.from_numpy(load_ws(projected_w, G)).to(target)
             images = {f"proj{i:02d}.{file_format}": (ws[i : i + 1],) for i in range(len(ws))}
-            pixels = _write(lambda args: G.synthesis(*args, **synthesis), images, outdir, 1)
+            pixels = _write(lambda args: bands.synthesize(G.synthesis, args[0], noise_mode), images, outdir, 1)
             rows = 1
         else:
             assert seeds is not None
@@ -105,7 +106,8 @@ def main(
             labels = {name: torch.from_numpy(label).to(target) for name, label in arrays.items()}
             latents = {f"{name}seed{seed:04d}.{file_format}": (zs[i : i + 1], label)
                        for (name, label), (i, seed) in itertools.product(labels.items(), enumerate(seeds))}
-            pixels = _write(lambda args: G(*args, truncation_psi=psi, **synthesis), latents, outdir, batch)
+            draw = functools.partial(bands.generate, G, noise_mode=noise_mode, truncation_psi=psi)
+            pixels = _write(lambda args: draw(*args), latents, outdir, batch)
             rows = len(labels)
     if grid:
         from training.data.images import table, write_image

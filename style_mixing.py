@@ -68,6 +68,7 @@ def main(
     import torch
 
     from torch_utils.devices import resolve_device, tune_allocator
+    from training import bands
     from training.checkpoints.pickles import open_networks
     from training.data.images import truncated, write_png
 
@@ -88,7 +89,7 @@ def main(
             images = {}
             with Progress(len(mixes), f"images {name}".rstrip("- "), unit="img") as bar:
                 for (row, col), ws in mixes.items():
-                    image = truncated(G.synthesis(ws[None], noise_mode=noise_mode))[0]
+                    image = truncated(bands.synthesize(G.synthesis, ws[None], noise_mode))[0]
                     write_png(os.path.join(outdir, f"{name}{row}-{col}.png"), image)
                     images[row, col] = image
                     bar.update()

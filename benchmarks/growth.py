@@ -35,7 +35,7 @@ CHANNEL_BASE, CHANNEL_MAX, W_DIM = 2048, 64, 64  # of the teachers
 RESOLUTIONS, WIDTHS = [16, 32, 64, 128], ["1/4", "1/2", "1"]
 AXES: dict[str, dict[str, list[Any]]] = {
     "distillation": {"resolution": RESOLUTIONS, "width": WIDTHS, "batch": [4, 8, 16], "images": [32, 64, 128]},
-    "refit": {"resolution": RESOLUTIONS, "width": WIDTHS, "images": [32, 64, 128]},
+    "refit": {"resolution": RESOLUTIONS, "width": ["1/4", "1/2", "3/4"], "images": [32, 64, 128]},
     "slicing": {"resolution": RESOLUTIONS, "width": WIDTHS, "images": [32, 64, 128]},
     "metrics": {"resolution": RESOLUTIONS, "width": WIDTHS, "batch": [4, 8, 16], "images": [64, 128, 256]},
 }

@@ -331,7 +331,10 @@ class SynthesisLayer(torch.nn.Module):
     def forward(self, x, w, noise_mode="random", fused_modconv=True, gain=1):
         if noise_mode not in ("random", "const", "none"):
             raise ValueError(f"noise_mode: expected 'random', 'const' or 'none', found {noise_mode!r}")
-        styles, noise = self.affine(w), self._noise(x, noise_mode)
+        return self._convolve(x, self.affine(w), self._noise(x, noise_mode), fused_modconv, gain)
+
+    def _convolve(self, x, styles, noise, fused_modconv, gain=1):
+        """Everything after styles [N, I] and noise, which is None or as large as the output, are known."""
         resample = {"up": self.up, "padding": self.padding, "flip_weight": self.up == 1}
         if not fused_modconv and _computes_fused(x):
             scale = _demodulation(self.weight, styles)

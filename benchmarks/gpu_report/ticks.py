@@ -24,7 +24,7 @@ RUNS = {
     "dgl": ["--cfg=dgl", "--recipe=paper", f"--teacher={TEACHER}", "--width=0.5", "--cond=true"],
     "distillation": ["--cfg=dgl", f"--teacher={TEACHER}", "--width=0.5", "--cond=true"],
     "biggan": ["--cfg=biggan", "--cond=true", "--ch=8"],
-    "stylegan3": ["--cfg=stylegan3-t", "--cbase=128", "--cmax=8", "--z-dim=16", "--w-dim=16", "--map-depth=1"],
+    "stylegan3": ["--cfg=stylegan3-t", "--cbase=64", "--cmax=4", "--z-dim=16", "--w-dim=16", "--map-depth=1"],
 }
 SIDES = {"stylegan3": 16}  # of the images, where not 32; its filters take long on a CPU
 LOSSES = ("Loss/G/loss", "Loss/D/loss", "Loss/r1_penalty", "Loss/distil/loss")
