@@ -39,7 +39,7 @@ def compared(native: Callable[[], object], compiled: Callable[[], object], pairs
 
 
 def measured(size: cpu_works.Size, pairs: int) -> dict[str, tuple[float, float, float]]:
-    """Images of a generator, and images with gradients of its weights → `compared`."""
+    """Images of a generator, images with gradients of its weights, and a step of distillation → `compared`."""
     G = cpu_works._generator(networks, size)
     ws = torch.randn(size.batch, G.num_ws, size.w_dim)
 
@@ -54,17 +54,20 @@ def measured(size: cpu_works.Size, pairs: int) -> dict[str, tuple[float, float, 
     program = torch.compile(images)
     with torch.no_grad():
         alone = compared(images, program, pairs)
+    steps = [cpu_works.distilling(size, compiled=compiled) for compiled in (False, True)]
     return {"images": alone,
-            "images and gradients": compared(lambda: gradients(images), lambda: gradients(program), pairs)}  # fmt: skip
+            "images and gradients": compared(lambda: gradients(images), lambda: gradients(program), pairs),
+            "step of distillation": compared(*steps, pairs)}  # fmt: skip
 
 
 @click.command()
 @click.option("--pairs", default=5, show_default=True, help="Rounds that count")
-def main(pairs: int) -> None:
+@click.option("--only", help="Only this size", type=click.Choice(list(SIZES)))
+def main(pairs: int, only: str | None) -> None:
     """Prints a line for each work."""
     tune_allocator()
     torch.set_num_threads(1)
-    for name, size in SIZES.items():
+    for name, size in SIZES.items() if only is None else [(only, SIZES[only])]:
         for work, (ours, compiled, first) in measured(size, pairs).items():
             click.echo(f"{name}, {work}: native {ours:.3f} s, compiled {compiled:.3f} s ({ours / compiled:.2f}x), "
                        f"compilation {first:.0f} s")

@@ -116,8 +116,11 @@ def training(nets: Any, size: Size) -> Callable[[], dict[str, float]]:
     return run
 
 
-def distilling(size: Size, width: Fraction = Fraction(1, 2)) -> Callable[[], dict[str, float]]:
-    """The gradients of one step of distillation of a student of this width, without the optimizer."""
+def distilling(size: Size, width: Fraction = Fraction(1, 2), compiled: bool = False) -> Callable[[], dict[str, float]]:
+    """The gradients of one step of distillation of a student of this width, without the optimizer.
+
+    With `compiled`, both generators and the blocks of the teacher's discriminator are compiled by torch.compile.
+    """
     from dgl.loss import Guidance, GuidedLoss
     from dgl.student import resized
     from dgl.teacher import Teacher, TeacherSet
@@ -129,6 +132,8 @@ def distilling(size: Size, width: Fraction = Fraction(1, 2)) -> Callable[[], dic
     D = networks.Discriminator(c_dim=0, img_resolution=size.resolution, img_channels=size.img_channels, conv_clamp=256,
                                **_widths(size)).eval().requires_grad_(False)  # fmt: skip
     G = resized(T, width).train().requires_grad_(False)
+    for network in (G.synthesis, T.synthesis, *D.children()) if compiled else ():
+        network.compile()
     teachers = TeacherSet([Teacher("", "", T, T, D, None)], device, with_generator=True)
     guidance = Guidance(kd={"rgb": 1.0, "feature": 1.0}, distil_kimg=1000)
     loss = GuidedLoss(StyleGAN2Loss(device, G, D), teachers, guidance)
