@@ -84,8 +84,8 @@ def main(
     import torch
 
     from torch_utils.devices import resolve_device, tune_allocator
-    from training import bands
     from training.checkpoints.pickles import open_networks
+    from training.inference import bands
 
     tune_allocator()
     target = resolve_device(device)

@@ -29,7 +29,8 @@ def serve(size: str, way: str) -> None:
 
     before = peak_mib()
     from torch_utils.devices import tune_allocator
-    from training import bands, networks
+    from training import networks
+    from training.inference import bands
 
     tune_allocator()
     torch.set_num_threads(1)

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from training import bands
+from training.inference import bands
 from training.networks import Generator
 
 

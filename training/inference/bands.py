@@ -9,7 +9,7 @@ import torch
 
 from torch_utils.ops import upfirdn2d
 
-from .networks import SynthesisBlock, SynthesisNetwork
+from ..networks import SynthesisBlock, SynthesisNetwork
 
 FROM_RESOLUTION = 512
 ROWS = 96  # of a block's output in one band
@@ -97,15 +97,15 @@ def _block(block: Any, x: Any, img: torch.Tensor | None, ws: torch.Tensor, noise
     elif block.num_torgb:
         img = torch.zeros([num, block.img_channels, height, width])
     for sample in range(num):
-        one = slice(sample, sample + 1)
-        of_sample = [(layer, styles[one], _part(noise, one)) for layer, styles, noise in layers]
+        number = slice(sample, sample + 1)
+        of_sample = [(layer, styles[number], _part(noise, number)) for layer, styles, noise in layers]
         for first in range(0, height, ROWS):
             rows = slice(first, min(first + ROWS, height))
-            band = _band(of_sample, x[one], rows)
+            band = _band(of_sample, x[number], rows)
             if features is not None:
-                features[one, :, rows] = band
+                features[number, :, rows] = band
             if img is not None and block.num_torgb:
-                img[one, :, rows] += block.torgb(band, of_layer[-1][one], fused_modconv=False)
+                img[number, :, rows] += block.torgb(band, of_layer[-1][number], fused_modconv=False)
     return features, img
 
 
@@ -130,9 +130,9 @@ def _band(layers: list[tuple[Any, torch.Tensor, torch.Tensor | None]], x: torch.
     return y[:, :, rows.start - middle.start : rows.stop - middle.start]
 
 
-def _part(noise: torch.Tensor | None, one: slice) -> torch.Tensor | None:
+def _part(noise: torch.Tensor | None, number: slice) -> torch.Tensor | None:
     """The noise of one sample: [1, 1, H, W] of random noise [N, 1, H, W]; constant noise [H, W] is that of all."""
-    return noise[one] if noise is not None and noise.ndim == 4 else noise
+    return noise[number] if noise is not None and noise.ndim == 4 else noise
 
 
 def _rows(noise: torch.Tensor | None, rows: slice) -> torch.Tensor | None:

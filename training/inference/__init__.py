@@ -1,0 +1,1 @@
+"""Generators at work, beyond calling them."""
