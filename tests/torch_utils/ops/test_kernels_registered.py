@@ -72,7 +72,10 @@ def test_bias_act_has_no_third_derivative() -> None:
         y.sum().backward()
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("computed_by", "layout"), [("plain", torch.contiguous_format), ("kernels", torch.channels_last)],
+    indirect=["computed_by"],
+)  # fmt: skip
 def test_opcheck(computed_by, layout) -> None:
     x = randn(2, 3, 5, 6).to(memory_format=layout)
     f, b = randn(4, 4, seed=1).float(), randn(3, seed=1)
