@@ -182,10 +182,11 @@ Made by `python -m benchmarks.compress_biggan --report --rows=docs/results/compr
 the file holds every row with its arguments and protocol. Trained on the 60,000 training images,
 scored with {protocol["num_gen"]:,} generated
 images against {protocol["num_real"]:,} test images. Rows are mean ± standard error over seeds of the training;
-all students have the same teacher, and are trained on equally many images. `fd@clothing32` is the Fréchet distance in
+the teacher of a student is the last one above it. `fd@clothing32` is the Fréchet distance in
 the features of the detector clothing32, a small classifier of the same training images: no FID. Its class
 probabilities make the inception score, and its decisions the accuracy (of the requested class; on the test
-images it is {real:.3f}). Intra-class distances are means over the classes.
+images it is {real:.3f}). Intra-class distances are means over the classes. PSNR compares images of student and
+teacher on the same latents and labels.
 
 {_table(["generator", "kimg", "seeds", *(heading for heading, _ in COLUMNS.values())], table)}
 ## By class
