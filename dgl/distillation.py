@@ -12,6 +12,7 @@ import torch
 from torch_utils import distributed, training_stats
 from torch_utils.network_types import Generator
 from torch_utils.optimizers import Adam
+from training import architectures
 from training.data.generated import latents
 from training.loss import GenBatch, LossTerm, Part, Phase, Step, accumulate
 
@@ -71,6 +72,17 @@ class Distillation:
         rise = min(1.0, (cur_nimg + 1) / max(self.warmup_images, 1))
         fall = min(1.0, (self.num_images - cur_nimg) / (DECAY * self.num_images))
         return self.lr * rise * fall
+
+    def keep_statistics(self) -> None:
+        """Has the batch norms of a generator keep their statistics in adversarial training, too: with those of its own
+        batches the student makes other images than the ones that it was distilled to.
+        """
+        if hasattr(self.G, "mapping"):
+            return
+        endings = architectures.of_network(self.G).running_buffers
+        for name, _ in self.G.named_buffers():
+            if name.endswith(endings):
+                self.G.get_submodule(name.rpartition(".")[0]).eval()
 
     def accumulate_gradients(self, step: Step) -> None:
         """Adds the gradients of one chunk of latents, and sets the learning rate; nothing after the end."""

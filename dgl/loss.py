@@ -242,6 +242,8 @@ class GuidedLoss(Loss):
             return
         if network == "D" and self.ratio is not None and has_joined:
             step = self.ratio.with_teacher_images(step)
+        if self.distillation is not None:
+            self.distillation.keep_statistics()
         self.base.accumulate_gradients(network, part, step)
         if network == "G" and self.guidance.keep_mapping:
             self.base.G.mapping.zero_grad(set_to_none=True)

@@ -178,3 +178,26 @@ def test_a_biggan_is_distilled_in_eval_mode(tmp_path: Any) -> None:
     assert sum(p.grad is not None for p in G.parameters()) > 10
     loss.accumulate_gradients("G", Part.BOTH, Step(images, labels, z, labels, gain=1, cur_nimg=0))
     assert all(p.grad is None for p in D.parameters())
+
+
+def test_the_game_of_a_distilled_biggan_keeps_its_statistics(tmp_path: Any) -> None:
+    path = tiny_biggan.write_teacher(tmp_path / "teacher.pkl")
+
+    def statistics_after(distil_kimg: float) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        G, D = tiny_biggan.tiny_generator(seed=20).train(), tiny_biggan.tiny_discriminator(seed=21).train()
+        loss = DGLHingeLoss(CPU, G, D, teachers=[{"url": path}], kd={"rgb": 1.0}, distil_kimg=distil_kimg)
+        before = {name: b.clone() for name, b in G.named_buffers() if name.endswith(("stored_mean", "stored_var"))}
+        z, c = tiny_biggan.inputs(G)
+        labels = torch.nn.functional.one_hot(c, 3).float()
+        for network, module in (("D", D), ("G", G)):
+            module.requires_grad_(True)
+            loss.accumulate_gradients(
+                network, Part.BOTH, Step(torch.zeros([4, 3, 32, 32]), labels, z, labels, gain=1, cur_nimg=1000))
+            module.requires_grad_(False)
+        return before, {name: G.get_buffer(name) for name in before}
+
+    before, after = statistics_after(distil_kimg=1)
+    assert len(before) > 4
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    before, after = statistics_after(distil_kimg=0)
+    assert not any(torch.equal(after[name], before[name]) for name in before), "without distillation they move"
