@@ -77,9 +77,13 @@ def start(module: str, args: list[str], out: Path, log: Path) -> int:
 
 
 def visible(out: Path) -> Iterator[Path]:
-    """Files with a name of their own; those being written have one that begins with a dot, or lie in such a folder."""
+    """Files with a name of their own; those being written have one that begins with a dot, or lie in such a folder.
+
+    Locks of caches are left out: they are empty.
+    """
     for path in sorted(out.rglob("*")):
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(out).parts):
+        is_hidden = any(part.startswith(".") for part in path.relative_to(out).parts)
+        if path.is_file() and path.suffix != ".lock" and not is_hidden:
             yield path
 
 
