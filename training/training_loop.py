@@ -70,9 +70,9 @@ def training_loop(
         return None
 
     # Sample images, progress, and the work between ticks.
-    grid = None
+    grid, space = None, disk.count(config, run)
     if distributed.is_main():
-        print_line(disk.count(config, run).line(run_dir))
+        print_line(space.line(run_dir))
         seed = schedule.random_seed
         grid = image_grid.SampleGrid(dataset, run.networks["G_ema"], seed, schedule.batch_gpu, run_dir)
         if run.cur_nimg == 0:

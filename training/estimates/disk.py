@@ -48,7 +48,7 @@ class DiskSpace:
 
 
 def count(config: RunConfig, run: Run) -> DiskSpace:
-    """Counts what a run will write, from its configuration and its networks."""
+    """Counts what a run will write, from its configuration and its networks. All ranks of a run call it together."""
     ticks = math.ceil(config.schedule.total_kimg / config.schedule.kimg_per_tick)
     interval = config.schedule.network_snapshot_ticks
     networks = sum(t.nbytes for module in run.networks.values() for t in misc.params_and_buffers(module))
