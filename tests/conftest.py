@@ -28,9 +28,10 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# The packages whose coverage is measured, and the names of files that only do whole runs of what others test in parts.
-# Recording it more than doubles the processor time of whatever runs meanwhile.
-MEASURED = ("dgl", "torch_utils/checkpoint")
+# The packages whose coverage is measured → a module with most of what they import, in an order in which none imports
+# one of a later package; and the names of files that only do whole runs of what others test in parts. Recording it
+# more than doubles the processor time of whatever runs meanwhile.
+MEASURED = {"torch_utils/checkpoint": "torch", "dgl": "training.training_loop"}
 WHOLE_RUNS = ("_runs.py", "_resume.py")
 
 
@@ -67,9 +68,9 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
     stay, so it leaves them out from then on.
     """
     if session.config.pluginmanager.has_plugin("_cov") and not session.config.getoption("numprocesses", None):
-        with _coverage_paused():
-            import_module("training.training_loop")  # with most of what the packages need
-        for name in MEASURED:
+        for name, needed in MEASURED.items():
+            with _coverage_paused():
+                import_module(needed)
             package = import_module(name.replace("/", "."))
             for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
                 import_module(module.name)
