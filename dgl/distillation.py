@@ -59,6 +59,7 @@ class Distillation:
         self.uses_given_labels = uses_given_labels
         self._iteration, self._passed = -1, 0  # images before the present iteration, and of this rank in it so far
         self._sandwich = Sandwich(G, widths, seed) if widths else None
+        self._batch_norms = [] if hasattr(G, "mapping") else _with_running_buffers(G)
         module = G.synthesis if hasattr(G, "synthesis") else G
         opt = Adam(module.parameters(), lr=lr, betas=BETAS)
         self.phase = Phase(NETWORK, Part.MAIN, module, opt, steps=steps)
@@ -77,12 +78,8 @@ class Distillation:
         """Has the batch norms of a generator keep their statistics in adversarial training, too: with those of its own
         batches the student makes other images than the ones that it was distilled to.
         """
-        if hasattr(self.G, "mapping"):
-            return
-        endings = architectures.of_network(self.G).running_buffers
-        for name, _ in self.G.named_buffers():
-            if name.endswith(endings):
-                self.G.get_submodule(name.rpartition(".")[0]).eval()
+        for module in self._batch_norms:
+            module.eval()
 
     def accumulate_gradients(self, step: Step) -> None:
         """Adds the gradients of one chunk of latents, and sets the learning rate; nothing after the end."""
@@ -144,3 +141,10 @@ class Distillation:
             img = draw(G.eval(), z, c, ws)
             G.train(was_training)
         return GenBatch(z, c, ws, img, img, cur_nimg)
+
+
+def _with_running_buffers(G: Generator) -> list[torch.nn.Module]:
+    """The modules that estimate buffers from the samples of training."""
+    endings = architectures.of_network(G).running_buffers
+    names = {name.rpartition(".")[0] for name, _ in G.named_buffers() if name.endswith(endings)}
+    return [G.get_submodule(name) for name in sorted(names)]

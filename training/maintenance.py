@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from dnnlib.errors import UserError
-from dnnlib.util import format_time_brief
 from metrics import metric_main
 from metrics.detector import DetectorUnavailable
 from metrics.shared_features import SharedFeatures
@@ -82,7 +81,6 @@ class Maintenance:
         self.metrics = list(config.metrics.names)
         self.stopwatch = reporting.Stopwatch(device)
         self._metric_values: dict[str, float] = {}
-        self._has_shown_time_left = False
         self._writer = reporting.StatsWriter(run_dir, run.stats_bytes) if distributed.is_main() else None
         self._clock = Clock(start_time)
         self._maintenance_sec = self._clock.lap()
@@ -185,12 +183,6 @@ class Maintenance:
         for name, value in values.items():
             training_stats.report0(name, value)
         print_line(reporting.status_line(values))
-        if run.cur_tick > 0 and not self._has_shown_time_left:  # the first tick is of one iteration
-            self._has_shown_time_left = True
-            kimg = self.config.schedule.total_kimg - run.cur_nimg / 1e3
-            if kimg > 0:
-                seconds = kimg * values["Timing/sec_per_kimg"]
-                print_line(f"At this speed, {format_time_brief(seconds)} are left, without snapshots and metrics")
 
     def _save_networks(self) -> Any:
         """Writes the network snapshot; returns the average generator in it."""

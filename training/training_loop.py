@@ -190,7 +190,8 @@ def build_run(
                             augmentation.ada_kimg, augmentation.ada_max)
     phases = [
         *optimization.make_phases("G", G, opt.G.to_dict(), opt.G_reg_interval),
-        *optimization.make_phases("D", D, opt.D.to_dict(), opt.D_reg_interval, opt.D_steps), *loss.extra_phases(),
+        *optimization.make_phases("D", D, opt.D.to_dict(), opt.D_reg_interval, opt.D_steps),
+        *loss.extra_phases(),
     ]
     guard, collector = GradientGuard(device), training_stats.Collector(regex=".*")
     return Run(networks=networks, phases=phases, loss=loss, ada=ada, feed=feed, guard=guard, collector=collector)
