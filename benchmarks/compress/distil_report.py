@@ -43,7 +43,8 @@ def pairs() -> list[tuple[str, str]]:
     named = {group: dict.fromkeys(job.name for job in jobs() if job.group == group) for group in GROUPS}
     few = [(f"few{number}-lambda0", name) for number in FEW for name in named["few"]
            if name.startswith(f"few{number}-") and name != f"few{number}-lambda0"]
-    return [(base, "half-distil50"), ("quarter-distil50", "quarter-game-train-0.0025"),
+    narrow = f"quarter-distil{DISTIL_KIMG}"
+    return [(base, "half-distil50"), *((narrow, name) for name in named["quarter"] if name != narrow),
             *((base, name) for name in (*named["game"], *named["start"])),
             *((GUIDED_BASE, name) for name in named["guidance"]), *few]
 

@@ -5,6 +5,8 @@ GROUPS = ("reference", "untrained", "length", "quarter", "start", "game", "guida
 LENGTHS = (5, 10, 25, 50)
 CLAIMED, HINTED = 5, 2  # seeds of what is claimed, and of the rest
 SCORES = ("l1", "content", "diversity", "reconstruct")
+SHARES = {"0.5": "half", "0.25": "quarter"}  # name of a width in the names of runs
+FRACTIONS = {"0.5": "1/2", "0.25": "1/4"}  # and in titles
 GAME_KIMG, LONG_GAME_KIMG = 10, 25
 DISTIL_KIMG = 25  # before a game, and from different starts
 RATE = ("--glr=0.0025", "--dlr=0.0025")
@@ -17,9 +19,16 @@ def _cut(width: str, score: str, refit: bool) -> tuple[str, ...]:
 
 
 def _distilled(width: str, kimg: int, group: str, seed: int) -> Job:
-    share = {"0.5": "half", "0.25": "quarter"}[width]
-    return Job(f"{share}-distil{kimg}", group, f"width {'1/2' if width == '0.5' else '1/4'}, refitted, {kimg} kimg",
+    return Job(f"{SHARES[width]}-distil{kimg}", group, f"width {FRACTIONS[width]}, refitted, {kimg} kimg",
                seed, kimg, (*_cut(width, "reconstruct", True), f"--kimg={kimg}"))
+
+
+def _starts(width: str, group: str, seed: int) -> list[Job]:
+    """Distillation of DISTIL_KIMG from every slice but the refitted one of `reconstruct`."""
+    return [Job(f"{SHARES[width]}-{score}-{'refitted' if refit else 'plain'}-distil", group,
+                f"width {FRACTIONS[width]}, {score}{', refitted' if refit else ''}, {DISTIL_KIMG} kimg", seed,
+                DISTIL_KIMG, (*_cut(width, score, refit), f"--kimg={DISTIL_KIMG}"), all_detectors=seed == 0)
+            for score in SCORES for refit in (True, False) if (score, refit) != ("reconstruct", True)]
 
 
 def _games(seed: int) -> list[Job]:
@@ -32,11 +41,12 @@ def _games(seed: int) -> list[Job]:
                  f"then a game of {kimg} kimg, {labels[data]}, {titles[rate]}", seed, DISTIL_KIMG + kimg,
                  (*_cut("0.5", "reconstruct", True), f"--kimg={DISTIL_KIMG}", f"--game-kimg={kimg}", f"--glr={rate}",
                   f"--dlr={rate}"), data) for data, rate, kimg in ways]
-    lengths = (f"--kimg={DISTIL_KIMG}", f"--game-kimg={GAME_KIMG}")
-    quarter = Job("quarter-game-train-0.0025", "quarter", f"width 1/4, {DISTIL_KIMG} kimg, then a game of {GAME_KIMG} "
-                  "kimg, 60,000 real images, default rates", seed, DISTIL_KIMG + GAME_KIMG,
-                  (*_cut("0.25", "reconstruct", True), *lengths, *RATE), "train")
-    return [*order, quarter]
+    quarter = [Job(f"quarter-game{'' if kimg == GAME_KIMG else kimg}-{data}-0.0025", "quarter",
+                   f"width 1/4, {DISTIL_KIMG} kimg, then a game of {kimg} kimg, {labels[data]}, default rates", seed,
+                   DISTIL_KIMG + kimg, (*_cut("0.25", "reconstruct", True), f"--kimg={DISTIL_KIMG}",
+                                        f"--game-kimg={kimg}", *RATE), data)
+               for data, kimg in (("train", GAME_KIMG), ("teacher", GAME_KIMG), ("train", LONG_GAME_KIMG))]
+    return [*order, *quarter]
 
 
 def _guided(seed: int) -> list[Job]:
@@ -61,20 +71,20 @@ def _few(number: int, seed: int) -> list[Job]:
         "feature": ("verdict, λ 0.1, --kd=feature", ("--dgl-weight=0.1", "--kd=feature")),
     }
     order = [Job(f"few{number}-{name}", "few", f"{number} images, {title}", seed, GAME_KIMG, (*cut, *alone, *options),
-                 "train", all_detectors=False) for name, (title, options) in ways.items()]
+                 "train", all_detectors=name in ("lambda0", "lambda0.1")) for name, (title, options) in ways.items()]
     lengths = (f"--kimg={DISTIL_KIMG}", f"--game-kimg={GAME_KIMG}")
     return [*order, Job(f"few{number}-distilled", "few", f"{number} images, distilled before",
-                        seed, DISTIL_KIMG + GAME_KIMG, (*cut, *lengths, *RATE), "train", all_detectors=False)]
+                        seed, DISTIL_KIMG + GAME_KIMG, (*cut, *lengths, *RATE), "train")]
 
 
 def jobs() -> list[Job]:
     """In the order of work: within a group every row of a seed before those of the next."""
     order = [Job("teacher", "reference", "teacher", 0, 0, ())]
-    for width, share in (("0.5", "half"), ("0.25", "quarter")):
+    for width, share in SHARES.items():
         for score in SCORES:
             for refit in (False, True):
                 order.append(Job(f"{share}-{score}-{'refitted' if refit else 'plain'}", "untrained",
-                                 f"width {'1/2' if width == '0.5' else '1/4'}, {score}{', refitted' if refit else ''}",
+                                 f"width {FRACTIONS[width]}, {score}{', refitted' if refit else ''}",
                                  0, 0, _cut(width, score, refit)))
     for seed in range(CLAIMED):
         lengths = LENGTHS if seed < HINTED else LENGTHS[-2:]
@@ -89,11 +99,6 @@ def jobs() -> list[Job]:
         for number in FEW:
             order += _few(number, seed)
     for seed in range(HINTED):
-        for score in SCORES:
-            for refit in (True, False):
-                if (score, refit) != ("reconstruct", True):  # a row of "length"
-                    order.append(Job(f"half-{score}-{'refitted' if refit else 'plain'}-distil", "start",
-                                     f"width 1/2, {score}{', refitted' if refit else ''}, {DISTIL_KIMG} kimg", seed,
-                                     DISTIL_KIMG, (*_cut("0.5", score, refit), f"--kimg={DISTIL_KIMG}"),
-                                     all_detectors=seed == 0))
-    return order
+        order += _starts("0.5", "start", seed)
+    order += [_distilled("0.25", kimg, "quarter", 0) for kimg in reversed(LENGTHS[:-1])]
+    return [*order, *_starts("0.25", "quarter", 0)]
