@@ -84,7 +84,7 @@ def main(
     from torch_utils.devices import resolve_device, tune_allocator
     from training.checkpoints.pickles import open_networks
     from training.data.images import PROJECTED, truncated, write_png
-    from training.projection import project
+    from training.inference.projection import project
 
     tune_allocator()
     compute = resolve_device(device)

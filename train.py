@@ -25,7 +25,7 @@ from dnnlib.cli import (
 from dnnlib.errors import UserError
 from dnnlib.files import check_writable_dir, new_run_dir, next_run_dir
 from dnnlib.locks import sole_writer
-from training import architectures, options, run_config
+from training import architectures, options, resume_options, run_config
 from training.run_config import RunConfig
 
 PLUGINS: list[ModuleType] = []
@@ -214,10 +214,12 @@ def main(ctx: click.Context, **values: Any) -> None:
         from metrics import detector
 
         detector.check_given(opts.detector)
-    run_dir = _run_to_resume(opts)
+    if opts.resume == "latest":
+        _require(opts, "outdir")
+    run_dir = resume_options.run_to_resume(opts)
     resume = run_dir is not None
     if run_dir is not None:
-        config = _resumed(run_dir, opts, given)
+        config = resume_options.resumed_config(run_dir, opts, given, PLUGINS)
     else:
         config, description = _configured(opts, given)
         run_dir = str(next_run_dir(opts.outdir, description))
@@ -303,119 +305,6 @@ def _configured(opts: EasyDict, given: set[str]) -> tuple[RunConfig, str]:
         raise click.UsageError(str(error)) from None
     check_writable_dir(opts.outdir, "--outdir")
     return config, options.run_description(opts, data.name)
-
-
-# Options that may differ when a run is resumed: they do not change what it is trained for.
-FREE_WHEN_RESUMING = {"gpus", "batch", "batch_gpu", "kimg", "snap", "metrics", "detector", "num_gen", "num_real",
-                      "workers", "device", "resume", "outdir", "dry_run", "estimate", "nobench", "trust_pickle",
-                      "trust_detector"}
-
-
-def _run_to_resume(opts: EasyDict) -> str | None:
-    """The run directory that --resume names, if it names one."""
-    if opts.resume is None:
-        return None
-    if opts.resume != "latest":
-        path = os.path.expanduser(opts.resume)
-        if not os.path.isdir(path):
-            return None
-        if not os.path.isfile(os.path.join(path, run_config.FILE_NAME)):
-            from training.checkpoints import safetensors_files
-
-            is_known = any(row.files and row.module("files").network_files(path) for row in architectures.rows())
-            if is_known or safetensors_files.is_checkpoint(path):
-                return None  # networks to start from, not a run to resume
-            raise UserError(f"--resume: {path} is a folder without {run_config.FILE_NAME}, so it is no run directory")
-        return path
-    _require(opts, "outdir")
-    outdir = os.path.expanduser(opts.outdir)
-    names = sorted(os.listdir(outdir)) if os.path.isdir(outdir) else []
-    runs = [name for name in names if os.path.isfile(os.path.join(outdir, name, run_config.FILE_NAME))]
-    if not runs:
-        raise UserError(f"--resume: there is no run directory in {outdir}")
-    return os.path.join(outdir, runs[-1])
-
-
-def _resumed(run_dir: str, opts: EasyDict, given: set[str]) -> RunConfig:
-    """The configuration of a run that is resumed: its own, and what may be changed."""
-    config = run_config.read(run_dir)
-    if _trusts_pickles(config.to_dict()) and not opts.trust_pickle:
-        raise UserError(f"--resume: {os.path.join(run_dir, run_config.FILE_NAME)} asks to run the code that network "
-                        "files carry; if you trust them and it, pass --trust-pickle as well")
-    fixed = sorted(given.difference(FREE_WHEN_RESUMING, *(plugin.FREE_WHEN_RESUMING for plugin in PLUGINS)))
-    if fixed:
-        changed = ", ".join("--" + name.replace("_", "-") for name in fixed)
-        start = next((plugin.START_FLAG for plugin in PLUGINS if plugin.guides(config)), "--resume")
-        raise UserError(f"--resume: cannot change {changed} when resuming; remove it, or start a new run from one of "
-                        f"its pickles with {start}={os.path.join(run_dir, 'network-snapshot-….pkl')}")
-    for plugin in PLUGINS:
-        plugin.check_resumed(config, opts, given)
-    config = _shared_out(config, *(opts[name] if name in given else None for name in ("gpus", "batch", "batch_gpu")))
-    return _with_changes(config, opts, given)
-
-
-def _trusts_pickles(options: Any) -> bool:
-    """Whether `trust_pickle` is set anywhere in the options of a run."""
-    if isinstance(options, dict):
-        return bool(options.get("trust_pickle")) or any(map(_trusts_pickles, options.values()))
-    return isinstance(options, (list, tuple)) and any(map(_trusts_pickles, options))
-
-
-def _with_changes(config: RunConfig, opts: EasyDict, given: set[str]) -> RunConfig:
-    """The configuration of a run with the changes that options ask for."""
-
-    def chosen(**fields: tuple[str, Any]) -> dict[str, Any]:
-        """Field → value, of those whose option was given. Fields are given as (option, value)."""
-        return {field: value for field, (option, value) in fields.items() if option in given}
-
-    return config.changed(
-        schedule=chosen(total_kimg=("kimg", opts.kimg), image_snapshot_ticks=("snap", opts.snap),
-                        network_snapshot_ticks=("snap", opts.snap)),
-        metrics={
-            **chosen(names=("metrics", tuple(opts.metrics))),
-            "options": {**config.metrics.options, **chosen(
-                detectors=("detector", list(opts.detector)), num_gen=("num_gen", opts.num_gen),
-                num_real=("num_real", opts.num_real))},
-        },
-        data={"loader": {**config.data.loader, **chosen(num_workers=("workers", opts.workers))}},
-        machine=chosen(device=("device", opts.device), cudnn_benchmark=("nobench", not opts.nobench)),
-    )
-
-
-def _shared_out(config: RunConfig, gpus: int | None, batch: int | None, batch_gpu: int | None) -> RunConfig:
-    """The configuration of a run that is resumed with other processes, batches or passes; None is as they were."""
-    schedule, started_with = config.schedule, config.machine.num_gpus
-    gpus, batch = gpus or started_with, batch or schedule.batch_size
-    if (gpus, batch, batch_gpu or schedule.batch_gpu) == (started_with, schedule.batch_size, schedule.batch_gpu):
-        return config
-    if batch % gpus != 0:
-        raise UserError(f"--gpus: {gpus} processes cannot share a batch of {batch} images; this run was started with "
-                        f"{started_with} and {schedule.batch_size}")
-    share = batch // gpus
-    if batch_gpu is not None and share % batch_gpu != 0:
-        raise UserError(f"--batch-gpu: the {share} images of a process are not a multiple of {batch_gpu}")
-    sizes = [size for size in range(min(share, schedule.batch_gpu), 0, -1) if share % size == 0]
-    for size in sizes if batch_gpu is None else [batch_gpu]:
-        changed = config.changed(schedule={"batch_size": batch, "batch_gpu": size}, machine={"num_gpus": gpus})
-        try:
-            options.check_minibatch_std(changed)
-            break
-        except options.OptionError:
-            if size in (1, batch_gpu):
-                raise
-    is_same = any(plugin.is_same_for_any_processes(config) for plugin in PLUGINS)
-    if gpus != started_with and not is_same:
-        logging.warning("the run is resumed with %d instead of %d processes: no image is left out, but random numbers "
-                        "are not those of an unbroken run", gpus, started_with)
-    if batch != schedule.batch_size:
-        logging.warning("the run is resumed with batches of %d instead of %d images: the image count, the moving "
-                        "average of G and the augmentation go by images and are kept; learning rates, intervals of "
-                        "regularisation and the averages inside G go by steps, so the run is neither that of the old "
-                        "nor of the new size", batch, schedule.batch_size)
-    if changed.schedule.batch_gpu != schedule.batch_gpu and not is_same:
-        logging.warning("passes are of %d instead of %d images, over which the minibatch standard deviation is taken",
-                        changed.schedule.batch_gpu, schedule.batch_gpu)
-    return changed
 
 
 AtEnd = list[Callable[[RunConfig, str], str]]  # called with a complete run and its folder; say what they wrote

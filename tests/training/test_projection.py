@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from metrics.perceptual import DetectorFeatures, DiscriminatorFeatures, PerceptualError
+from training.inference.projection import ProjectionError, Schedule, noise_regulariser, project, w_statistics, whiten_
 from training.networks import Discriminator, Generator
-from training.projection import ProjectionError, Schedule, noise_regulariser, project, w_statistics, whiten_
 
 NO_LABEL = torch.zeros([1, 0])
 
