@@ -1,9 +1,9 @@
 """Keeps the channels that the others cannot reconstruct.
 
-Channels are removed one by one, always the one that the others reconstruct best. For every layer that reads it, the
-weights of the remaining channels are refitted in closed form (ridge least squares, as `dgl.refit` will do). The error
-that remains in the layer's outputs is weighted by how much the image depends on them. The channels removed last score
-highest. The score is that error, so it can be compared across layers.
+Channels are removed in small steps, always those that the others reconstruct best. For every layer that reads them,
+the weights of the remaining channels are refitted in closed form (ridge least squares, as `dgl.refit` will do). The
+error that remains in the layer's outputs is weighted by how much the image depends on them. The channels removed last
+score highest. The score is that error, so it can be compared across layers.
 
 Source: the removal step is that of Optimal Brain Surgeon (Hassibi and Stork 1993), for groups of weights; which
 targets count, and their weights, are ours.
