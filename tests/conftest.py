@@ -1,5 +1,6 @@
 """For all tests: one thread per process, no way out to the network, coverage where it counts."""
 import contextlib
+import functools
 import gc
 import ipaddress
 import multiprocessing
@@ -9,10 +10,10 @@ import signal
 import socket
 import sys
 import types
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -29,10 +30,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # The packages whose coverage is measured → a module with most of what they import, in an order in which none imports
-# one of a later package; and the names of files that only do whole runs of what others test in parts. Recording it
-# more than doubles the processor time of whatever runs meanwhile.
+# one of a later package; and the names of test files without new lines: they do whole runs of what others test in
+# parts, or other numbers, sizes and families by the same lines. Recording nearly doubles the processor time of whatever
+# runs meanwhile.
 MEASURED = {"torch_utils/checkpoint": "torch", "dgl": "training.training_loop"}
-WHOLE_RUNS = ("_runs.py", "_resume.py")
+UNRECORDED = ("_runs.py", "_resume.py", "_rectangular_slices.py", "_biggan_slices.py", "_loss.py", "_refit_biggan.py",
+              "_gradient_scores.py", "_slimming.py", "_zero_channels.py", "_distillation.py", "_teacher.py",
+              "_teacher_images.py", "_estimates_of_students.py")
 
 
 @contextlib.contextmanager
@@ -51,10 +55,11 @@ def _coverage_paused() -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Pauses the recording of coverage for tests of other packages, for whole runs and for slow tests."""
+    """Pauses the recording of coverage for tests of other packages, and for those that reach no line of their own."""
     folders = [Path(__file__).parent / name for name in MEASURED]
     is_measured = any(folder in item.path.parents for folder in folders)
-    if is_measured and not item.path.name.endswith(WHOLE_RUNS) and item.get_closest_marker("slow") is None:
+    is_unrecorded = item.get_closest_marker("slow") or item.get_closest_marker("unrecorded")
+    if is_measured and not item.path.name.endswith(UNRECORDED) and not is_unrecorded:
         return (yield)
     with _coverage_paused():
         return (yield)
@@ -90,11 +95,29 @@ def _quick_processes() -> Iterator[None]:
     A user's are started by the method spawn, as are those of the tests that run train.py itself.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["train", "training.training_loop", "tests.tiny"])
+    context.set_forkserver_preload(["train", "training.training_loop", "tests.tiny", "tests.forks"])
     methods = types.SimpleNamespace(get_context=lambda name: context, parent_process=multiprocessing.parent_process)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launch, "multiprocessing", methods)
         patch.setattr(launch, "_rank_env", lambda *args, make=launch._rank_env: {**os.environ, **make(*args)})
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_exports() -> Iterator[None]:
+    """Functions of onnxscript keep what they have parsed of their own text; every export asks all of them again."""
+    from training.export import onnx_file
+
+    def require(names: Sequence[str], *args: str, original: Callable = onnx_file.require) -> list[Any]:
+        modules = original(names, *args)
+        function = getattr(sys.modules.get("onnxscript"), "TracedOnnxFunction", None)
+        if isinstance(getter := getattr(function, "function_ir", None), property):
+            function.function_ir = functools.cached_property(getter.fget)
+            function.function_ir.__set_name__(function, "function_ir")
+        return modules
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_file, "require", require)
         yield
 
 

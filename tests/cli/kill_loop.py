@@ -4,6 +4,7 @@ Run as `python -m tests.cli.kill_loop FOLDER NUM_KILLS [SEED]`. The processes ar
 everything. After every kill, whatever has its name must be whole; a run to the end must work on top of what is left,
 with the result of an undisturbed one. Prints one JSON object: command → counts, and what was wrong.
 """
+import contextlib
 import importlib
 import json
 import os
@@ -58,6 +59,7 @@ def child(module: str, args: list[str], out: Path, log: Path) -> None:
     os.dup2(stdout, 1)
     importlib.import_module(module).main([arg.replace("OUT", str(out)) for arg in args], standalone_mode=False)
     sys.stdout.flush()
+    out.with_suffix(".modules").write_text("\n".join(sys.modules))
 
 
 def start(module: str, args: list[str], out: Path, log: Path) -> int:
@@ -111,6 +113,13 @@ def results(out: Path) -> dict[str, Any]:
     return {str(path.relative_to(out)): content(path) for path in visible(out)}
 
 
+def import_all(modules: list[str]) -> None:
+    """Imports what a command has imported, for the forks to come; some names are of modules that others make."""
+    for name in modules:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
 def numbers(out: Path) -> Any:
     """What a metric printed; None if the command is another one."""
     text = out.with_suffix(".stdout").read_text()
@@ -135,6 +144,7 @@ class Loop:
         began = time.monotonic()
         self.run_to_its_end()
         self.longest = time.monotonic() - began
+        import_all(self.out.with_suffix(".modules").read_text().splitlines())
         self.expected, self.numbers = results(self.out), numbers(self.out)
         self.out = self.new_folder()
 

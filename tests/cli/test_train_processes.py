@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 import train
 from dnnlib import locks
-from tests import tiny
+from tests import forks, tiny
 from tests.helpers import forget_statistics, is_alive, wait_until
 from training.checkpoints.pickles import NETWORKS, open_networks
 
@@ -199,22 +199,22 @@ def test_stopped_process_of_another_launcher_ends_the_others_at_the_timeout_and_
     """As under torchrun on two machines: the processes only have the environment, and nobody ends them."""
     more = ["--kimg=10000", "--batch=10", "--batch-gpu=5"]
     job = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo"}
-    ranks = [start([sys.executable, *options(data, tmp_path, *more)], **job, RANK=str(rank), LOCAL_RANK="0",
-                   SG_DIST_TIMEOUT_SEC="10") for rank in (0, 1)]
+    code = "import sys, train; train.main(sys.argv[1:])"
+    ranks = [forks.Program(code, *options(data, tmp_path, *more)[1:], env={
+        **os.environ, **job, "RANK": str(rank), "LOCAL_RANK": "0", "SG_DIST_TIMEOUT_SEC": "10"}) for rank in (0, 1)]
     try:
         wait_until(lambda: any(rank.poll() is not None for rank in ranks) or bool(list(tmp_path.glob("*/state/*.pt"))),
                    TIMEOUT_SEC)
-        assert [rank.poll() for rank in ranks] == [None, None], [rank.communicate()[0] for rank in ranks]
+        assert [rank.poll() for rank in ranks] == [None, None], [rank.finish(0) for rank in ranks]
         ranks[1].send_signal(signal.SIGSTOP)
-        output = ranks[0].communicate(timeout=TIMEOUT_SEC)[0]
+        done = ranks[0].finish(TIMEOUT_SEC)
     finally:
         for rank in ranks:
-            rank.kill()
-            rank.communicate()
-    assert ranks[0].returncode == 1
+            rank.finish(0)
+    assert done.returncode == 1
     assert ("Error: rank 1 gives no sign of life: it was killed or stopped, or its machine or network is gone "
-            "(noticed by rank 0)") in output
-    assert f"To resume this run: python train.py --resume={the_run(tmp_path)}\n" in output
+            "(noticed by rank 0)") in done.stderr
+    assert f"To resume this run: python train.py --resume={the_run(tmp_path)}\n" in done.stdout + done.stderr
     assert invoke(f"--resume={the_run(tmp_path)}", "--dry-run", "--no-estimate").exit_code == 0
 
 

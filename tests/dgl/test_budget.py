@@ -118,6 +118,7 @@ def test_a_budget_of_milliseconds_uses_measured_times(monkeypatch: pytest.Monkey
     assert 1.5 < record["costs"][1]["macs_in"] / 1e5 <= 2 < record["costs"][0]["macs_in"] / 1e5
 
 
+@pytest.mark.unrecorded
 def test_a_student_that_turns_out_slower_than_its_budget_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

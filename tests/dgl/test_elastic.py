@@ -115,6 +115,7 @@ def test_a_step_trains_the_widest_the_narrowest_and_one_other() -> None:
     assert list(elastic.Sandwich(tiny.tiny_generator(), [Fraction(1, 2)], 0).at(0)) == [1, Fraction(1, 2)]
 
 
+@pytest.mark.unrecorded
 def test_every_width_is_cut_out_exactly(trained: Path, tmp_path: Path) -> None:
     """The networks that prune_init.py writes draw the images of the elastic network at these widths."""
     path = snapshot(trained)
@@ -146,6 +147,7 @@ def test_a_cut_that_was_not_trained_is_a_warning(trained: Path, tmp_path: Path) 
                 "--width=3/4 or --width=1/2 or --width=1/4, without --score") in result.output
 
 
+@pytest.mark.unrecorded
 def test_a_copy_of_the_pickle_keeps_the_note(trained: Path, tmp_path: Path) -> None:
     copies = [(tmp_path / "copy.pkl", [], True), (tmp_path / "large.pkl", ["--resolution=32"], False),
               (tmp_path / "copy.pt", ["--format=rosinality"], False)]
@@ -163,6 +165,7 @@ def test_damaged_notes_are_one_line(widths: Any) -> None:
     assert elastic.trained_widths(None) is elastic.trained_widths({"other": 1}) is None
 
 
+@pytest.mark.unrecorded
 def test_a_resumed_run_is_an_unbroken_one_to_the_bit(paths: dict[str, str], trained: Path, tmp_path: Path) -> None:
     stops = iter([False, True])
     broken = tiny_runs.run(tmp_path / "broken", configuration(paths), abort_fn=lambda: next(stops))

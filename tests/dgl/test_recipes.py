@@ -64,6 +64,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.unrecorded
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_a_row_is_what_it_says(name: str, paths: dict[str, str]) -> None:
     options = resolved(paths, *with_data(name, paths))
@@ -89,6 +90,7 @@ def test_every_value_of_a_row_is_one_of_its_option() -> None:
         base.family for base in BASES.values()}
 
 
+@pytest.mark.unrecorded
 def test_what_is_given_replaces_the_row(paths: dict[str, str]) -> None:
     options = resolved(paths, *with_data("svs", paths), "--score=first", "--refine=none", "--dgl-weight=0.5",
                        "--kd=rgb=2")

@@ -146,6 +146,7 @@ def test_rows_of_zeros_stay_finite() -> None:
     assert torch.allclose(fit.bias, torch.ones([2]).double(), rtol=1e-5)
 
 
+@pytest.mark.unrecorded
 @pytest.mark.parametrize("kwargs", GENERATORS)
 def test_a_refitted_generator_is_nearer_to_its_teacher(kwargs: dict[str, Any]) -> None:
     G = tiny.tiny_generator(**kwargs)
@@ -186,6 +187,7 @@ def test_a_slice_that_loses_nothing_is_not_changed(kind: str, kwargs: dict[str, 
     assert max(fit.before for fit in report.layers) < 1e-6
 
 
+@pytest.mark.unrecorded
 def test_the_seed_decides_and_the_size_of_passes_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     G = tiny.tiny_generator()
     keep = half(G)

@@ -1,5 +1,6 @@
 """The wheel in an environment of its own: one command, one package, and a user's `training` stays the user's."""
 import importlib.util
+import json
 import os
 import pickle
 import pickletools
@@ -34,6 +35,14 @@ def call(*command: object, cwd: Path = ROOT) -> str:
     run = subprocess.run([str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr + run.stdout
     return run.stdout
+
+
+def commands(env: Path, cwd: Path, *lines: list[str]) -> str:
+    """What commands of the installed `dgl` print, one after the other in one process."""
+    code = ("import json, sys, dgl.__main__\n"
+            "for words in json.loads(sys.argv[1]):\n"
+            "    dgl.__main__.main(words, prog_name='dgl', standalone_mode=False)")
+    return call(env / "bin" / "python", "-c", code, json.dumps(lines), cwd=cwd)
 
 
 @pytest.fixture(scope="session")
@@ -82,22 +91,29 @@ def test_the_wheel_takes_one_name(wheel: Path) -> None:
 def test_commands_work_from_any_folder(env: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     network = tiny.write_teacher(home / "net.pkl", c_dim=2)
+    data = tiny.write_data(home / "data", num=8)
     dgl = env / "bin" / "dgl"
     assert "train" in call(dgl, "--help", cwd=home)
-    for command in ("train", "prune", "export", "metrics", "dataset", "doctor"):
-        assert "Usage: dgl" in call(dgl, command, "--help", cwd=home)
+    names = ("train", "prune", "export", "metrics", "dataset", "doctor")
+    assert commands(env, home, *([name, "--help"] for name in names)).count("Usage: dgl") == len(names)
     args = ["--network=net.pkl", "--seeds=1", "--class=1", "--device=cpu"]
     call(dgl, "generate", *args, "--outdir=installed", cwd=home)
     run_command(["generate.py", *args, "--outdir=tree"])
     assert (home / "installed/seed0001.png").read_bytes() == (home / "tree/seed0001.png").read_bytes()
     # A pickle written by the wheel names and embeds what one of the source tree does.
-    call(dgl, "convert", f"--source={network}", "--dest=installed.pkl", cwd=home)
+    result = commands(
+        env, home,
+        ["convert", f"--source={network}", "--dest=installed.pkl"],
+        ["prune", "--teacher=net.pkl", "--width=0.5", "--no-latency", "--dest=student.pkl"],
+        ["train", f"--data={data}", "--outdir=runs", "--dry-run", "--no-estimate", "--device=cpu"])
     run_command(["legacy.py", f"--source={network}", "--dest=tree.pkl"])
     texts = strings(home / "installed.pkl")
     assert texts == strings(home / "tree.pkl")
     assert not any("_core" in text for text in texts)
-    call(dgl, "prune", "--teacher=net.pkl", "--width=0.5", "--no-latency", "--dest=student.pkl", cwd=home)
     assert open_networks(str(home / "student.pkl"))["G_ema"].img_resolution == 16
+    # Options of a run name modules as the tree does.
+    assert "training.networks.Generator" in result
+    assert "_core" not in result
 
 
 def strings(path: Path) -> list[str]:
@@ -127,14 +143,6 @@ def test_the_python_face_beside_modules_of_the_same_names(env: Path, home: Path)
     G = open_networks(str(home / "net.pkl"))["G_ema"]
     assert resolution == 16
     assert torch.equal(torch.from_numpy(image), G(torch.full([1, 16], 0.5), None, noise_mode="const"))
-
-
-def test_options_of_a_run_name_modules_as_the_tree_does(env: Path, home: Path) -> None:
-    data = tiny.write_data(home / "data", num=8)
-    args = [f"--data={data}", "--outdir=runs", "--dry-run", "--no-estimate", "--device=cpu"]
-    result = call(env / "bin" / "dgl", "train", *args, cwd=home)
-    assert "training.networks.Generator" in result
-    assert "_core" not in result
 
 
 def test_imports_are_rewritten() -> None:

@@ -2,8 +2,6 @@
 import io
 import re
 import signal
-import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -15,9 +13,9 @@ from metrics import script_safety, torchscript
 from metrics.detector import DetectorError, DetectorSpec, Trust, load, trust
 from metrics.script_operators import UnsafeScript, check_code
 from metrics.script_safety import DamagedScript, checked_copy
+from tests import forks
 from tests.helpers import damage_zip_entry
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 
@@ -182,7 +180,7 @@ def test_layers_of_torch_are_known() -> None:
 
 
 def test_a_flipped_bit_is_seen(tmp_path: Path) -> None:
-    path = ROOT / "metrics" / "detectors" / "clothing32.pt"
+    path = forks.ROOT / "metrics" / "detectors" / "clothing32.pt"
     checked_copy(path.read_bytes())
     copy = tmp_path / "c.pt"
     copy.write_bytes(path.read_bytes())
@@ -208,7 +206,7 @@ def test_an_endless_script_ends_with_one_line(tmp_path: Path) -> None:
         "print(endless(torch.ones([1, 3, 8, 8])).tolist(), flush=True)\n"  # ends; the next call does not
         "endless(torch.zeros([1, 3, 8, 8]))"
     )
-    done = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = forks.run(code, path)
     assert done.returncode == -signal.SIGKILL
     assert done.stdout == "[[1.0, 1.0, 1.0]]\n"
     assert done.stderr == "Error: detector d: not done after 2 s; it may never be\n"

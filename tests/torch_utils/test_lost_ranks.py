@@ -1,21 +1,18 @@
 """Processes that wait for one that was killed or stopped, as on several machines: each ends, and names it."""
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests import forks
+
 GONE = "gives no sign of life: it was killed or stopped, or its machine or network is gone"
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_every_survivor_ends_and_names_the_lost_rank(tmp_path):
-    command = [sys.executable, "-m", "tests.torch_utils.lost_ranks", tmp_path]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
+    done = forks.run_module("tests.torch_utils.lost_ranks", tmp_path)
     assert done.returncode == 0, done.stderr
     outcomes = json.loads(done.stdout)
     assert outcomes["killed"] == [[1, f"rank 1 {GONE} (noticed by rank 0)"], [-9, ""],

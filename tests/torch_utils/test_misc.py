@@ -1,7 +1,5 @@
 """torch_utils.misc: constants, shape checks, weights by name, summaries, devices."""
 import re
-import subprocess
-import sys
 import warnings
 from contextlib import contextmanager
 
@@ -9,6 +7,7 @@ import pytest
 import torch
 
 from dnnlib.errors import UserError
+from tests import forks
 from torch_utils import devices, misc, summary
 
 
@@ -298,8 +297,8 @@ _PROBE = "from torch_utils import devices; print(devices.tune_allocator(), devic
 @pytest.mark.parametrize(("setting", "expected"), [("", "True True"), ("default", "False False")])
 def test_tune_allocator(setting, expected, monkeypatch):
     monkeypatch.setenv("SG_MALLOC", setting)
-    run = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == expected
+    done = forks.run(_PROBE)
+    assert (done.stdout.strip(), done.stderr) == (expected, "")
 
 
 class _Libc:

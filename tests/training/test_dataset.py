@@ -215,7 +215,7 @@ def test_what_goes_in_comes_out(tmp_path_factory, data):
 # Processes.
 
 
-@pytest.mark.parametrize(("method", "workers"), [("fork", 2), ("spawn", 1)])
+@pytest.mark.parametrize(("method", "workers"), [("fork", 2), ("forkserver", 1)])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_workers_read_what_the_parent_reads(make_dataset_path, method, workers):
     if method not in multiprocessing.get_all_start_methods():

@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ import torch
 from dnnlib import files
 from dnnlib.errors import UserError
 from dnnlib.objects import get_obj_by_name
-from tests import tiny
+from tests import forks, tiny
 from tests.robustness import record
 from tests.training import tiny_runs
 from training import run_state, training_loop
@@ -372,9 +371,7 @@ def test_lost_statistics_do_not_leave_holes(two_states: tuple[Path, dict[str, An
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again(data: dict[str, str], tmp_path: Path) -> None:
     """kill -9 at random moments, from the making of the run's folder to its last file."""
-    command = [sys.executable, "-m", "tests.training.kill_loop", str(tmp_path), data["plain"], str(KILLS)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True,
-                          timeout=max(40 * KILLS, 280))
+    done = forks.run_module("tests.training.kill_loop", tmp_path, data["plain"], KILLS, timeout=max(40 * KILLS, 280))
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     failed = sum(status != 0 for status in report["statuses"])

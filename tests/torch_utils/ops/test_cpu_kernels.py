@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
+from tests import forks
 from torch_utils.ops import bias_act, conv2d_gradfix, conv2d_resample, cpu_build, cpu_kernels, upfirdn2d
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -195,9 +196,7 @@ def test_the_number_of_threads_does_not_change_the_bits() -> None:
 
 
 def run(code: str, **environment: str) -> str:
-    root = Path(__file__).parents[3]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, env={**os.environ, **environment},
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    done = forks.run(code, env={**os.environ, **environment})
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -234,7 +233,10 @@ def test_a_compiler_that_fails_is_no_obstacle(tmp_path: Path) -> None:
 
 
 def test_sg_ops_ref_switches_them_off() -> None:
-    assert "plain torch, as SG_OPS=ref asks for" in run(PRINT, SG_OPS="ref")
+    """The variable is read when the modules are imported."""
+    env = {**os.environ, "SG_OPS": "ref"}
+    printed = subprocess.check_output([sys.executable, "-c", PRINT], cwd=forks.ROOT, env=env, text=True)
+    assert "plain torch, as SG_OPS=ref asks for" in printed
 
 
 def test_flags_keep_the_process_arithmetic() -> None:

@@ -2,8 +2,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import forks
+from tests.helpers import wait_until
 from torch_utils import launch
 from torch_utils.ops.backend import cache, nvcc
 from torch_utils.ops.backend.archs import Targets
 from torch_utils.ops.backend.errors import BackendError
 
-ROOT = Path(__file__).parents[4]
 TARGETS = Targets(("80",), ("80",))
 
 
@@ -92,25 +91,21 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch) -> None:
 
 
 @pytest.fixture
-def builder(folder, tmp_path) -> Iterator[subprocess.Popen[str]]:
+def builder(folder) -> Iterator[forks.Program]:
     """Another process in the middle of a build that does not end."""
     code = (
-        "import sys, time\n"
+        "import time\n"
         "from torch_utils.ops.backend import cache\n"
         "from torch_utils.ops.backend.archs import Targets\n"
         "def build(folder):\n"
         "    (folder / 'half').write_text('')\n"
-        "    print('building', flush=True)\n"
         "    time.sleep(600)\n"
         f"cache.get('ninja', Targets({TARGETS.sm}, {TARGETS.ptx}), build)\n"
     )
-    env = {**os.environ, "DNNLIB_CACHE_DIR": str(tmp_path)}
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "building\n"
+    process = forks.Program(code)
+    wait_until(lambda: any(folder.rglob("half")))
     yield process
-    process.kill()
-    process.communicate()
+    process.finish(timeout=0)
 
 
 def test_a_builder_that_hangs_ends_the_wait(builder, monkeypatch) -> None:
@@ -121,7 +116,7 @@ def test_a_builder_that_hangs_ends_the_wait(builder, monkeypatch) -> None:
 
 def test_a_killed_builder_does_not_block(builder, folder, monkeypatch) -> None:
     builder.send_signal(signal.SIGKILL)
-    builder.wait()
+    wait_until(lambda: builder.poll() is not None)
     unfinished = [path for path in folder.iterdir() if path.suffix == ".tmp"]
     assert len(unfinished) == 1
     assert (cache.get("ninja", TARGETS, build) / "library").is_file()
@@ -132,7 +127,7 @@ def test_a_killed_builder_does_not_block(builder, folder, monkeypatch) -> None:
     assert not unfinished[0].exists()
 
 
-def test_processes_that_build_together_build_once(tmp_path) -> None:
+def test_processes_that_build_together_build_once(folder) -> None:
     code = (
         "import time\n"
         "from torch_utils.ops.backend import cache\n"
@@ -143,10 +138,8 @@ def test_processes_that_build_together_build_once(tmp_path) -> None:
         "    return {}\n"
         "print(cache.get('ninja', Targets(('80',)), build))\n"
     )
-    env = {**os.environ, "DNNLIB_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, "-c", code]
-    both = [subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = sorted(process.communicate()[0].splitlines() for process in both)
+    both = [forks.Program(code) for _ in range(2)]
+    outputs = sorted(process.finish().stdout.splitlines() for process in both)
     assert [len(lines) for lines in outputs] in ([1, 2], [2, 1])
     assert outputs[0][-1] == outputs[1][-1]
 
