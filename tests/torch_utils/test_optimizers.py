@@ -14,6 +14,9 @@ PROGRAM = """
 import sys
 import torch
 from torch_utils.optimizers import Adam
+from torch_utils.tensor_budget import TensorBudget
+with torch.device("meta"), TensorBudget():
+    torch.nn.Parameter(torch.randn([2, 3]).div_(0.1))
 weights = torch.nn.Parameter(torch.ones(3))
 opt = Adam([weights], lr=0.1)
 weights.square().sum().backward()
@@ -21,6 +24,7 @@ opt.step()
 opt.zero_grad()
 opt.load_state_dict(opt.state_dict())
 assert weights.requires_grad
+assert "sympy" not in sys.modules
 sys.stdout.write(" ".join(name for name in sys.modules if name.startswith("torch._dynamo")))
 """
 

@@ -113,10 +113,12 @@ def _check_networks(data: DataInfo, networks: tuple[Component, ...]) -> None:
     """Builds the networks without memory for their tensors, to learn now what does not go together."""
     import torch
 
+    from torch_utils.tensor_budget import TensorBudget
+
     sizes = {"c_dim": data.label_dim, "img_resolution": data.resolution, "img_channels": data.num_channels}
     for network in networks:
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), TensorBudget():
                 NETWORKS.call(network.name, network.arguments, **sizes, skip_init=True)
         except ValueError as error:
             raise OptionError("--z-dim" if str(error).startswith("dim_z") else "--attn", str(error)) from None
