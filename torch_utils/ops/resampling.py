@@ -137,10 +137,12 @@ def _by_cpu_kernels(
     x: torch.Tensor, f: torch.Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float
 ) -> torch.Tensor:
     size = output_size(x, f, up, down, padding)
-    return cpu_kernels.upfirdn2d(x, f, size, up, down, (padding[0], padding[2]), flip, gain)
+    return cpu_kernels.upfirdn2d(x, f.float(), size, up, down, (padding[0], padding[2]), flip, gain)
 
 
 def _cpu_kernels_take(x: torch.Tensor, f: torch.Tensor, *_: object) -> bool:
+    if x.dtype == f.dtype == torch.float64 and torch.equal(f.float().double(), f):  # of a network made in float32
+        f = f.float()
     return cpu_kernels.takes_filter(f)
 
 

@@ -106,6 +106,10 @@ class Dataset(torch.utils.data.Dataset):
 
     # Labels.
 
+    def raw_labels(self) -> np.ndarray:
+        """A copy of the labels of all items [len(self), ...] as the file has them; of length 0 without labels."""
+        return self._labels_of_all.array[self._items[:, 0]]
+
     def get_label(self, idx: int) -> np.ndarray:
         """float32 [label_dim], a copy: one-hot for class numbers, the vector itself, or length 0 without labels."""
         return self._labels_of_all.vector(self._items[idx, 0])
@@ -185,7 +189,7 @@ class Dataset(torch.utils.data.Dataset):
         for raw_idx, mirrored in self._items.tolist():
             digest.update(b"%d %d " % (raw_idx, mirrored))
             digest.update(self._raw_fingerprint(raw_idx))
-        labels = self._labels_of_all.array[self._items[:, 0]]
+        labels = self.raw_labels()
         digest.update(f"{self.label_shape} {labels.dtype} {labels.shape}".encode())
         digest.update(labels.tobytes())
         return digest.hexdigest()

@@ -38,12 +38,12 @@ def _number_of_cells(fitting: int, least: int) -> int:
 
 def _items_by_label(dataset: "Dataset") -> list[list[int]]:
     """The indices of each label's items; of two vectors the one with the smaller last element comes first."""
-    everything = range(len(dataset))
     if not dataset.has_labels:
-        return [list(everything)]
-    backwards = [dataset.get_details(index).raw_label.ravel().tolist()[::-1] for index in everything]
-    in_order = sorted(everything, key=backwards.__getitem__)
-    return [list(members) for _, members in itertools.groupby(in_order, key=backwards.__getitem__)]
+        return [list(range(len(dataset)))]
+    labels = dataset.raw_labels().reshape(len(dataset), -1)
+    in_order = np.lexsort(labels.T)
+    is_first = (labels[in_order[1:]] != labels[in_order[:-1]]).any(axis=1)
+    return [members.tolist() for members in np.split(in_order, np.flatnonzero(is_first) + 1)]
 
 
 def save_grid(images: np.ndarray, path: str | os.PathLike, size: tuple[int, int]) -> None:

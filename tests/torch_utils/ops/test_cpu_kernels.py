@@ -10,7 +10,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from tests import forks
-from torch_utils.ops import bias_act, conv2d_gradfix, conv2d_resample, cpu_build, cpu_kernels, upfirdn2d
+from torch_utils.ops import bias_act, conv2d_gradfix, conv2d_resample, cpu_build, cpu_kernels, resampling, upfirdn2d
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 needs_compiler = pytest.mark.skipif(
@@ -193,6 +193,17 @@ def test_the_number_of_threads_does_not_change_the_bits() -> None:
     for other in result[1:]:
         for a, c in zip(result[0], other):
             torch.testing.assert_close(a, c, rtol=0, atol=0) if a.ndim == 4 else torch.testing.assert_close(a, c)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("divisor", "is_native"), [(1, True), (3, False)])
+def test_filters_of_networks_in_float64(divisor: int, is_native: bool) -> None:
+    """The kernels take filters in float32; others must not be rounded to it."""
+    x, f = randn(1, 2, 9, 8), upfirdn2d.setup_filter([1, 3, 3, 1]).double() / divisor
+    arguments = ((2, 2), (1, 1), (2, 1, 2, 1), False, 4.0)
+    assert (resampling.UPFIRDN2D.compiled(x, f, *arguments) is not None) == is_native
+    expected = resampling.resample_ref(x, f, *arguments)
+    torch.testing.assert_close(resampling.resample(x, f, *arguments), expected, rtol=1e-12, atol=1e-13)
 
 
 def run(code: str, **environment: str) -> str:
