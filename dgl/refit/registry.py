@@ -1,4 +1,5 @@
 """Which families of networks can be refitted, and doing it by the network's class."""
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -7,7 +8,7 @@ import torch
 from dnnlib.errors import UserError
 from dnnlib.progress import Progress
 from torch_utils import distributed
-from torch_utils.network_types import Generator
+from torch_utils.network_types import Generator, image_size
 from training import architectures
 
 from ..scores.sampling import latents
@@ -16,6 +17,9 @@ from .report import RefitOptions, Report, check_finite
 from .walk import refit_generator
 
 Images = Callable[[int], torch.Tensor]
+
+_LATENTS_PER_PASS = 8  # at least, in passes that make images
+_PASS_PIXELS = 8 * 64**2  # of the images of one pass, if they are small
 
 _GENERATORS: dict[str, Any] = {
     "training.networks.Generator": generator,
@@ -40,15 +44,15 @@ def prepared(network: Any) -> Any:
     return biggan.prepared(network) if _GENERATORS.get(kind) is biggan else network
 
 
-def images_of(G: Generator, seed: int, batch: int = 8) -> Images:
+def images_of(G: Generator, seed: int) -> Images:
     """A generator's images, other ones in every call, in full precision.
 
     Args:
         G: any generator.
         seed: of the latents; the images depend on nothing else.
-        batch: latents per pass.
     """
     random = torch.Generator().manual_seed(seed)
+    batch = max(_LATENTS_PER_PASS, _PASS_PIXELS // math.prod(image_size(G)))
 
     @torch.no_grad()
     def images(num: int) -> torch.Tensor:

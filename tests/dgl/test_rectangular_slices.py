@@ -25,16 +25,17 @@ from training.checkpoints import pickles
 UPRIGHT = [4, 2]
 
 
-def networks() -> dict[str, Any]:
-    """A teacher for images of 8x16 (width x height)."""
-    G, G_ema = (tiny.tiny_generator(seed=seed, base_size=UPRIGHT) for seed in (0, 2))
-    return {"G": G, "D": tiny.tiny_discriminator(base_size=UPRIGHT), "G_ema": G_ema}
+def networks(height: int = 16) -> dict[str, Any]:
+    """A teacher for images half as wide as high."""
+    size: dict[str, Any] = {"resolution": height, "base_size": UPRIGHT}
+    G, G_ema = (tiny.tiny_generator(seed=seed, **size) for seed in (0, 2))
+    return {"G": G, "D": tiny.tiny_discriminator(**size), "G_ema": G_ema}
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("teacher") / "human.pkl"
-    pickles.save_networks(pickles.snapshot_data(networks(), None), path)
+    pickles.save_networks(pickles.snapshot_data(networks(8), None), path)
     return path
 
 
@@ -90,14 +91,14 @@ def test_commands(teacher: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     result = runner.invoke(export.main, [f"--network={student}", "--format=hub", f"--dest={tmp_path / 'hub'}"])
     assert result.exit_code == 0, result.output
-    assert "for 8x16 images of 3 channel(s)" in (tmp_path / "hub" / "README.md").read_text()
-    assert image_size(pickles.open_networks(str(tmp_path / "hub"))["G_ema"]) == (16, 8)
-    data = tiny.write_data(tmp_path / "data")
+    assert "for 4x8 images of 3 channel(s)" in (tmp_path / "hub" / "README.md").read_text()
+    assert image_size(pickles.open_networks(str(tmp_path / "hub"))["G_ema"]) == (8, 4)
+    data = tiny.write_data(tmp_path / "data", side=8)
     result = runner.invoke(train.main, ["--cfg=dgl", f"--teacher={teacher}", f"--data={data}", "--width=0.5",
                                         f"--outdir={tmp_path}", "--dry-run", "--no-estimate", "--device=cpu"])
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == ("Error: --teacher: training on a data set needs square images; those of "
-                                              "this network are 8x16 (width x height)")
+                                              "this network are 4x8 (width x height)")
 
 
 def test_distillation_needs_no_data_and_keeps_the_shape(teacher: Path, tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_distillation_needs_no_data_and_keeps_the_shape(teacher: Path, tmp_path:
     options["loss_kwargs"].update(distil_kimg=0.008)
     folder = tiny_runs.run(tmp_path / "run", options, total_kimg=0.008)
     student = pickles.open_networks(str(sorted(folder.glob("network-snapshot-*.pkl"))[-1]))
-    assert image_size(student["G_ema"]) == image_size(student["D"]) == (16, 8)
+    assert image_size(student["G_ema"]) == image_size(student["D"]) == (8, 4)
 
 
 def test_a_mask_has_the_shape_of_the_images() -> None:
