@@ -7,6 +7,7 @@ from dnnlib.files import open_atomic
 
 from . import tables
 from .distil_table import DISTIL_KIMG, FEW, GAME_KIMG, GROUPS, GUIDED_BASE, jobs
+from .report import wrapped
 from .tables import Column, Row
 
 COLUMNS = {  # key of a row's results → column
@@ -57,15 +58,21 @@ def markdown(rows: Sequence[Row]) -> str:
     extra = {"seconds": tables.median_of(_seconds)}
     sections = "\n".join(f"## {HEADINGS[group]}\n\n{tables.results(rows, group, COLUMNS, extra)}" for group in GROUPS
                          if any(row["group"] == group for row in rows))
+    made_by = ("Made by `python -m benchmarks.distil_fmnist --report --rows=docs/results/distil_fmnist.jsonl "
+               "--dest=docs/results`; the file holds every row with its arguments and protocol. No real image takes "
+               "part in the training, but in games (adversarial training) whose title says so.")
+    scored = (f"Scored against {reals:,} test images with {generated}; agreement compares 1,000 pairs of images of "
+              "student and teacher on the same latents. Rows are mean ± standard error over seeds of the training. "
+              "Slices keep the channels chosen by `reconstruct` unless another score is named. `fd@NAME` is the "
+              "Fréchet distance in the features of the detector NAME; it is not FID. Precision and recall depend on "
+              "the number of images: they compare only within this page. A PSNR of 100 dB is the cap, for equal "
+              "images. The seconds are those of the training, the median over seeds, of one thread on a machine that "
+              "did other work too: they compare rows, not machines.")
     return f"""# Distillation of the demo's teacher without data, 32 px, CPU
 
-Made by `python -m benchmarks.distil_fmnist --report --rows=docs/results/distil_fmnist.jsonl --dest=docs/results`; the
-file holds every row with its arguments and protocol. No real image takes part in the training, but in games whose
-title says so. Scored against {reals:,} test images with {generated}; agreement compares 1,000
-pairs of images of student and teacher on the same latents. Rows are mean ± standard error over seeds of the training.
-Slices keep the channels chosen by `reconstruct` unless another score is named. `fd@NAME` is the Fréchet distance in
-the features of the detector NAME; it is not FID. The seconds are those of the training, the median over seeds, of one
-thread on a machine that did other work too: they compare rows, not machines.
+{wrapped(made_by)}
+
+{wrapped(scored)}
 
 {sections}
 ## Differences

@@ -1,6 +1,5 @@
 """The document on the study of recipes."""
 import json
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from dnnlib.files import open_atomic
 
 from . import tables
 from .recipe_table import EMA_SHARE, OURS, groups, order, pairs
+from .report import wrapped
 from .tables import Column, Columns, Row
 
 FINDINGS = "## Findings\n"  # what stands below, in a document that is written again, is kept
@@ -57,26 +57,23 @@ def markdown(rows: Sequence[Row], name: str, findings: str = _EMPTY) -> str:
                "games; [recipes.md](../recipes.md) says where they differ from their papers.")
     budgets = (f"Every training has {settings['kimg']} thousand images where images are equal. Where processor time is "
                f"equal, it is that of the row \"{OURS}\" with as many images, scores of channels and start of the "
-               "program included; a training that needs more before its first step than the budget has a length of 1. "
+               "program included; if that budget ends before a training's first step, its length is 1 kimg. "
                "Lengths were chosen by seed 0. The moving average of a game has a half-life of "
                f"{100 * EMA_SHARE:g} % of the length with equal images, for the preset's would hardly move in so short "
                "a time; that of distillation has the usual 50 steps.")
     scored = (f"Scored against {reals:,} test images with {generated}; agreement compares 1,000 pairs of images of "
               "student and teacher on the same latents. Rows are mean ± standard error over seeds of the training. "
-              "`fd@NAME` is the Fréchet distance in the features of the detector NAME; it is not FID. Processor "
-              "seconds are the median over seeds, of one thread on a machine that may have done other work too.")
+              "`fd@NAME` is the Fréchet distance in the features of the detector NAME; it is not FID. Precision "
+              "and recall depend on the number of images: they compare only within a table. A PSNR of 100 dB is the "
+              "cap, for equal images. Processor seconds are the median over seeds, of one thread on a machine that may "
+              "have done other work too.")
     paired_by = ("Ours less the other; elastic less separate. Paired by seed; negative distances are better. Beside "
                  "each stands the smallest effect that a paired t-test of as many equally scattered pairs would find "
                  "(5 %, power 80 %): what is smaller than that could not have been seen.")
     title = f"# Recipes in one table: {settings['teacher']}, {settings['resolution']} px"
     return "\n\n".join([
-        title, *map(_wrapped, (made_by, budgets, scored)), f"{FINDINGS}{findings}{sections}\n## Differences",
-        _wrapped(paired_by), tables.differences(rows, pairs(), paired)])
-
-
-def _wrapped(text: str) -> str:
-    """A paragraph in lines of at most 100 characters."""
-    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+        title, *map(wrapped, (made_by, budgets, scored)), f"{FINDINGS}{findings}{sections}\n## Differences",
+        wrapped(paired_by), tables.differences(rows, pairs(), paired)])
 
 
 def findings_in(path: Path) -> str:

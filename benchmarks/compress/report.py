@@ -2,6 +2,7 @@
 import json
 import math
 import statistics
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -190,14 +191,17 @@ def markdown(rows: Sequence[Row]) -> str:
     reals = sorted({row["protocol"].get("num_real", 0) for row in rows})
     short = {HEADLINE_KIMG, 0}
     distances = [metric for metric in metrics_of(rows) if metric.startswith("fd@")]
+    made_by = ("Made by `python -m benchmarks.compress_fmnist --report --rows=docs/results/compress_fmnist.jsonl "
+               "--dest=docs/results`; the file holds every row with its arguments and protocol.")
+    scored = (f"Trained on the 60,000 training images, scored against {_list(reals)} test images with "
+              f"{' or '.join(generated)}. Rows are mean ± standard error over seeds. `fd@NAME` is the Fréchet distance "
+              "in the features of the detector NAME; it is not FID and compares only with rows made with the same "
+              "file. Lengths are equal numbers of images; λ is the weight of the teacher's term.")
     return f"""# Compression of the demo's teacher on Fashion-MNIST, 32 px, CPU
 
-Made by `python -m benchmarks.compress_fmnist --report --rows=docs/results/compress_fmnist.jsonl --dest=docs/results`;
-the file holds every row with its arguments and protocol. Trained on the 60,000 training images,
-scored against {_list(reals)} test images with
-{" or ".join(generated)}. Rows are mean ± standard error over seeds. `fd@NAME` is the Frechet distance in the
-features of the detector NAME; it is not FID and compares only with rows made with the same file. Lengths are equal
-numbers of images; λ is the weight of the teacher's term.
+{wrapped(made_by)}
+
+{wrapped(scored)}
 
 ![Distances](compress_fmnist.svg)
 
@@ -238,6 +242,11 @@ def in_order(rows: Sequence[Row]) -> list[Row]:
     """Rows in the order of the table of experiments, whatever the order of work was; others behind them."""
     rank = {run.name: i for i, run in enumerate(runs())}
     return sorted(rows, key=lambda row: (rank.get(row["name"], len(rank)), row["seed"], row["kimg"]))
+
+
+def wrapped(text: str) -> str:
+    """A paragraph in lines of at most 100 characters."""
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _list(numbers: Sequence[int]) -> str:
