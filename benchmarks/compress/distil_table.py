@@ -11,7 +11,7 @@ GAME_KIMG, LONG_GAME_KIMG = 10, 25
 DISTIL_KIMG = 25  # before a game, and from different starts
 RATE = ("--glr=0.0025", "--dlr=0.0025")
 GUIDED_BASE = "half-game-train-0.0025"  # what other forms of guidance are compared with
-FEW = (100, 2000, 50, 200)  # real images, in the order of work
+FEW = (50, 100, 200, 2000)  # real images
 
 
 def _cut(width: str, score: str, refit: bool) -> tuple[str, ...]:
@@ -89,8 +89,8 @@ def jobs() -> list[Job]:
     for seed in range(CLAIMED):
         lengths = LENGTHS if seed < HINTED else LENGTHS[-2:]
         order += [_distilled("0.5", kimg, "length", seed) for kimg in reversed(lengths)]
-    for seed in range(CLAIMED):
-        order.append(_distilled("0.25", LENGTHS[-1], "quarter", seed))
+    order += [_distilled("0.25", LENGTHS[-1], "quarter", seed) for seed in range(CLAIMED)]
+    order += [_distilled("0.25", kimg, "quarter", 0) for kimg in reversed(LENGTHS[:-1])]
     for seed in range(HINTED):
         order += _games(seed)
     for seed in range(HINTED):
@@ -100,5 +100,4 @@ def jobs() -> list[Job]:
             order += _few(number, seed)
     for seed in range(HINTED):
         order += _starts("0.5", "start", seed)
-    order += [_distilled("0.25", kimg, "quarter", 0) for kimg in reversed(LENGTHS[:-1])]
     return [*order, *_starts("0.25", "quarter", 0)]
