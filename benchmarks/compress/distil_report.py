@@ -25,7 +25,7 @@ HEADINGS = {
     "untrained": "Untrained slices",
     "length": "Distillation by its length, width 1/2",
     "quarter": "Width 1/4",
-    "start": f"Distillation of {DISTIL_KIMG} kimg from other slices",
+    "start": "Distillation from other slices",
     "game": f"A game after {DISTIL_KIMG} kimg of distillation",
     "guidance": f"Other guidance in a game of {GAME_KIMG} kimg after {DISTIL_KIMG} of distillation, real images",
     "few": f"Games of {GAME_KIMG} kimg with few real images, from the refitted slice of width 1/2",

@@ -23,11 +23,12 @@ def _distilled(width: str, kimg: int, group: str, seed: int) -> Job:
                seed, kimg, (*_cut(width, "reconstruct", True), f"--kimg={kimg}"))
 
 
-def _starts(width: str, group: str, seed: int) -> list[Job]:
-    """Distillation of DISTIL_KIMG from every slice but the refitted one of `reconstruct`."""
-    return [Job(f"{SHARES[width]}-{score}-{'refitted' if refit else 'plain'}-distil", group,
-                f"width {FRACTIONS[width]}, {score}{', refitted' if refit else ''}, {DISTIL_KIMG} kimg", seed,
-                DISTIL_KIMG, (*_cut(width, score, refit), f"--kimg={DISTIL_KIMG}"), all_detectors=seed == 0)
+def _starts(width: str, group: str, seed: int, kimg: int = DISTIL_KIMG) -> list[Job]:
+    """Distillation from every slice but the refitted one of `reconstruct`."""
+    suffix = "" if kimg == DISTIL_KIMG else kimg
+    return [Job(f"{SHARES[width]}-{score}-{'refitted' if refit else 'plain'}-distil{suffix}", group,
+                f"width {FRACTIONS[width]}, {score}{', refitted' if refit else ''}, {kimg} kimg", seed, kimg,
+                (*_cut(width, score, refit), f"--kimg={kimg}"), all_detectors=seed == 0)
             for score in SCORES for refit in (True, False) if (score, refit) != ("reconstruct", True)]
 
 
@@ -100,4 +101,5 @@ def jobs() -> list[Job]:
             order += _few(number, seed)
     for seed in range(HINTED):
         order += _starts("0.5", "start", seed)
+    order += _starts("0.5", "start", 0, LENGTHS[0])
     return [*order, *_starts("0.25", "quarter", 0)]
