@@ -6,7 +6,7 @@ from pathlib import Path
 from dnnlib.files import open_atomic
 
 from . import tables
-from .distil_table import DISTIL_KIMG, FEW, GAME_KIMG, GROUPS, GUIDED_BASE, LENGTHS, jobs
+from .distil_table import DISTIL_KIMG, FEW, GAME_KIMG, GROUPS, GUIDED_BASE, jobs
 from .report import wrapped
 from .tables import Column, Row
 
@@ -44,10 +44,10 @@ def pairs() -> list[tuple[str, str]]:
     named = {group: dict.fromkeys(job.name for job in jobs() if job.group == group) for group in GROUPS}
     few = [(f"few{number}-lambda0", name) for number in FEW for name in named["few"]
            if name.startswith(f"few{number}-") and name != f"few{number}-lambda0"]
-    narrow, short = f"quarter-distil{DISTIL_KIMG}", f"half-distil{LENGTHS[0]}"
+    narrow = f"quarter-distil{DISTIL_KIMG}"
     return [(base, "half-distil50"), *((narrow, name) for name in named["quarter"] if name != narrow),
             *((base, name) for name in named["game"]),
-            *((short if name.endswith(f"-distil{LENGTHS[0]}") else base, name) for name in named["start"]),
+            *((f"half-{name.split('-')[-1]}" if name[-1].isdigit() else base, name) for name in named["start"]),
             *((GUIDED_BASE, name) for name in named["guidance"]), *few]
 
 

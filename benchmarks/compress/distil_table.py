@@ -101,5 +101,6 @@ def jobs() -> list[Job]:
             order += _few(number, seed)
     for seed in range(HINTED):
         order += _starts("0.5", "start", seed)
-    order += _starts("0.5", "start", 0, LENGTHS[0])
+    for kimg in (LENGTHS[0], LENGTHS[-1]):
+        order += _starts("0.5", "start", 0, kimg)
     return [*order, *_starts("0.25", "quarter", 0)]
