@@ -141,7 +141,7 @@ def _by_cpu_kernels(
 
 
 def _cpu_kernels_take(x: torch.Tensor, f: torch.Tensor, *_: object) -> bool:
-    if x.dtype == f.dtype == torch.float64 and torch.equal(f.float().double(), f):  # of a network made in float32
+    if x.dtype == f.dtype == torch.float64 and torch.equal(f.float().double(), f):  # as a network's filter
         f = f.float()
     return cpu_kernels.takes_filter(f)
 
