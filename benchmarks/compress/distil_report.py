@@ -6,7 +6,7 @@ from pathlib import Path
 from dnnlib.files import open_atomic
 
 from . import tables
-from .distil_table import DISTIL_KIMG, FEW, GAME_KIMG, GROUPS, GUIDED_BASE, jobs
+from .distil_table import DISTIL_KIMG, FEW, GAME_KIMG, GROUPS, GUIDED_BASE, SCORES, jobs
 from .report import wrapped
 from .tables import Column, Row
 
@@ -38,6 +38,12 @@ def _seconds(row: Row) -> float | None:
     return speed * row["kimg"] if speed else None
 
 
+def _usual_start(name: str) -> str:
+    """The run as long as `name`, WIDTH-SCORE-HOW-distilKIMG, from the slice that is the default."""
+    share, *_, length = name.split("-")
+    return f"{share}-{length}" if length[-1].isdigit() else f"{share}-{length}{DISTIL_KIMG}"
+
+
 def pairs() -> list[tuple[str, str]]:
     """(A, B): rows whose difference B - A the document shows."""
     base = f"half-distil{DISTIL_KIMG}"
@@ -45,9 +51,11 @@ def pairs() -> list[tuple[str, str]]:
     few = [(f"few{number}-lambda0", name) for number in FEW for name in named["few"]
            if name.startswith(f"few{number}-") and name != f"few{number}-lambda0"]
     narrow = f"quarter-distil{DISTIL_KIMG}"
-    return [(base, "half-distil50"), *((narrow, name) for name in named["quarter"] if name != narrow),
+    quarter = [(_usual_start(name) if name.split("-")[1] in SCORES else narrow, name) for name in named["quarter"]
+               if name != narrow]
+    return [(base, "half-distil50"), *quarter,
             *((base, name) for name in named["game"]),
-            *((f"half-{name.split('-')[-1]}" if name[-1].isdigit() else base, name) for name in named["start"]),
+            *((_usual_start(name), name) for name in named["start"]),
             *((GUIDED_BASE, name) for name in named["guidance"]), *few]
 
 

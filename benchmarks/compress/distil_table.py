@@ -46,7 +46,7 @@ def _games(seed: int) -> list[Job]:
                    f"width 1/4, {DISTIL_KIMG} kimg, then a game of {kimg} kimg, {labels[data]}, default rates", seed,
                    DISTIL_KIMG + kimg, (*_cut("0.25", "reconstruct", True), f"--kimg={DISTIL_KIMG}",
                                         f"--game-kimg={kimg}", *RATE), data)
-               for data, kimg in (("train", GAME_KIMG), ("teacher", GAME_KIMG), ("train", LONG_GAME_KIMG))]
+               for kimg in (GAME_KIMG, LONG_GAME_KIMG) for data in labels]
     return [*order, *quarter]
 
 
@@ -101,6 +101,8 @@ def jobs() -> list[Job]:
             order += _few(number, seed)
     for seed in range(HINTED):
         order += _starts("0.5", "start", seed)
-    for kimg in (LENGTHS[0], LENGTHS[-1]):
-        order += _starts("0.5", "start", 0, kimg)
-    return [*order, *_starts("0.25", "quarter", 0)]
+    for width, group in (("0.5", "start"), ("0.25", "quarter")):
+        for kimg in LENGTHS:
+            if (width, kimg) != ("0.5", DISTIL_KIMG):  # above, with two seeds
+                order += _starts(width, group, 0, kimg)
+    return order
