@@ -50,6 +50,18 @@ def _games(seed: int) -> list[Job]:
     return [*order, *quarter]
 
 
+def _lengths_before_game(seed: int) -> list[Job]:
+    """The game of GUIDED_BASE from the refitted slice, and after other lengths of distillation."""
+    alone = ("--recipe=paper", f"--kimg={GAME_KIMG}", f"--ema-kimg={GAME_KIMG / 20:g}", "--dgl-weight=0.1")
+    title = f"a game of {GAME_KIMG} kimg, 60,000 real images, default rates"
+    ways = [(f"half-alone{suffix}", f"no distillation, {title}{words}", GAME_KIMG, (*alone, *options))
+            for suffix, words, options in (("", "", ()), ("-feature", ", --kd=feature", ("--kd=feature",)))]
+    ways += [(f"half-game-after{kimg}", f"after {kimg} kimg, {title}", kimg + GAME_KIMG,
+              (f"--kimg={kimg}", f"--game-kimg={GAME_KIMG}", *RATE)) for kimg in LENGTHS if kimg != DISTIL_KIMG]
+    return [Job(name, "game", title, seed, kimg, (*_cut("0.5", "reconstruct", True), *options), "train")
+            for name, title, kimg, options in ways]
+
+
 def _guided(seed: int) -> list[Job]:
     """The game of GUIDED_BASE with other forms and weights of the teacher's term."""
     cut = (*_cut("0.5", "reconstruct", True), f"--kimg={DISTIL_KIMG}", f"--game-kimg={GAME_KIMG}", *RATE)
@@ -94,6 +106,7 @@ def jobs() -> list[Job]:
     order += [_distilled("0.25", kimg, "quarter", 0) for kimg in reversed(LENGTHS[:-1])]
     for seed in range(HINTED):
         order += _games(seed)
+    order += _lengths_before_game(0)
     for seed in range(HINTED):
         order += _guided(seed)
     for seed in range(HINTED):
