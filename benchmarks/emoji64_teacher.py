@@ -6,9 +6,10 @@
     python -m benchmarks.emoji64_teacher --out=emoji64-out --list
 
 It can be stopped at any moment (Ctrl-C, SIGTERM, --time-budget) and given again: what is done is not done again, and a
-training that was interrupted resumes bit-exactly. Every 100 kimg the first detector scores the network; training ends
-at 400 kimg, or when the distance has fallen by less than 2 % since the stage before. Then the other detectors score it.
-With --labels a second network is trained that knows the vendors, and its distances within classes are scored too.
+training that was interrupted resumes bit-exactly (unless --gpus has changed). Every 100 kimg the first detector scores
+the network; training ends at 400 kimg, or when the distance has fallen by less than 2 % since the stage before. Then
+the other detectors score it. With --labels a second network is trained that knows the vendors, and its distances within
+classes are scored too.
 """
 import dataclasses
 import hashlib
@@ -66,10 +67,12 @@ class Bench:
         data: images to train on.
         test_data: images to score against.
         snap: thousands of images between snapshots; the state is saved as often.
+        gpus: processes that share a batch.
     """
 
-    def __init__(self, shop: execution.Workshop, data: Path, test_data: Path, snap: int) -> None:
-        self.shop, self.data, self.test_data, self.snap = shop, data, test_data, snap
+    def __init__(self, shop: execution.Workshop, data: Path, test_data: Path, snap: int, gpus: int) -> None:
+        self.shop, self.data, self.test_data = shop, data, test_data
+        self.free = (f"--snap={snap}", f"--gpus={gpus}")
 
     def run(self, job: Job) -> None:
         """Stage by stage until `is_last`, then the scores of the last network."""
@@ -87,10 +90,10 @@ class Bench:
         last = f"network-snapshot-{kimg:06d}.pkl"
         begun = execution.run_dir(folder)
         if begun is None:
-            self.shop.command("train.py", *job.arguments, f"--data={self.data}", f"--kimg={kimg}",
-                              f"--snap={self.snap}", f"--outdir={folder}")
+            self.shop.command("train.py", *job.arguments, f"--data={self.data}", f"--kimg={kimg}", *self.free,
+                              f"--outdir={folder}")
         elif not (begun / last).is_file():
-            self.shop.command("train.py", f"--resume={begun}", f"--kimg={kimg}", f"--snap={self.snap}")
+            self.shop.command("train.py", f"--resume={begun}", f"--kimg={kimg}", *self.free)
         run_dir = execution.run_dir(folder)
         assert run_dir is not None
         return run_dir / last
@@ -147,6 +150,8 @@ def overview(todo: Sequence[Job], out: Path) -> str:
               show_default=True)
 @click.option("--snap", help="Thousands of images between saved states; may change when resuming.",
               type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--gpus", help="Processes that share a batch, on the CPU too; may change when resuming.",
+              type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--labels", help="Train a network that knows the vendors afterwards.", is_flag=True)
 @click.option("--time-budget", help="Stop after that many minutes.", type=click.FloatRange(min=0), metavar="MIN")
 @click.option("--list", "show", help="Show the networks and how far they are.", is_flag=True)
@@ -168,7 +173,7 @@ def main(**options: Any) -> None:
                            for name, path in (("data", data), ("test_data", test_data))}}
     try:
         with execution.Workshop(out, settings, out, detectors, options["num_gen"], deadline) as shop:
-            bench = Bench(shop, data, test_data, options["snap"])
+            bench = Bench(shop, data, test_data, options["snap"], options["gpus"])
             for number, job in enumerate(todo, 1):
                 click.secho(f"[{number}/{len(todo)}] {job.name}", bold=True)
                 bench.run(job)

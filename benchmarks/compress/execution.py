@@ -216,7 +216,7 @@ def rows_to_report(files: Sequence[str], out: Path) -> list[dict[str, Any]]:
         UserError: if there are none.
     """
     rows: list[dict[str, Any]] = []
-    for path in map(Path, files or [out / "results.jsonl"]):
+    for path in [Path(name) for name in files] or [out / "results.jsonl"]:
         in_file = read_rows(path)
         if not in_file:
             raise UserError(f"{'--rows' if files else '--out'}: {path}: no rows of results there; --out names the "

@@ -230,12 +230,13 @@ class Shop:
 @pytest.mark.parametrize(("distances", "stages"), [([9, 5, 4.95], 3), ([9, 5, 3, 2], 4), ([9, 9.5], 2)])
 def test_teacher_is_trained_until_it_gains_little(tmp_path: Path, distances: list[float], stages: int) -> None:
     shop: Any = Shop(tmp_path, distances.copy())
-    bench = emoji64_teacher.Bench(shop, Path("d.zip"), Path("t.zip"), snap=3)
+    bench = emoji64_teacher.Bench(shop, Path("d.zip"), Path("t.zip"), snap=3, gpus=1)
     bench.run(emoji64_teacher.jobs(labels=False)[0])
     trained = [words for words in shop.commands if words[0] == "train.py"]
     assert [word for words in trained for word in words if word.startswith("--kimg")] == [
         f"--kimg={100 * stage}" for stage in range(1, stages + 1)]
     assert {"--mirror=true", "--aug=ada", "--cmax=128", "--cond=false", "--data=d.zip"} <= {*trained[0]}
+    assert all({"--snap=3", "--gpus=1"} <= {*words} for words in trained)
     assert trained[1][1] == f"--resume={tmp_path / 'runs/teacher/00000-x'}"
     rows = shop.rows()
     assert [(row["detector"], row["kimg"]) for row in rows] == [
@@ -253,7 +254,7 @@ def test_teacher_is_trained_until_it_gains_little(tmp_path: Path, distances: lis
 def test_teacher_with_labels_has_distances_within_classes(tmp_path: Path) -> None:
     shop: Any = Shop(tmp_path, [4, 4])
     job = emoji64_teacher.jobs(labels=True)[1]
-    emoji64_teacher.Bench(shop, Path("d.zip"), Path("t.zip"), snap=3).run(job)
+    emoji64_teacher.Bench(shop, Path("d.zip"), Path("t.zip"), snap=3, gpus=1).run(job)
     assert "--cond=true" in shop.commands[0]
     assert shop.rows()[0]["results"] == {"fd@a": 4, "intra_fd": 7, "intra_fd_by_class": [6, 8]}
 
