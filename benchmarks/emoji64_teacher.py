@@ -8,8 +8,8 @@
 It can be stopped at any moment (Ctrl-C, SIGTERM, --time-budget) and given again: what is done is not done again, and a
 training that was interrupted resumes bit-exactly (unless --gpus has changed). Every 100 kimg the first detector scores
 the network; training ends at 400 kimg, or when the distance has fallen by less than 2 % since the stage before. Then
-the other detectors score it. With --labels a second network is trained that knows the vendors, and its distances within
-classes are scored too.
+the other detectors score it. With --labels a second network that knows the vendors is trained for 50 kimg, from the
+weights of the first, and its distances within classes are scored too.
 """
 import dataclasses
 import hashlib
@@ -27,6 +27,7 @@ from dnnlib.errors import UserError
 from dnnlib.files import append_line
 
 STAGE_KIMG, STAGES = 100, 4
+LABELS_KIMG = 50  # of the network that knows the vendors; it starts as the teacher, whose images it makes at first
 LEAST_GAIN = 0.02  # of the distance per stage
 # Widths min(2048 / resolution, 128). Small batches make more steps of the images that a CPU has time for; gamma is the
 # preset's for this batch, 0.0002 * 64**2 / 16.
@@ -42,6 +43,11 @@ class Job:
     cond: bool
 
     @property
+    def stages(self) -> tuple[int, ...]:
+        """Lengths in kimg at which it is scored."""
+        return (LABELS_KIMG,) if self.cond else tuple(STAGE_KIMG * (stage + 1) for stage in range(STAGES))
+
+    @property
     def arguments(self) -> tuple[str, ...]:
         """What train.py is given, besides files, length and snapshots."""
         return *ARGUMENTS, f"--cond={str(self.cond).lower()}"
@@ -52,10 +58,8 @@ def jobs(labels: bool) -> list[Job]:
     return [Job("teacher", cond=False), *([Job("teacher-labels", cond=True)] if labels else [])]
 
 
-def is_last(distances: Sequence[float]) -> bool:
-    """Whether training ends after stages with these distances: all stages are done, or the last gained too little."""
-    if len(distances) >= STAGES:
-        return True
+def gained_little(distances: Sequence[float]) -> bool:
+    """Whether the last of the stages with these distances gained too little for another."""
     return len(distances) > 1 and distances[-1] > (1 - LEAST_GAIN) * distances[-2]
 
 
@@ -74,24 +78,28 @@ class Bench:
         self.shop, self.data, self.test_data = shop, data, test_data
         self.free = (f"--snap={snap}", f"--gpus={gpus}")
 
-    def run(self, job: Job) -> None:
-        """Stage by stage until `is_last`, then the scores of the last network."""
+    def run(self, job: Job, start: Path | None = None) -> Path:
+        """Stage by stage until the last or until `gained_little`, then the scores of the last network, which is
+        returned. `start`: network whose weights it starts from, or None for random ones.
+        """
         distances: list[float] = []
-        while not is_last(distances):
-            kimg = STAGE_KIMG * (len(distances) + 1)
-            network = self.train(job, kimg)
+        for kimg in job.stages:
+            network = self.train(job, kimg, start)
             distances.append(self.score(job, network, kimg, self.shop.detectors[0]))
+            if gained_little(distances):
+                break
         for detector in self.shop.detectors[1:]:
             self.score(job, network, kimg, detector)
+        return network
 
-    def train(self, job: Job, kimg: int) -> Path:
+    def train(self, job: Job, kimg: int, start: Path | None) -> Path:
         """The network after a stage, trained as far as it is not yet."""
         folder = self.shop.out / "runs" / job.name
         last = f"network-snapshot-{kimg:06d}.pkl"
         begun = execution.run_dir(folder)
         if begun is None:
             self.shop.command("train.py", *job.arguments, f"--data={self.data}", f"--kimg={kimg}", *self.free,
-                              f"--outdir={folder}")
+                              *([] if start is None else [f"--resume={start}"]), f"--outdir={folder}")
         elif not (begun / last).is_file():
             self.shop.command("train.py", f"--resume={begun}", f"--kimg={kimg}", *self.free)
         run_dir = execution.run_dir(folder)
@@ -129,9 +137,9 @@ def overview(todo: Sequence[Job], out: Path) -> str:
     lines = []
     for job in todo:
         begun = execution.run_dir(out / "runs" / job.name)
-        last = execution.statistics_at(begun / "stats.jsonl", STAGE_KIMG * STAGES) if begun else {}
+        last = execution.statistics_at(begun / "stats.jsonl", job.stages[-1]) if begun else {}
         speed = f"{last['Timing/sec_per_kimg']:.1f} s/kimg" if last else ""
-        at = f"{last.get('Progress/kimg', 0):g} of at most {STAGE_KIMG * STAGES} kimg"
+        at = f"{last.get('Progress/kimg', 0):g} of at most {job.stages[-1]} kimg"
         lines.append(f"{job.name:16} {at:26} {speed}".rstrip())
         lines += [f"    {row['kimg']} kimg  fd@{row['detector']} {row['results']['fd@' + row['detector']]:.2f}"
                   for row in rows if row["name"] == job.name]
@@ -174,9 +182,10 @@ def main(**options: Any) -> None:
     try:
         with execution.Workshop(out, settings, out, detectors, options["num_gen"], deadline) as shop:
             bench = Bench(shop, data, test_data, options["snap"], options["gpus"])
+            network = None
             for number, job in enumerate(todo, 1):
                 click.secho(f"[{number}/{len(todo)}] {job.name}", bold=True)
-                bench.run(job)
+                network = bench.run(job, network)
     except execution.OutOfTime:
         click.echo("Stopped; the same command resumes from here.")
         return

@@ -212,7 +212,7 @@ class Shop:
         self.commands.append(words)
         given = dict(word.removeprefix("--").split("=", 1) for word in words if "=" in word)
         if words[0] == "train.py":
-            run = Path(given.get("resume") or Path(given["outdir"], "00000-x"))
+            run = Path(given["outdir"], "00000-x") if "outdir" in given else Path(given["resume"])
             run.mkdir(parents=True, exist_ok=True)
             (run / "training_options.json").write_text('{"provenance": {"torch": "9", "command": "x"}}')
             (run / f"network-snapshot-{int(given['kimg']):06d}.pkl").touch()
@@ -254,8 +254,9 @@ def test_teacher_is_trained_until_it_gains_little(tmp_path: Path, distances: lis
 def test_teacher_with_labels_has_distances_within_classes(tmp_path: Path) -> None:
     shop: Any = Shop(tmp_path, [4, 4])
     job = emoji64_teacher.jobs(labels=True)[1]
-    emoji64_teacher.Bench(shop, Path("d.zip"), Path("t.zip"), snap=3, gpus=1).run(job)
-    assert "--cond=true" in shop.commands[0]
+    emoji64_teacher.Bench(shop, Path("d.zip"), Path("t.zip"), snap=3, gpus=1).run(job, Path("first.pkl"))
+    assert {"--cond=true", "--resume=first.pkl", "--kimg=50"} <= {*shop.commands[0]}
+    assert [row["kimg"] for row in shop.rows()] == [50, 50]
     assert shop.rows()[0]["results"] == {"fd@a": 4, "intra_fd": 7, "intra_fd_by_class": [6, 8]}
 
 
