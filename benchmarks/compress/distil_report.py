@@ -26,7 +26,7 @@ HEADINGS = {
     "length": "Distillation by its length, width 1/2",
     "quarter": "Width 1/4",
     "start": "Distillation from other slices",
-    "game": f"A game after {DISTIL_KIMG} kimg of distillation",
+    "game": f"A game after distillation of {DISTIL_KIMG} kimg or as long as is said",
     "guidance": f"Other guidance in a game of {GAME_KIMG} kimg after {DISTIL_KIMG} of distillation, real images",
     "few": f"Games of {GAME_KIMG} kimg with few real images, from the refitted slice of width 1/2",
 }

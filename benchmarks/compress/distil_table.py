@@ -51,7 +51,9 @@ def _games(seed: int) -> list[Job]:
 
 
 def _lengths_before_game(seed: int) -> list[Job]:
-    """The game of GUIDED_BASE from the refitted slice, and after other lengths of distillation."""
+    """The game of GUIDED_BASE from the refitted slice, and after other lengths of distillation; of further seeds that
+    after the longest alone, which the advice rests on.
+    """
     alone = ("--recipe=paper", f"--kimg={GAME_KIMG}", f"--ema-kimg={GAME_KIMG / 20:g}", "--dgl-weight=0.1")
     title = f"a game of {GAME_KIMG} kimg, 60,000 real images, default rates"
     ways = [(f"half-alone{suffix}", f"no distillation, {title}{words}", GAME_KIMG, (*alone, *options))
@@ -59,7 +61,7 @@ def _lengths_before_game(seed: int) -> list[Job]:
     ways += [(f"half-game-after{kimg}", f"after {kimg} kimg, {title}", kimg + GAME_KIMG,
               (f"--kimg={kimg}", f"--game-kimg={GAME_KIMG}", *RATE)) for kimg in LENGTHS if kimg != DISTIL_KIMG]
     return [Job(name, "game", title, seed, kimg, (*_cut("0.5", "reconstruct", True), *options), "train")
-            for name, title, kimg, options in ways]
+            for name, title, kimg, options in (ways if seed == 0 else ways[-1:])]
 
 
 def _guided(seed: int) -> list[Job]:
@@ -106,7 +108,8 @@ def jobs() -> list[Job]:
     order += [_distilled("0.25", kimg, "quarter", 0) for kimg in reversed(LENGTHS[:-1])]
     for seed in range(HINTED):
         order += _games(seed)
-    order += _lengths_before_game(0)
+    for seed in range(HINTED):
+        order += _lengths_before_game(seed)
     for seed in range(HINTED):
         order += _guided(seed)
     for seed in range(HINTED):
