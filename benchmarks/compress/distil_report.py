@@ -54,7 +54,7 @@ def pairs() -> list[tuple[str, str]]:
     quarter = [(_usual_start(name) if name.split("-")[1] in SCORES else narrow, name) for name in named["quarter"]
                if name != narrow]
     return [(base, "half-distil50"), *quarter,
-            *((base, name) for name in named["game"]),
+            *((f"half-distil{name.partition('-after')[2] or DISTIL_KIMG}", name) for name in named["game"]),
             *((_usual_start(name), name) for name in named["start"]),
             *((GUIDED_BASE, name) for name in named["guidance"]), *few]
 
