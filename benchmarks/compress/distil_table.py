@@ -11,6 +11,8 @@ GAME_KIMG, LONG_GAME_KIMG = 10, 25
 DISTIL_KIMG = 25  # before a game, and from different starts
 RATE = ("--glr=0.0025", "--dlr=0.0025")
 GUIDED_BASE = "half-game-train-0.0025"  # what other forms of guidance are compared with
+LABELS = {"train": "60,000 real images", "teacher": "the teacher's images"}  # images of a game → in titles
+WARMUP_KIMG = 5  # of the discriminator alone
 FEW = (50, 100, 200, 2000)  # real images
 
 
@@ -34,19 +36,18 @@ def _starts(width: str, group: str, seed: int, kimg: int = DISTIL_KIMG) -> list[
 
 def _games(seed: int) -> list[Job]:
     """A game after distillation: with real images or the teacher's own, at the default or at low rates, and longer."""
-    labels = {"train": "60,000 real images", "teacher": "the teacher's images"}
     titles = {"0.0025": "default rates", "0.00025": "rates / 10"}
-    ways = [(data, rate, GAME_KIMG) for data in labels for rate in titles]
-    ways += [(data, "0.0025", LONG_GAME_KIMG) for data in labels]
+    ways = [(data, rate, GAME_KIMG) for data in LABELS for rate in titles]
+    ways += [(data, "0.0025", LONG_GAME_KIMG) for data in LABELS]
     order = [Job(f"half-game{'' if kimg == GAME_KIMG else kimg}-{data}-{rate}", "game",
-                 f"then a game of {kimg} kimg, {labels[data]}, {titles[rate]}", seed, DISTIL_KIMG + kimg,
+                 f"then a game of {kimg} kimg, {LABELS[data]}, {titles[rate]}", seed, DISTIL_KIMG + kimg,
                  (*_cut("0.5", "reconstruct", True), f"--kimg={DISTIL_KIMG}", f"--game-kimg={kimg}", f"--glr={rate}",
                   f"--dlr={rate}"), data) for data, rate, kimg in ways]
     quarter = [Job(f"quarter-game{'' if kimg == GAME_KIMG else kimg}-{data}-0.0025", "quarter",
-                   f"width 1/4, {DISTIL_KIMG} kimg, then a game of {kimg} kimg, {labels[data]}, default rates", seed,
+                   f"width 1/4, {DISTIL_KIMG} kimg, then a game of {kimg} kimg, {LABELS[data]}, default rates", seed,
                    DISTIL_KIMG + kimg, (*_cut("0.25", "reconstruct", True), f"--kimg={DISTIL_KIMG}",
                                         f"--game-kimg={kimg}", *RATE), data)
-               for kimg in (GAME_KIMG, LONG_GAME_KIMG) for data in labels]
+               for kimg in (GAME_KIMG, LONG_GAME_KIMG) for data in LABELS]
     return [*order, *quarter]
 
 
@@ -62,6 +63,17 @@ def _lengths_before_game(seed: int) -> list[Job]:
               (f"--kimg={kimg}", f"--game-kimg={GAME_KIMG}", *RATE)) for kimg in LENGTHS if kimg != DISTIL_KIMG]
     return [Job(name, "game", title, seed, kimg, (*_cut("0.5", "reconstruct", True), *options), "train")
             for name, title, kimg, options in (ways if seed == 0 else ways[-1:])]
+
+
+def _beginnings_of_game(seed: int) -> list[Job]:
+    """The game of GUIDED_BASE after WARMUP_KIMG in which D alone is trained, and without the distillation terms."""
+    cut = (*_cut("0.5", "reconstruct", True), f"--kimg={DISTIL_KIMG}", *RATE)
+    ways = (("warm", f"D alone for {WARMUP_KIMG} kimg before", WARMUP_KIMG, f"--game-warmup={WARMUP_KIMG}"),
+            ("undistilled", "without the distillation terms", 0, "--game-kd=0"))
+    return [Job(f"half-game-{data}-{name}", "game",
+                f"then a game of {GAME_KIMG} kimg, {LABELS[data]}, default rates, {title}", seed,
+                DISTIL_KIMG + GAME_KIMG + more, (*cut, f"--game-kimg={GAME_KIMG + more}", option), data)
+            for name, title, more, option in ways for data in LABELS]
 
 
 def _guided(seed: int) -> list[Job]:
@@ -110,6 +122,7 @@ def jobs() -> list[Job]:
         order += _games(seed)
     for seed in range(HINTED):
         order += _lengths_before_game(seed)
+    order += _beginnings_of_game(0)
     for seed in range(HINTED):
         order += _guided(seed)
     for seed in range(HINTED):
