@@ -4,11 +4,11 @@
     python -m benchmarks.compress_biggan --out=biggan-out --list
     python -m benchmarks.compress_biggan --out=biggan-out --report
 
-The teacher first, then students of half its width by seed: distilled without data, with a game of real images
-afterwards, and by the published game with and without the teacher's term. It can be stopped at any moment (Ctrl-C,
-SIGTERM, --time-budget) and given again: what is done is not done again, and a training that was interrupted resumes
-bit-exactly. Trained on the 60,000 training images (Debian's package dataset-fashion-mnist), scored on the 10,000 test
-images that come with the demo.
+The teacher first, then students of half its width by seed: distilled without data, with a game of real images or the
+teacher's afterwards, and by the published game with and without the teacher's term. It can be stopped at any moment
+(Ctrl-C, SIGTERM, --time-budget) and given again: what is done is not done again, and a training that was interrupted
+resumes bit-exactly. Trained on the 60,000 training images (Debian's package dataset-fashion-mnist), scored on the
+10,000 test images that come with the demo.
 """
 import dataclasses
 import hashlib
@@ -21,9 +21,10 @@ from typing import Any
 import click
 
 from benchmarks.compress import execution
+from benchmarks.compress.jobs import selected
 from benchmarks.compress.report import summary, text_of
 from benchmarks.compress_fmnist import DEBIAN, DETECTOR, TEST_DATA
-from dnnlib.cli import Command
+from dnnlib.cli import CommaList, Command
 from dnnlib.errors import UserError
 from dnnlib.files import open_atomic
 
@@ -34,7 +35,8 @@ COMMON = ("--d-steps=1", "--batch=16", "--glr=0.0001", "--dlr=0.0004", "--ema-ki
 TEACHER = ("--cfg=biggan", "--ch=16", "--z-dim=64")
 STUDENT = ("--cfg=dgl-biggan", "--width=0.5", "--init=slice", "--score=l1", "--recipe=paper", "--stage1-kimg=0")
 DISTILLED = ("--cfg=dgl-biggan", "--width=0.5", "--metrics=none", "--workers=0")
-SHORT_KIMG, GAME_KIMG = 25, 10
+LENGTHS = (5, 10, 25)  # of distillation, besides the usual one
+GAME_KIMG = 10  # after the longest of them
 # Of a game after distillation: its rates are a tenth of the published game's.
 GAME = (f"--game-kimg={GAME_KIMG}", "--d-steps=1", "--batch=16", "--glr=0.00001", "--dlr=0.00004", "--cond=true")
 COLUMNS = {  # key of a row's results → heading, digits
@@ -57,7 +59,12 @@ class Job:
     seed: int
     kimg: int  # 0 is a slice as prune_init.py makes it
     arguments: tuple[str, ...]
-    with_data: bool = True  # whether training gets the real images
+    data: str = ""  # images that training gets: none, real or teacher
+
+    @property
+    def group(self) -> str:
+        """What --only may call it, too."""
+        return "adversarial" if "lambda" in self.name else "distilled"
 
     @property
     def key(self) -> str:
@@ -68,20 +75,25 @@ class Job:
 def jobs(teacher_kimg: int, student_kimg: int, seeds: int) -> list[Job]:
     """In the order of work: every student of a seed before those of the next."""
     order = [
-        Job("teacher", "teacher, ch 16", 0, teacher_kimg, (*TEACHER, f"--kimg={teacher_kimg}", *COMMON)),
+        Job("teacher", "teacher, ch 16", 0, teacher_kimg, (*TEACHER, f"--kimg={teacher_kimg}", *COMMON), "real"),
         Job("half-untrained", "width 1/2, slice (l1), untrained", 0, 0, ("--width=0.5", "--score=l1", "--no-refit")),
         Job("half-refitted", "width 1/2, refitted, untrained", 0, 0, ("--width=0.5", "--refit")),
     ]
+    short = min(LENGTHS[-1], student_kimg)
     for seed in range(seeds):
-        for kimg in (student_kimg, min(SHORT_KIMG, student_kimg)):
+        for kimg in dict.fromkeys((student_kimg, *(min(kimg, student_kimg) for kimg in reversed(LENGTHS)))):
             order.append(Job(f"half-distil{kimg}", f"width 1/2, refitted, distilled {kimg} kimg without data", seed,
-                             kimg, (*DISTILLED, f"--kimg={kimg}"), with_data=False))
-        order.append(Job("half-game", f"the last, then a game of {GAME_KIMG} kimg with the real images", seed,
-                         kimg + GAME_KIMG, (*DISTILLED, f"--kimg={kimg}", *GAME)))
+                             kimg, (*DISTILLED, f"--kimg={kimg}")))
+        order.append(Job(f"half-plain-distil{short}", f"width 1/2, slice (l1), distilled {short} kimg without data",
+                         seed, short, (*DISTILLED, "--score=l1", "--no-refit", f"--kimg={short}")))
+        for name, whose, data in (("half-game", "the real images", "real"),
+                                  ("half-game-teacher", "the teacher's images", "teacher")):
+            order.append(Job(name, f"after {short} kimg a game of {GAME_KIMG} kimg with {whose}", seed,
+                             short + GAME_KIMG, (*DISTILLED, f"--kimg={short}", *GAME), data))
     for seed in range(seeds):
         order += [
             Job(f"half-lambda{weight}", f"width 1/2, slice (l1), λ {weight}", seed, student_kimg,
-                (*STUDENT, f"--dgl-weight={weight}", f"--kimg={student_kimg}", *COMMON))
+                (*STUDENT, f"--dgl-weight={weight}", f"--kimg={student_kimg}", *COMMON), "real")
             for weight in ("0", "0.1")
         ]
     return order
@@ -114,7 +126,7 @@ class Bench:
         last = f"network-snapshot-{job.kimg:06d}.pkl"
         if begun is None:
             guide = [f"--teacher={self.teacher}"] if job.name != "teacher" else []
-            images = [f"--data={data}"] if job.with_data else []
+            images = {"": [], "real": [f"--data={data}"], "teacher": ["--data=teacher"]}[job.data]
             self.shop.command("train.py", *job.arguments, *guide, *images,
                               f"--tick={min(execution.TICK_KIMG, job.kimg)}", f"--seed={job.seed}",
                               f"--outdir={folder}")
@@ -251,6 +263,8 @@ def overview(todo: Sequence[Job], out: Path) -> str:
               show_default=True)
 @click.option("--num-gen", help="Images to score each network with.", type=click.IntRange(min=20), default=10000,
               show_default=True)
+@click.option("--only", help="Students by name or folder, with * and ?, and commas between them.", type=CommaList(),
+              default="none", metavar="LIST")
 @click.option("--time-budget", help="Stop after that many minutes.", type=click.FloatRange(min=0), metavar="MIN")
 @click.option("--list", "show", help="Show the runs and how far they are.", is_flag=True)
 @click.option("--report", "make_report", help="Write table and data of what is done.", is_flag=True)
@@ -259,7 +273,8 @@ def overview(todo: Sequence[Job], out: Path) -> str:
 @click.option("--dest", help="Where the report goes.", show_default="the folder of --out", metavar="DIR")
 def main(**options: Any) -> None:
     """Train and compress a BigGAN on Fashion-MNIST, or resume; list the runs; report on them."""
-    todo = jobs(options["teacher_kimg"], options["student_kimg"], options["seeds"])
+    teacher, *students = jobs(options["teacher_kimg"], options["student_kimg"], options["seeds"])
+    todo = [teacher, *selected(students, options["only"])]
     out = Path(options["out"]).absolute()
     if options["show"]:
         click.echo(overview(todo, out))

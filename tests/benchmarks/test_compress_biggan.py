@@ -19,14 +19,17 @@ from training.data import image_grid
 
 def test_order_of_work() -> None:
     result = compress_biggan.jobs(teacher_kimg=100, student_kimg=50, seeds=2)
-    distilled = [f"{name}-seed{seed}" for seed in (0, 1) for name in ("half-distil50", "half-distil25", "half-game")]
+    names = [*(f"half-distil{kimg}" for kimg in (50, 25, 10, 5)), "half-plain-distil25", "half-game",
+             "half-game-teacher"]
+    distilled = [f"{name}-seed{seed}" for seed in (0, 1) for name in names]
     assert [job.key for job in result] == [
         "teacher-seed0", "half-untrained-seed0", "half-refitted-seed0", *distilled,
         "half-lambda0-seed0", "half-lambda0.1-seed0", "half-lambda0-seed1", "half-lambda0.1-seed1"]
     pair = [set(job.arguments) for job in result[-2:]]
     assert pair[0] ^ pair[1] == {"--dgl-weight=0", "--dgl-weight=0.1"}, "nothing else differs"
-    assert [job.kimg for job in result[3:6]] == [50, 25, 35]
-    assert [job.with_data for job in result[3:6]] == [False, False, True]
+    assert [job.kimg for job in result[3:10]] == [50, 25, 10, 5, 25, 35, 35]
+    assert [job.data for job in result[3:10]] == ["", "", "", "", "", "real", "teacher"]
+    assert len({job.key for job in compress_biggan.jobs(100, 5, 1)}) == 3 + 4 + 2, "lengths that coincide count once"
     assert {job.kimg for job in result[-4:]} == {50}
 
 
