@@ -223,8 +223,17 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines]) + "\n"
 
 
+def in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows in the order of `jobs`, whatever the order of work was; those of other networks behind them."""
+    settings = rows[0]["settings"]
+    names = [job.name for job in jobs(settings["teacher_kimg"], settings["student_kimg"], 1)]
+    rank = {name: i for i, name in enumerate(names)}
+    return sorted(rows, key=lambda row: (rank[row["name"]], row["seed"]) if row["name"] in rank else (len(rank), 0))
+
+
 def write(rows: Sequence[dict[str, Any]], dest: Path) -> list[Path]:
     """Writes the document and the rows."""
+    rows = in_order(rows)
     dest.mkdir(parents=True, exist_ok=True)
     contents = {"compress_biggan.md": markdown(rows), "compress_biggan.jsonl": "".join(json.dumps(r) + "\n"
                                                                                        for r in rows)}

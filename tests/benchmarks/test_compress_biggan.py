@@ -87,9 +87,10 @@ def test_a_short_run_from_start_to_report(tmp_path: Path, monkeypatch: pytest.Mo
     def small(*args: Any) -> list[compress_biggan.Job]:
         options = ("--kimg=1", "--d-steps=1", "--batch=100", "--cond=true", "--metrics=none", "--workers=0")
         student = ("--cfg=dgl-biggan", "--recipe=paper", "--width=0.5", "--score=first", "--dgl-weight=0.1", *options)
-        return [compress_biggan.Job("teacher", "teacher", 0, 1, ("--cfg=biggan", "--ch=2", "--z-dim=8", *options)),
+        teacher = ("--cfg=biggan", "--ch=2", "--z-dim=8", *options)
+        return [compress_biggan.Job("teacher", "teacher", 0, 1, teacher, "real"),
                 compress_biggan.Job("half-untrained", "slice", 0, 0, ("--width=0.5", "--score=first")),
-                compress_biggan.Job("half-lambda0.1", "student", 0, 1, student)]
+                compress_biggan.Job("half-lambda0.1", "student", 0, 1, student, "real")]
 
     images = random_images(60, side=32, num_channels=1)
     data = zip_folder(write_images(tmp_path / "data", images, [i % 3 for i in range(60)]))
