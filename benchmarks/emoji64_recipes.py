@@ -3,6 +3,7 @@
     nohup python -m benchmarks.emoji64_recipes --out=recipes-out --teacher=emoji64.pkl --data=emoji64.zip \\
         --test-data=emoji64-test.zip --mirror > recipes.log &
     python -m benchmarks.emoji64_recipes --out=recipes-out --teacher=emoji64.pkl --list
+    python -m benchmarks.emoji64_recipes --out=recipes-out --teacher=emoji64.pkl --pictures
     python -m benchmarks.emoji64_recipes --out=recipes-out --report
 
 The same with the demo's grey teacher of 32 px:
@@ -24,7 +25,7 @@ from typing import Any
 
 import click
 
-from benchmarks.compress import execution, jobs, recipe_report, recipe_table
+from benchmarks.compress import execution, jobs, recipe_pictures, recipe_report, recipe_table
 from benchmarks.compress.recipe_table import CUTS, OURS, Study
 from dnnlib.cli import CommaList, Command
 from dnnlib.errors import UserError
@@ -70,6 +71,8 @@ class Seeds(click.ParamType):
               default="none", metavar="LIST")
 @click.option("--time-budget", help="Stop after that many minutes.", type=click.FloatRange(min=0), metavar="MIN")
 @click.option("--list", "show", help="Show the runs and how far they are.", is_flag=True)
+@click.option("--pictures", help="Draw teacher and students of the tables with equal processor time on the same "
+              "latents; --report shows what is drawn.", is_flag=True)
 @click.option("--report", "make_report", help="Write tables and data of what is done.", is_flag=True)
 @click.option("--rows", help="Rows to report on; repeatable.", show_default="results.jsonl in --out", multiple=True,
               metavar="JSONL")
@@ -84,6 +87,11 @@ def main(**options: Any) -> None:
     elif options["make_report"]:
         rows = execution.rows_to_report(options["rows"], out)
         for path in recipe_report.write(rows, Path(options["dest"] or out), options["name"]):
+            click.echo(path)
+    elif options["pictures"]:
+        rows = recipe_table.order(execution.rows_to_report(options["rows"], out))
+        for path in recipe_pictures.draw(rows, out, Path(options["teacher"]), Path(options["dest"] or out),
+                                         options["name"]):
             click.echo(path)
     else:
         _work(study, out, options)

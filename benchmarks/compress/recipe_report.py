@@ -1,11 +1,11 @@
 """The document on the study of recipes."""
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from dnnlib.files import open_atomic
 
-from . import tables
+from . import recipe_pictures, tables
 from .recipe_table import EMA_SHARE, OURS, groups, order, pairs
 from .report import wrapped
 from .tables import Column, Columns, Row
@@ -33,13 +33,14 @@ def _lengths(rows: Sequence[Row]) -> str:
     return " or ".join(str(kimg) for kimg in sorted({row["kimg"] for row in rows}))
 
 
-def markdown(rows: Sequence[Row], name: str, findings: str = _EMPTY) -> str:
+def markdown(rows: Sequence[Row], name: str, findings: str = _EMPTY, drawn: Collection[str] = ()) -> str:
     """The whole document.
 
     Args:
         rows: in order.
         name: of the document.
         findings: the text below that heading.
+        drawn: the groups that have a picture.
     """
     settings = rows[-1]["settings"]
     numbers = {row["detector"]: row["protocol"].get("num_gen", 0) for row in rows}
@@ -49,7 +50,10 @@ def markdown(rows: Sequence[Row], name: str, findings: str = _EMPTY) -> str:
     paired = {metric: column for metric, column in shown.items()
               if metric.startswith(("fd@", "intra_fd@")) or metric in ("agreement_psnr", "agreement_distance@D")}
     extra = {"kimg": _lengths, "processor s": tables.median_of(lambda row: row.get("cpu_sec"))}
-    sections = "\n".join(f"## {heading}\n\n{tables.results(rows, group, shown, extra)}"
+    pictures = {group: f"![{heading}]({recipe_pictures.file_name(name, group)})\n\n"
+                       f"{wrapped(recipe_pictures.caption(rows, group))}\n\n"
+                for group, heading in groups().items() if group in drawn}
+    sections = "\n".join(f"## {heading}\n\n{pictures.get(group, '')}{tables.results(rows, group, shown, extra)}"
                          for group, heading in groups().items() if any(row["group"] == group for row in rows))
     made_by = (f"Made by `python -m benchmarks.emoji64_recipes --report --name={name} "
                f"--rows=docs/results/{name}.jsonl --dest=docs/results`; the file holds every row with its arguments "
@@ -87,7 +91,8 @@ def write(rows: Sequence[Row], dest: Path, name: str) -> list[Path]:
     rows = order(rows)
     dest.mkdir(parents=True, exist_ok=True)
     findings = findings_in(dest / f"{name}.md")
-    contents = {f"{name}.md": markdown(rows, name, findings),
+    drawn = [group for group in groups() if (dest / recipe_pictures.file_name(name, group)).is_file()]
+    contents = {f"{name}.md": markdown(rows, name, findings, drawn),
                 f"{name}.jsonl": "".join(json.dumps(row) + "\n" for row in rows)}
     for file_name, text in contents.items():
         with open_atomic(dest / file_name, "w") as file:

@@ -4,14 +4,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL.Image
 import pytest
 from click.testing import CliRunner
 
 import train
 from benchmarks import emoji64_recipes
-from benchmarks.compress import execution, recipe_report, recipe_table
+from benchmarks.compress import execution, recipe_pictures, recipe_report, recipe_table
 from benchmarks.compress.recipe_table import CUTS, ROWS, Study
 from dgl import recipes
+from dnnlib.errors import UserError
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,7 +185,30 @@ def test_findings_stay_when_the_report_is_written_again(tmp_path: Path, fake: Fa
 
 
 def test_the_committed_reports_are_those_of_their_rows(tmp_path: Path) -> None:
+    for picture in RESULTS.glob("*recipes*.png"):
+        (tmp_path / picture.name).touch()
     for path in RESULTS.glob("*recipes*.jsonl"):
         (tmp_path / f"{path.stem}.md").write_text((RESULTS / f"{path.stem}.md").read_text())
         for written in recipe_report.write(execution.read_rows(path), tmp_path, path.stem):
             assert written.read_text() == (RESULTS / written.name).read_text(), written.name
+
+
+def test_pictures_show_the_same_latents(tmp_path: Path) -> None:
+    teacher = Path(tiny.write_teacher(tmp_path / "teacher.pkl"))
+    (tmp_path / "out/runs").mkdir(parents=True)
+    student = Path(tiny.write_teacher(tmp_path / "out/runs/student.pkl"))
+    names = {"reference": ("teacher", "teacher.pkl"), "half-time": ("ours", "runs/student.pkl"),
+             "half-images": ("unseen", "gone.pkl")}
+    rows = [{"group": group, "name": title, "title": title, "seed": seed, "network": file}
+            for seed in (0, 1) for group, (title, file) in names.items()]
+    (path,) = recipe_pictures.draw(rows, tmp_path / "out", teacher, tmp_path / "dest", "x")
+    assert path == tmp_path / "dest/x-half-time.png"
+    pixels = np.asarray(PIL.Image.open(path))
+    side = pixels.shape[1] // recipe_pictures.COLUMNS
+    assert pixels.shape[0] == 2 * side, "seed 1 and other tables are not shown"
+    assert (pixels[:side] == pixels[side:]).all(), "networks that are equal make equal pictures"
+    assert (pixels[:, :side] != pixels[:, side:2 * side]).any()
+    assert recipe_pictures.caption(rows, "half-time").startswith("From top to bottom: teacher; ours. Every column")
+    student.unlink()
+    with pytest.raises(UserError, match=r"student\.pkl is gone; give the command of the study again"):
+        recipe_pictures.draw(rows, tmp_path / "out", teacher, tmp_path / "dest", "x")
