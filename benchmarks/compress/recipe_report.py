@@ -44,7 +44,8 @@ def markdown(rows: Sequence[Row], name: str, findings: str = _EMPTY, drawn: Coll
     """
     settings = rows[-1]["settings"]
     numbers = {row["detector"]: row["protocol"].get("num_gen", 0) for row in rows}
-    generated = " or ".join(f"{number:,} generated ones ({detector})" for detector, number in numbers.items())
+    generated = (f"{rows[-1]['protocol'].get('num_gen', 0):,} generated ones" if len(set(numbers.values())) == 1 else
+                 " or ".join(f"{number:,} generated ones ({detector})" for detector, number in numbers.items()))
     reals = max(row["protocol"].get("num_real", 0) for row in rows)
     shown = columns(rows)
     paired = {metric: column for metric, column in shown.items()
@@ -77,7 +78,18 @@ def markdown(rows: Sequence[Row], name: str, findings: str = _EMPTY, drawn: Coll
     title = f"# Recipes in one table: {settings['teacher']}, {settings['resolution']} px"
     return "\n\n".join([
         title, *map(wrapped, (made_by, budgets, scored)), f"{FINDINGS}{findings}{sections}\n## Differences",
-        wrapped(paired_by), tables.differences(rows, pairs(), paired)])
+        wrapped(paired_by), _differences(rows, paired)])
+
+
+def _differences(rows: Sequence[Row], columns: Columns) -> str:
+    """The paired differences, one table per table of results that has both sides of some pair."""
+    parts = []
+    for group, heading in groups().items():
+        names = {row["name"] for row in rows if row["group"] == group}
+        own = [pair for pair in pairs() if names.issuperset(pair)]
+        if own:
+            parts.append(f"### {heading}\n\n{tables.differences(rows, own, columns)}")
+    return "\n".join(parts) or tables.differences(rows, (), columns)
 
 
 def findings_in(path: Path) -> str:

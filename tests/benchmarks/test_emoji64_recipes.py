@@ -179,6 +179,8 @@ def test_findings_stay_when_the_report_is_written_again(tmp_path: Path, fake: Fa
     assert call(tmp_path, "--report", "--name=x").output == f"{out}/x.md\n{out}/x.jsonl\n"
     text = (out / "x.md").read_text()
     assert "| DGL, from a slice (l1) | 1 |" in text
+    assert text.count("### ") == 1, "one table of differences for each table that has both sides of a pair"
+    assert "\n### Width 1/2, equal images\n\n| difference |" in text
     (out / "x.md").write_text(text.replace("Not written yet.", "Ours wins."))
     call(tmp_path, "--report", "--name=x")
     assert (out / "x.md").read_text() == text.replace("Not written yet.", "Ours wins.")
