@@ -44,7 +44,7 @@ def markdown(rows: Sequence[Row], name: str, findings: str = _EMPTY, drawn: Coll
     """
     settings = rows[-1]["settings"]
     numbers = {row["detector"]: row["protocol"].get("num_gen", 0) for row in rows}
-    generated = (f"{rows[-1]['protocol'].get('num_gen', 0):,} generated ones" if len(set(numbers.values())) == 1 else
+    generated = (f"{next(iter(numbers.values())):,} generated ones" if len(set(numbers.values())) == 1 else
                  " or ".join(f"{number:,} generated ones ({detector})" for detector, number in numbers.items()))
     reals = max(row["protocol"].get("num_real", 0) for row in rows)
     shown = columns(rows)
@@ -89,7 +89,7 @@ def _differences(rows: Sequence[Row], columns: Columns) -> str:
         own = [pair for pair in pairs() if names.issuperset(pair)]
         if own:
             parts.append(f"### {heading}\n\n{tables.differences(rows, own, columns)}")
-    return "\n".join(parts) or tables.differences(rows, (), columns)
+    return "\n".join(parts or [tables.differences(rows, (), columns)])
 
 
 def findings_in(path: Path) -> str:

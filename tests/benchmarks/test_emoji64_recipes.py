@@ -174,8 +174,11 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
 
 
 def test_findings_stay_when_the_report_is_written_again(tmp_path: Path, fake: FakeCommands) -> None:
-    call(tmp_path, "--only=teacher,half-ours-images,half-dgl-images")
     out = tmp_path / "out"
+    call(tmp_path, "--only=teacher")
+    call(tmp_path, "--report", "--name=alone")
+    assert (out / "alone.md").read_text().endswith("None yet.\n"), "no pair has both sides"
+    call(tmp_path, "--only=half-ours-images,half-dgl-images")
     assert call(tmp_path, "--report", "--name=x").output == f"{out}/x.md\n{out}/x.jsonl\n"
     text = (out / "x.md").read_text()
     assert "| DGL, from a slice (l1) | 1 |" in text
