@@ -7,7 +7,7 @@ from dnnlib.files import open_atomic
 
 from . import tables
 from .distil_table import DISTIL_KIMG, FEW, GAME_KIMG, GROUPS, GUIDED_BASE, SCORES, jobs
-from .report import wrapped
+from .report import generated, wrapped
 from .tables import Column, Row
 
 COLUMNS = {  # key of a row's results → column
@@ -61,8 +61,6 @@ def pairs() -> list[tuple[str, str]]:
 
 def markdown(rows: Sequence[Row]) -> str:
     """The whole document."""
-    numbers = {row["detector"]: row["protocol"].get("num_gen", 0) for row in rows}
-    generated = " or ".join(f"{number:,} generated ones ({name})" for name, number in numbers.items())
     reals = max(row["protocol"].get("num_real", 0) for row in rows)
     extra = {"seconds": tables.median_of(_seconds)}
     sections = "\n".join(f"## {HEADINGS[group]}\n\n{tables.results(rows, group, COLUMNS, extra)}" for group in GROUPS
@@ -70,8 +68,8 @@ def markdown(rows: Sequence[Row]) -> str:
     made_by = ("Made by `python -m benchmarks.distil_fmnist --report --rows=docs/results/distil_fmnist.jsonl "
                "--dest=docs/results`; the file holds every row with its arguments and protocol. No real image takes "
                "part in the training, but in games (adversarial training) whose title says so.")
-    scored = (f"Scored against {reals:,} test images with {generated}; agreement compares 1,000 pairs of images of "
-              "student and teacher on the same latents. Rows are mean ± standard error over seeds of the training. "
+    scored = (f"Scored against {reals:,} test images with {generated(rows)}; agreement compares 1,000 pairs of images "
+              "of student and teacher on the same latents. Rows are mean ± standard error over seeds of the training. "
               "Slices keep the channels chosen by `reconstruct` unless another score is named. `fd@NAME` is the "
               "Fréchet distance in the features of the detector NAME; it is not FID. Precision and recall depend on "
               "the number of images: they compare only within this page. A PSNR of 100 dB is the cap, for equal "

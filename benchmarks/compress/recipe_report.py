@@ -7,7 +7,7 @@ from dnnlib.files import open_atomic
 
 from . import recipe_pictures, tables
 from .recipe_table import EMA_SHARE, OURS, groups, order, pairs
-from .report import wrapped
+from .report import generated, wrapped
 from .tables import Column, Columns, Row
 
 FINDINGS = "## Findings\n"  # what stands below, in a document that is written again, is kept
@@ -43,9 +43,6 @@ def markdown(rows: Sequence[Row], name: str, findings: str = _EMPTY, drawn: Coll
         drawn: the groups that have a picture.
     """
     settings = rows[-1]["settings"]
-    numbers = {row["detector"]: row["protocol"].get("num_gen", 0) for row in rows}
-    generated = (f"{next(iter(numbers.values())):,} generated ones" if len(set(numbers.values())) == 1 else
-                 " or ".join(f"{number:,} generated ones ({detector})" for detector, number in numbers.items()))
     reals = max(row["protocol"].get("num_real", 0) for row in rows)
     shown = columns(rows)
     paired = {metric: column for metric, column in shown.items()
@@ -66,8 +63,8 @@ def markdown(rows: Sequence[Row], name: str, findings: str = _EMPTY, drawn: Coll
                "Lengths were chosen by seed 0. The moving average of a game has a half-life of "
                f"{100 * EMA_SHARE:g} % of the length with equal images, for the preset's would hardly move in so short "
                "a time; that of distillation has the usual 50 steps.")
-    scored = (f"Scored against {reals:,} test images with {generated}; agreement compares 1,000 pairs of images of "
-              "student and teacher on the same latents. Rows are mean ± standard error over seeds of the training. "
+    scored = (f"Scored against {reals:,} test images with {generated(rows)}; agreement compares 1,000 pairs of images "
+              "of student and teacher on the same latents. Rows are mean ± standard error over seeds of the training. "
               "`fd@NAME` is the Fréchet distance in the features of the detector NAME; it is not FID. Precision "
               "and recall depend on the number of images: they compare only within a table. A PSNR of 100 dB is the "
               "cap, for equal images. Processor seconds are the median over seeds, of one thread on a machine that may "

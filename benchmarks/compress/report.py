@@ -186,15 +186,13 @@ def _diagnostics(rows: Sequence[Row]) -> str:
 
 def markdown(rows: Sequence[Row]) -> str:
     """The whole document."""
-    generated = [f"{number:,} generated ones ({name})" for name, number in
-                 sorted({(row["detector"], row["protocol"].get("num_gen", 0)) for row in rows})]
     reals = sorted({row["protocol"].get("num_real", 0) for row in rows})
     short = {HEADLINE_KIMG, 0}
     distances = [metric for metric in metrics_of(rows) if metric.startswith("fd@")]
     made_by = ("Made by `python -m benchmarks.compress_fmnist --report --rows=docs/results/compress_fmnist.jsonl "
                "--dest=docs/results`; the file holds every row with its arguments and protocol.")
     scored = (f"Trained on the 60,000 training images, scored against {_list(reals)} test images with "
-              f"{' or '.join(generated)}. Rows are mean ± standard error over seeds. `fd@NAME` is the Fréchet distance "
+              f"{generated(rows)}. Rows are mean ± standard error over seeds. `fd@NAME` is the Fréchet distance "
               "in the features of the detector NAME; it is not FID and compares only with rows made with the same "
               "file. Lengths are equal numbers of images; λ is the weight of the teacher's term.")
     return f"""# Compression of the demo's teacher on Fashion-MNIST, 32 px, CPU
@@ -242,6 +240,14 @@ def in_order(rows: Sequence[Row]) -> list[Row]:
     """Rows in the order of the table of experiments, whatever the order of work was; others behind them."""
     rank = {run.name: i for i, run in enumerate(runs())}
     return sorted(rows, key=lambda row: (rank.get(row["name"], len(rank)), row["seed"], row["kimg"]))
+
+
+def generated(rows: Sequence[Row]) -> str:
+    """How many images were generated for the scores, by detector unless all had as many."""
+    numbers = sorted({(row["detector"], row["protocol"].get("num_gen", 0)) for row in rows})
+    if len({number for _, number in numbers}) == 1:
+        return f"{numbers[0][1]:,} generated ones"
+    return " or ".join(f"{number:,} generated ones ({name})" for name, number in numbers)
 
 
 def wrapped(text: str) -> str:
