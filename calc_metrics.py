@@ -152,7 +152,8 @@ def calc_network(job: Job, path: str, device: "torch.device") -> None:
     dataset_kwargs = dataset_options(job, G, trained_on)
     if job.verbose and distributed.is_main():
         click.echo(f"network: {path}", err=True)
-        click.echo(f"data set: {dataset_kwargs}", err=True)
+        if set(job.metrics) != {"agreement"}:
+            click.echo(f"data set: {dataset_kwargs}", err=True)
     options = {**job.options, "shared": _shared_features(job)}
     if job.teacher is not None and "agreement" in job.metrics:
         options["reference"] = load_reference(job.teacher, job.trust_pickle)

@@ -1,5 +1,6 @@
 """Command line: convert images into a data set for training, or check one. The work is in training/data/."""
 import contextlib
+import os
 import re
 import signal
 import sys
@@ -10,7 +11,7 @@ import click
 
 from dnnlib import strict_json
 from dnnlib.cli import Command, Group
-from dnnlib.errors import printable
+from dnnlib.errors import UserError, printable
 
 FILTERS = ["lanczos", "box"]
 CROPS = ["center-crop", "center-crop-wide"]
@@ -143,6 +144,9 @@ def convert_command(
     """
     from training.data.conversion import ConvertOptions, convert
 
+    if all(os.path.exists(options[name]) for name in ("source", "dest")) and os.path.samefile(
+            options["source"], options["dest"]):
+        raise UserError(f"{options['dest']} is the source, too; name another", "dest")
     if resolution is not None:
         if options["width"] or options["height"]:
             raise click.UsageError("--resolution: pass it or --width and --height, not both")

@@ -124,6 +124,10 @@ def main(
                         field="verify_data" if verify_data else "verify_teacher")
     if detector and not verify_data:
         raise UserError("goes with `verify_data`; leave it out", field="detector")
+    if "num_gen" in _given(ctx) and not verify_data:
+        raise UserError("goes with `verify_data`; leave it out", field="num_gen")
+    if verify_data and not os.path.exists(verify_data):
+        raise UserError(f"{verify_data}: no such folder or zip", field="verify_data")
     if trust_detector and not detector:
         raise UserError("goes with `detector`; leave it out", field="trust_detector")
     if os.path.lexists(dest):
@@ -188,11 +192,16 @@ def _size(path: str) -> int:
 def _check_options(ctx: click.Context, kind: str) -> None:
     """Refuses options that were given and have no meaning for the format."""
     known = set().union(*OPTIONS_OF.values())
-    for param in ctx.command.params:
-        given = ctx.get_parameter_source(str(param.name)) is click.core.ParameterSource.COMMANDLINE
-        if given and param.name in known - OPTIONS_OF[kind]:
-            formats = " and ".join(name for name, options in OPTIONS_OF.items() if param.name in options)
-            raise UserError(f"has no meaning for `format={kind}`, only for {formats}; leave it out", field=param.name)
+    for given in _given(ctx):
+        if given in known - OPTIONS_OF[kind]:
+            formats = " and ".join(name for name, options in OPTIONS_OF.items() if given in options)
+            raise UserError(f"has no meaning for `format={kind}`, only for {formats}; leave it out", field=given)
+
+
+def _given(ctx: click.Context) -> list[str]:
+    """The names of the options that were given."""
+    command_line = click.core.ParameterSource.COMMANDLINE
+    return [name for name in ctx.params if ctx.get_parameter_source(name) is command_line]
 
 
 def _opened(path: str, trust_pickle: bool) -> tuple[str, str, dict[str, Any]]:

@@ -14,6 +14,7 @@ from dnnlib.cli import (
     class_labels,
     class_option,
     device_option,
+    in_flags,
     trust_detector_option,
     trust_pickle_option,
 )
@@ -158,6 +159,7 @@ def _features(
     """What --detector stands for."""
     from metrics import detector
     from metrics.perceptual import DetectorFeatures, DiscriminatorFeatures
+    from training.checkpoints.parts import optional
 
     if source != OWN_DISCRIMINATOR:
         spec = detector.VGG16 if source is None else detector.DetectorSpec.parse(source)
@@ -167,7 +169,12 @@ def _features(
         except detector.DetectorUnavailable as error:
             if source is not None:
                 raise
-            click.echo(f"Warning: images are compared by the network's own discriminator, since {error}", err=True)
+            reason = in_flags(error, click.get_current_context().command)
+            if (D := optional(networks, "D")) is None:
+                raise UserError(f"the network's file has no discriminator to compare images with, and {reason}",
+                                "detector") from error
+            click.echo(f"Warning: images are compared by the network's own discriminator, since {reason}", err=True)
+            return DiscriminatorFeatures(D.to(device))
     return DiscriminatorFeatures(networks["D"].to(device))
 
 

@@ -44,6 +44,8 @@ def main(
     """
     if run_dir is not None and not os.path.isdir(run_dir):
         raise UserError(f"{run_dir}: no such folder", field="run_dir")
+    if data is not None and not os.path.exists(data):
+        raise UserError(f"{data}: no such folder or zip", field="data")
     for flag, value in (("--teacher", teacher), ("--network", network), ("--dest", dest)):
         if value is None and run_dir is None:
             raise click.UsageError(f"Missing option '{flag}'; it can only be left out together with --run.")

@@ -87,7 +87,8 @@ FIELDS = {"total_kimg": "kimg", "batch_size": "batch", "num_gpus": "gpus", "rand
 @click.command(cls=Command, fields=FIELDS)
 # Data, preset and output.
 @click.option("--data", help="Training data: a folder or a zip made by dataset_tool.py.  With --cfg=dgl, 'teacher' is "
-              "the teacher's own images.  [required unless resuming a run; default with --cfg=dgl: teacher]",
+              "the teacher's own images.  [required unless resuming a run; default of --recipe=distil and mobile: "
+              "teacher]",
               metavar="PATH")
 @click.option("--cond", help="Condition the networks on the labels of dataset.json.", show_default="false", type=bool,
               metavar="BOOL")

@@ -1,6 +1,7 @@
 """One command for everything, `dgl`; in the source tree, `python -m dgl`."""
 import copy
 import importlib
+import importlib.metadata
 import re
 
 import click
@@ -72,8 +73,16 @@ class _Commands(Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
+def _version() -> str:
+    """Of the package that is installed; a source tree has none."""
+    try:
+        return importlib.metadata.version("dgl-stylegan2")
+    except importlib.metadata.PackageNotFoundError:
+        return "of a source tree"
+
+
 @click.command(cls=_Commands, name="dgl")
-@click.version_option(package_name="dgl-stylegan2", prog_name="dgl")
+@click.version_option(_version(), prog_name="dgl")
 def main() -> None:
     """Train, compress and ship StyleGAN and BigGAN networks.
 

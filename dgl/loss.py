@@ -212,6 +212,11 @@ class GuidedLoss(Loss):
         """The widths of an elastic student."""
         return elastic.note(self.guidance.elastic) if self.guidance.elastic else {}
 
+    def leaves_out(self) -> tuple[str, ...]:
+        """A discriminator with random weights, of a student whose teacher has none."""
+        first = self.teachers.first
+        return ("D",) if first is not None and first.D is None else ()
+
     def stage(self, cur_nimg: int) -> int:
         """0 before the teachers join, then 1; 0 if they are there from the start."""
         return int(0 < self.guidance.start_nimg <= cur_nimg)

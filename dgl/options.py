@@ -1,7 +1,7 @@
 """The command-line options of presets with a teacher, and the run configuration that they make. No torch until then."""
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from training.run_config import Component, NetworksConfig, RunConfig
 
 from . import kd, recipe_options, scores
 from .bases import BASES, TEACHER_IMAGES
+from .recipes import STYLE_BASED
 
 if TYPE_CHECKING:
     from torch_utils.network_types import Network
@@ -152,12 +153,16 @@ def complete(opts: EasyDict, given: set[str]) -> None:
     `dgl` stands for the preset of the teacher's family.
 
     Raises:
-        OptionError: options that need data, without data.
+        OptionError: options of --cfg=dgl without it; options that need data, without data.
     """
+    if opts.cfg not in BASES:
+        for name in _NAMES:
+            if name in given:
+                raise OptionError(_flag(name), f"can only be given together with --cfg={' or --cfg='.join(CFGS)}")
+        return
     if opts.cfg == "dgl" and opts.teacher:
         opts.cfg = _preset_of_teacher(opts)
-    if opts.cfg in BASES:
-        recipe_options.complete(opts, given)
+    recipe_options.complete(opts, given)
 
 
 def _preset_of_teacher(opts: EasyDict) -> str:
@@ -209,6 +214,23 @@ def at_end(opts: EasyDict) -> Callable[[RunConfig, str], str] | None:
     return of_run.write
 
 
+def check_shared_out(config: RunConfig) -> None:
+    """Checks the sizes of batch and passes that a run is resumed with.
+
+    Raises:
+        OptionError: a distillation term needs larger passes.
+    """
+    _check_passes(config.loss.arguments.get("kd") or {}, config.schedule.batch_gpu)
+
+
+def _check_passes(terms: Iterable[str], batch_gpu: int) -> None:
+    """Some terms of distillation need passes of more than one image."""
+    compared = [name for name in terms if kd.TERMS[name].compares_images]
+    if compared and batch_gpu == 1:
+        raise OptionError("--kd", f"{compared[0]} compares the images of one pass with each other, but a pass has only "
+                                  "one (--batch divided by --gpus, or --batch-gpu)")
+
+
 def is_same_for_any_processes(config: RunConfig) -> bool:
     """Whether a run computes the same, but for rounding, with any number of processes.
 
@@ -223,13 +245,10 @@ def check(opts: EasyDict, given: set[str]) -> None:
     """Checks which options were given, before any file is opened.
 
     Raises:
-        OptionError: an option of --cfg=dgl without it, or one that it does not allow or lacks.
+        OptionError: one that --cfg=dgl does not allow or lacks.
     """
     base = BASES.get(opts.cfg)
     if base is None:
-        for name in _NAMES:
-            if name in given:
-                raise OptionError(_flag(name), f"can only be given together with --cfg={' or --cfg='.join(CFGS)}")
         return
     for name in base.from_teacher:
         if name in given and opts[name] != "noresume":
@@ -247,9 +266,9 @@ def check(opts: EasyDict, given: set[str]) -> None:
         raise OptionError("--kd", f"every term can be given once, found {', '.join(terms)}")
     if "kd" in given and opts.init == "scratch":
         raise OptionError("--kd", "compares images of the same w, but --init=scratch gives the student a w of its own; "
-                                  "start from a slice, or from the pickle of a student that began as one, or pass "
-                                  "--init=mapping")
-    _check_guidance(opts)
+                                  "start from a slice, or from the pickle of a student that began as one"
+                                  + (", or pass --init=mapping" if base.family in STYLE_BASED else ""))
+    _check_guidance(opts, given)
     if opts.score in base.no_scores:
         raise OptionError("--score", f"{opts.score} cannot be given together with --cfg={opts.cfg}")
     if base.loss_is_signed and opts.teacher_weights == "dynamic":
@@ -264,8 +283,14 @@ def check(opts: EasyDict, given: set[str]) -> None:
     recipe_options.check(opts, given)
 
 
-def _check_guidance(opts: EasyDict) -> None:
-    """Checks options that do not apply to a form of guidance."""
+def _check_guidance(opts: EasyDict, given: set[str]) -> None:
+    """Checks options that do not apply to a form of guidance, or to a teacher's term without weight."""
+    if opts.dgl_weight == 0 and not (recipe_options.is_distilled(opts) and not opts.game_kimg):
+        source = "" if "dgl_weight" in given else f" of --recipe={opts.recipe}"
+        for name in ("guidance", "dgl_ramp", "teacher_weights", "teacher_update", "teacher_aug"):
+            if opts[name] and opts[name] != "verdict":
+                raise OptionError(_flag(name), f"has no effect with the --dgl-weight=0{source}; pass another "
+                                               f"--dgl-weight, such as {DGL_WEIGHT}")
     if opts.guidance == "relative" and opts.init == "scratch":
         raise OptionError("--guidance", "relative compares images of the same w, but --init=scratch gives the student "
                                         "a w of its own; start from a slice or a student's pickle")
@@ -349,6 +374,8 @@ def training_config(opts: EasyDict, given: set[str], data: DataInfo) -> RunConfi
         G = resized(first.G_ema, start.width, is_refitted)
     else:
         G, own_D = _student_of(start, opts, first)
+        if start.d_init == "init" and own_D is None:
+            start = dataclasses.replace(start, d_init="teacher")
         D = own_D if start.d_init == "init" else D
     specs = [teachers.spec(teacher, opts.trust_pickle) for teacher in loaded]
     init = Component("dgl.student.initialise", {
@@ -390,7 +417,9 @@ def _check_kind(teacher: "Teacher", cfg: str) -> None:
 
 
 def _student_of(start: _Start, opts: EasyDict, teacher: "Teacher") -> tuple[Any, Any]:
-    """Generator and discriminator of --init=PKL, checked against the teacher and --width."""
+    """Generator and discriminator (None if there is none) of --init=PKL, checked against the teacher and --width."""
+    from torch_utils.network_types import image_size
+    from training.checkpoints.parts import optional
     from training.checkpoints.pickles import open_networks
 
     from .student import resized
@@ -399,18 +428,26 @@ def _student_of(start: _Start, opts: EasyDict, teacher: "Teacher") -> tuple[Any,
         nets = open_networks(start.init, trust_pickle=opts.trust_pickle)
     except UserError as error:
         raise OptionError("--init", f"expected slice, mapping, scratch or the pickle of a student; {error}") from None
-    G, D = nets["G_ema"], nets["D"]
-    for attribute in ("img_resolution", "img_channels", "c_dim"):
-        if getattr(G, attribute) != getattr(teacher.G_ema, attribute):
-            raise OptionError("--init", f"{attribute} of {start.init} is {getattr(G, attribute)}, the teacher's is "
-                                        f"{getattr(teacher.G_ema, attribute)}")
+    G = nets["G_ema"]
+    if architectures.find(G) is not architectures.find(teacher.G_ema):
+        raise OptionError("--init", f"{start.init} holds a {type(G).__name__}, the teacher is a "
+                                    f"{type(teacher.G_ema).__name__}; pass a student of this teacher")
+    compares = any(weight for _, weight in opts.kd or ()) or opts.guidance in ("relative", "ratio")
+    shared = ("z_dim", "w_dim", "num_ws") if compares else ()  # of networks that are given the same latents
+    for attribute in ("img_resolution", "img_channels", "c_dim", *shared):
+        own, expected = (getattr(network, attribute, None) for network in (G, teacher.G_ema))
+        if own != expected:
+            raise OptionError("--init", f"{attribute} of {start.init} is {own}, the teacher's is {expected}")
+    sizes = ["x".join(map(str, image_size(network)[::-1])) for network in (G, teacher.G_ema)]
+    if sizes[0] != sizes[1]:
+        raise OptionError("--init", f"{start.init} makes images of {sizes[0]}, the teacher of {sizes[1]}")
     if opts.width is not None:
         expected = resized(teacher.G_ema, start.width)
         shapes = [{name: tuple(p.shape) for name, p in network.named_parameters()} for network in (G, expected)]
         if shapes[0] != shapes[1]:
             raise OptionError("--width", f"{start.init} is not {start.width} of the teacher's width; leave --width out "
                                          "to take the student as it is")
-    return G, D
+    return G, optional(nets, "D") if start.d_init == "init" else None
 
 
 def _loss_config(
@@ -444,10 +481,7 @@ def _loss_config(
         loss.teacher_weights = opts.teacher_weights
     if opts.teacher_aug and config.augmentation.pipe is None:
         raise OptionError("--teacher-aug", "nothing is augmented in this run; pass --aug=ada or --aug=fixed --p=P too")
-    compared = [name for name in dict(opts.kd or ()) if kd.TERMS[name].compares_images]
-    if compared and config.schedule.batch_gpu == 1:
-        raise OptionError("--kd", f"{compared[0]} compares the images of one pass with each other, but a pass has only "
-                                  "one (--batch divided by --gpus, or --batch-gpu)")
+    _check_passes(dict(opts.kd or ()), config.schedule.batch_gpu)
     if opts.teacher_update or opts.guidance == "heads":
         loss.teacher_opt_kwargs = EasyDict(config.optimizers.D.to_dict())
     return Component(loss_name, loss)

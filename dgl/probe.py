@@ -214,6 +214,7 @@ def main(
     TEACHER is a network pickle, path or URL. Prints a verdict in words, and the numbers as one JSON line.
     """
     from torch_utils.devices import resolve_device, tune_allocator
+    from training.checkpoints.parts import optional
     from training.checkpoints.pickles import open_networks
     from training.data.dataset import ImageFolderDataset
 
@@ -224,7 +225,7 @@ def main(
     pair = None
     if student is not None:
         nets = open_networks(student, trust_pickle=trust_pickle)
-        pair = nets["G_ema"], nets["D"]
+        pair = nets["G_ema"], optional(nets, "D")
     dataset = None if data is None else ImageFolderDataset(data, use_labels=source.G_ema.c_dim > 0)
     result = probe(source, pair, dataset, num, seed, str(resolve_device(device)))
     for line in explain(result):

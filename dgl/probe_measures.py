@@ -1,5 +1,6 @@
 """What a teacher's discriminator can do for a student: measures of its logits, its gradient, and its features."""
 import dataclasses
+from collections.abc import Iterator
 
 import torch
 
@@ -19,8 +20,17 @@ class Images:
 @torch.no_grad()
 def logits(D: Discriminator, images: Images) -> torch.Tensor:
     """A discriminator's logits, float64 [N]. Images go in groups of 16, which the minibatch statistics see."""
-    parts = zip(images.img.split(_BATCH), images.c.split(_BATCH))
-    return torch.cat([D(*part, force_fp32=True)[:, 0] for part in parts]).double()
+    return torch.cat([D(img, c, force_fp32=True)[:own, 0] for img, c, own in _groups(images)]).double()
+
+
+def _groups(images: Images) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    """Groups of 16 images with their labels, and how many of them have not been in another: the last group is filled up
+    with images from the front.
+    """
+    count = len(images.img)
+    for start in range(0, count, _BATCH):
+        index = torch.arange(start, start + _BATCH, device=images.img.device) % count
+        yield images.img[index], images.c[index], min(_BATCH, count - start)
 
 
 def auc(higher: torch.Tensor, lower: torch.Tensor) -> float:
@@ -54,9 +64,9 @@ def calibration(real: torch.Tensor, fake: torch.Tensor, steps: int = 50) -> tupl
 def verdict_gradient(D: Discriminator, images: Images) -> torch.Tensor:
     """∂ D / ∂ image [N, C, H, W]: the direction in which each image must move to please a discriminator."""
     directions = []
-    for img, c in zip(images.img.split(_BATCH), images.c.split(_BATCH)):
+    for img, c, own in _groups(images):
         img = img.detach().requires_grad_(True)
-        directions.append(torch.autograd.grad(D(img, c, force_fp32=True).sum(), img)[0])
+        directions.append(torch.autograd.grad(D(img, c, force_fp32=True)[:own].sum(), img)[0][:own])
     return torch.cat(directions)
 
 

@@ -4,7 +4,7 @@ No torch until a run is configured.
 """
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -118,13 +118,16 @@ def complete(opts: EasyDict, given: set[str]) -> None:
             raise OptionError("--game-kimg", "adversarial training needs real images; pass --data=PATH, or "
                                              "--data=teacher for the teacher's own")
         opts.data = DATA
+    if opts.data is None:
+        raise OptionError("--data", f"--recipe={opts.recipe} is adversarial training, which needs images; pass "
+                                    "--data=PATH, or --data=teacher for the teacher's own")
     if opts.data == DATA:
         for name in _FILES_ONLY:
             if name in given:
                 raise OptionError(f"--{name}", "can only be given together with --data=PATH")
         if "metrics" not in given:
             opts.metrics = []
-        elif opts.metrics:
+        elif opts.metrics and "agreement" not in opts.metrics:  # which train.py knows another way for
             raise OptionError("--metrics", "needs real images; pass --data=PATH, or --metrics=none")
     if not is_distilled(opts):
         return
@@ -143,13 +146,15 @@ def check(opts: EasyDict, given: set[str]) -> None:
     terms, recipe = dict(opts.kd or ()), opts.recipe or "distil"
     if opts.init == "scratch" and terms:
         user = "distillation compares" if is_distilled(opts) else f"the distillation terms of --recipe={recipe} compare"
+        mapping = " --init=mapping, or" if BASES[opts.cfg].family in recipes.STYLE_BASED else ""
         raise OptionError("--init", f"{user} images of the same w, but scratch gives the student a w of its own; start "
-                                    "from a slice or a student's pickle, pass --init=mapping, or --recipe=paper")
+                                    f"from a slice or a student's pickle, or pass{mapping} --recipe=paper")
     if is_distilled(opts):
         _refuse(given, _PAPER_ONLY, "applies to adversarial training from the first step only; pass --recipe=paper too")
         if not opts.game_kimg:
-            _refuse(given, _GAME_ONLY, "applies to adversarial training, which this run does not have; pass "
-                                       "--game-kimg=N or --recipe=paper")
+            absent = "applies to adversarial training, which this run does not have; pass --game-kimg=N"
+            _refuse(given, set(_GAME_ONLY) & set(_DISTIL_ONLY), absent)
+            _refuse(given, _GAME_ONLY, f"{absent} or --recipe=paper")
             if len(opts.teacher) > 1:
                 raise OptionError("--teacher", "distillation uses one teacher; several can only guide adversarial "
                                                "training: pass --game-kimg=N or --recipe=paper")
@@ -161,6 +166,7 @@ def check(opts: EasyDict, given: set[str]) -> None:
         if not any(terms.values()):
             raise OptionError("--kd", "all weights are 0, so nothing would be distilled")
     else:
+        _refuse(given, ("game_kimg",), f"cannot be given together with --recipe={recipe}, whose length is --kimg")
         _refuse(given, _DISTIL_ONLY, f"cannot be given together with --recipe={recipe}")
     if opts.elastic is not None:
         _check_elastic(opts, terms)
@@ -189,7 +195,7 @@ def _check_elastic(opts: EasyDict, terms: dict[str, float]) -> None:
                                            "whole network")
 
 
-def _refuse(given: set[str], names: tuple[str, ...], reason: str) -> None:
+def _refuse(given: set[str], names: Collection[str], reason: str) -> None:
     for name in names:
         if name in given:
             raise OptionError("--" + name.replace("_", "-"), reason)
@@ -333,4 +339,11 @@ def check_resumed(config: RunConfig, opts: EasyDict, given: set[str]) -> None:
     if "kimg" in given and distil_kimg and (distil_kimg >= config.schedule.total_kimg or opts.kimg <= distil_kimg):
         raise OptionError("--kimg", f"cannot change the {distil_kimg:g} kimg of distillation when resuming: its "
                                     "learning rate falls to 0 at their end; start a new run with --init=PKL")
+    warmup_kimg, stage1_kimg = (config.loss.arguments.get(name, 0) for name in ("game_warmup_kimg", "stage1_kimg"))
+    if "kimg" in given and warmup_kimg and opts.kimg <= distil_kimg + warmup_kimg:
+        raise OptionError("--kimg", f"expected more than the {distil_kimg:g} kimg of distillation and {warmup_kimg:g} "
+                                    f"of --game-warmup, found {opts.kimg}: the generator would never be trained")
+    if "kimg" in given and 0 < stage1_kimg < config.schedule.total_kimg and opts.kimg <= stage1_kimg:
+        raise OptionError("--kimg", f"expected more than {stage1_kimg:g}, after which the teacher joins "
+                                    f"(--stage1-kimg), found {opts.kimg}")
 

@@ -212,7 +212,8 @@ def initialise(
     sources: dict[str, torch.nn.Module] = {}
     if init not in ("slice", "mapping", "scratch"):
         nets = open_networks(init, trust_pickle=teacher.get("trust_pickle", False))
-        sources.update({name: nets[name] for name in ("G", "G_ema", *(["D"] if d_init == "init" else []))})
+        sources.update({name: nets[name] for name in ("G_ema", *(["D"] if d_init == "init" else []))})
+        sources["G"] = nets["G"] if "G" in nets else nets["G_ema"]
         lines.append(f"Student: weights of {init}")
     if init == "slice" or d_init == "teacher":
         device = next(networks["G"].parameters()).device

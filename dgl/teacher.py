@@ -9,8 +9,8 @@ import torch
 
 import dnnlib
 from dnnlib.errors import UserError
-from torch_utils.checkpoint import CheckpointError
 from training.biggan.checkpoints import split_suffix
+from training.checkpoints.parts import optional
 from training.checkpoints.pickles import open_networks
 
 from .heads import HeadsDiscriminator
@@ -82,20 +82,12 @@ def load(
                                field="teacher")
 
     nets = open_networks(url, trust_pickle=trust_pickle, check_sha256=check)
-    D = nets["D"] if needs_discriminator else _discriminator_of(nets)
+    D = nets["D"] if needs_discriminator else optional(nets, "D")
     G_ema = nets["G_ema"]
     G = nets["G"] if "G" in nets else G_ema
     teacher = Teacher(url, actual, G, G_ema, D, nets["training_set_kwargs"], nets.get("notes"), nets.get("label_kind"))
     _loaded[url, actual] = teacher
     return teacher
-
-
-def _discriminator_of(nets: Mapping[str, Any]) -> Any:
-    """The discriminator of a file; None if there is none, or one of an unknown class."""
-    try:
-        return nets["D"]
-    except CheckpointError:
-        return None
 
 
 def spec(teacher: Teacher, trust_pickle: bool = False) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def _one_line_errors(command: click.Command, fields: Mapping[str, str]) -> Itera
         raise click.ClickException(in_flags(error, command, fields)) from error
 
 
-_PATH_KINDS = re.compile(r"PATH|DIR|FILE|PKL")  # in the metavar of an option
+_PATH_KINDS = re.compile(r"PATH|DIR|FILE|PKL|PNG|png")  # in the metavar of an option
 
 
 def _with_home(command: click.Command, args: list[str]) -> list[str]:
@@ -80,6 +80,20 @@ def _with_home(command: click.Command, args: list[str]) -> list[str]:
             arg = os.path.expanduser(arg)
         expanded.append(arg)
     return expanded
+
+
+def _option_of(message: str, ctx: click.Context) -> str | None:
+    """The option whose value a message begins with, "FILE: ..."; None if there is none, or more than one."""
+    found = [param.name for param in ctx.command.params if isinstance(param, click.Option)
+             for value in _texts(ctx.params.get(str(param.name))) if message.startswith(f"{value}: ")]
+    return found[0] if len(found) == 1 else None
+
+
+def _texts(value: object) -> list[str]:
+    """The texts that an option was given."""
+    if isinstance(value, (list, tuple)):
+        return [text for item in value for text in _texts(item)]
+    return [value] if isinstance(value, str) and value else []
 
 
 def _with_dashes(name: str) -> str:
@@ -109,7 +123,12 @@ class _OneLineErrors:
 
     def invoke(self, ctx: click.Context) -> Any:
         with _one_line_errors(cast(click.Command, self), self.fields):
-            return super().invoke(ctx)  # type: ignore[misc]
+            try:
+                return super().invoke(ctx)  # type: ignore[misc]
+            except UserError as error:
+                if error.field is None:
+                    error.field = _option_of(error.message, ctx)
+                raise
 
 
 class Command(_OneLineErrors, click.Command):

@@ -229,10 +229,10 @@ def _load_file(
 
 def _fetch(spec: DetectorSpec, verbose: bool) -> str:
     if spec.source.endswith((".pkl", ".pickle")):
-        raise DetectorError(
-            f"detector {spec.source}: is a Python pickle, which would have to be executed;"
-            f" pass the TorchScript file, for example {_OFFICIAL_FOLDER}{spec.name}.pt"
-        )
+        published = next((known.source for known in OFFICIAL if known.name == spec.name), None)
+        example = "" if published is None else f", for example {published}"
+        raise DetectorError(f"detector {spec.source}: is a Python pickle, which would have to be executed; pass a "
+                            f"TorchScript file{example}")
     try:
         path = open_url(spec.source, return_filename=True, verbose=verbose)
     except OSError as error:

@@ -130,6 +130,10 @@ class Loss:
         """Plain values that network snapshots hold beside the networks, for those who use these later."""
         return {}
 
+    def leaves_out(self) -> tuple[str, ...]:
+        """Networks that network snapshots do not hold, because nothing trains them."""
+        return ()
+
     def stage(self, cur_nimg: int) -> int:
         """The stage of training at this point; when it grows, the loop resets every optimizer."""
         return 0

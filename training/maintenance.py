@@ -186,8 +186,9 @@ class Maintenance:
 
     def _save_networks(self) -> Any:
         """Writes the network snapshot; returns the average generator in it."""
-        networks = self.run.networks
-        for name in ("G", "D", "G_ema"):
+        left_out = self.run.loss.leaves_out()
+        networks = {name: module for name, module in self.run.networks.items() if name not in left_out}
+        for name in sorted({"G", "D", "G_ema"}.difference(left_out)):
             misc.check_ddp_consistency(networks[name])
         training_set = self.config.data.training_set.to_dict()
         data = pickles.snapshot_data({"augment_pipe": None, **networks}, training_set, self.run.loss.notes(),

@@ -75,6 +75,8 @@ def resumed_config(run_dir: str, opts: EasyDict, given: set[str], plugins: Seque
         plugin.check_resumed(config, opts, given)
     gpus, batch, batch_gpu = (opts[name] if name in given else None for name in ("gpus", "batch", "batch_gpu"))
     config = _shared_out(config, gpus, batch, batch_gpu, plugins)
+    for plugin in plugins:
+        plugin.check_shared_out(config)
     return _with_changes(config, opts, given)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from dnnlib.files import open_atomic
 
 from . import recipe_pictures, tables
-from .recipe_table import EMA_SHARE, OURS, groups, order, pairs
+from .recipe_table import EMA_SHARE, GAME_SHARE, OURS, groups, order, pairs
 from .report import generated, wrapped
 from .tables import Column, Columns, Row
 
@@ -55,12 +55,18 @@ def markdown(rows: Sequence[Row], name: str, findings: str = _EMPTY, drawn: Coll
                          for group, heading in groups().items() if any(row["group"] == group for row in rows))
     made_by = (f"Made by `python -m benchmarks.emoji64_recipes --report --name={name} "
                f"--rows=docs/results/{name}.jsonl --dest=docs/results`; the file holds every row with its arguments "
-               "and protocol. All recipes run in this code base, with the same networks, optimizers and batches of "
-               "games; [recipes.md](../recipes.md) says where they differ from their papers.")
+               "and protocol. All recipes run in this code base, with the same networks and batches. Games "
+               "(adversarial training) have the preset's learning rates, but for the rows that name a tenth of the "
+               f"rates and for ours with a short game: the last {100 * GAME_SHARE:g} % of its length, but at least 1 "
+               "kimg, are a game at a tenth of the rates. [recipes.md](../recipes.md) says where recipes differ from "
+               "their papers.")
     budgets = (f"Every training has {settings['kimg']} thousand images where images are equal. Where processor time is "
                f"equal, it is that of the row \"{OURS}\" with as many images, scores of channels and start of the "
                "program included; if that budget ends before a training's first step, its length is 1 kimg. "
-               "Lengths were chosen by seed 0. The moving average of a game has a half-life of "
+               "Lengths are whole kimg, chosen by seed 0, so what was used differs from the budget: the last column "
+               "has it. What begins with a game is then a snapshot of the longer run with equal images; of DGL from "
+               "random weights, whose teacher joins after half of that run, it has next to nothing of the teacher. "
+               "The moving average of a game has a half-life of "
                f"{100 * EMA_SHARE:g} % of the length with equal images, for the preset's would hardly move in so short "
                "a time; that of distillation has the usual 50 steps.")
     scored = (f"Scored against {reals:,} test images with {generated(rows)}; agreement compares 1,000 pairs of images "

@@ -11,6 +11,8 @@ ELASTIC = ("3/4", "1/2", "1/4")
 BATCH = 16  # of games, as of distillation: as many steps for as many images
 EMA_SHARE = 0.05  # of the length: half-life of the moving average of games; the preset's is for far longer ones
 OURS = "ours"
+SLOW = ("--glr=0.0002", "--dlr=0.0002")  # a tenth of the preset's learning rates
+GAME_SHARE = 0.2  # of the length of ours with a game: that game
 MOST = 4  # times the images: the longest training within a budget of time
 
 
@@ -47,8 +49,7 @@ class Row:
 
 ROWS = (
     Row(OURS, "ours: refit and distillation, no data", ("--recipe=distil",), "none", distils=True, is_claimed=True),
-    Row("ours-game", "ours, then a short game", ("--recipe=distil", "--glr=0.0002", "--dlr=0.0002"), game_share=0.2,
-        distils=True),
+    Row("ours-game", "ours, then a short game", ("--recipe=distil", *SLOW), game_share=GAME_SHARE, distils=True),
     Row("dgl", "DGL, from a slice (l1)", ("--recipe=paper",), is_claimed=True),
     Row("dgl-scratch", "DGL as published, from random weights", ("--recipe=paper", "--init=scratch")),
     Row("dgl-svs", "DGL, from a slice (l1) with SVS", ("--recipe=paper", "--refine=svs")),
@@ -62,6 +63,9 @@ ROWS = (
     Row("slimming-svs", "GAN Slimming with SVS", ("--recipe=slimming", "--refine=svs")),
     Row("nickel", "NICKEL-like", ("--recipe=nickel",)),
     Row("mobile", "MobileStyleGAN-like", ("--recipe=mobile",), "teacher"),
+    Row("dgl-slow", "DGL, from a slice (l1), a tenth of the rates", ("--recipe=paper", *SLOW)),
+    Row("cagc-slow", "CAGC, a tenth of the rates", ("--recipe=cagc", *SLOW)),
+    Row("dcp-slow", "DCP, a tenth of the rates", ("--recipe=dcp", *SLOW)),
 )
 
 

@@ -14,7 +14,7 @@ from training.run_config import RunConfig
 
 from .. import prune, refine
 from ..bases import BASES  # noqa: F401 (registers what configurations of students name)
-from ..refit import RefitOptions, refit_network
+from ..refit import RefitOptions, prepared, refit_network
 from ..student import Cut, keep_lists
 from ..teacher import Teacher, load
 
@@ -31,7 +31,7 @@ def read(run_dir: str | os.PathLike) -> RunConfig:
 
 
 def teacher_of(config: RunConfig, run_dir: str | os.PathLike, trust_pickle: bool = False) -> Teacher:
-    """The first teacher of a run, which its student was made from.
+    """The first teacher of a run, which its student was made from; its D may be None.
 
     Raises:
         UserError: the run has none, or its file is missing, damaged or another one by now.
@@ -40,7 +40,7 @@ def teacher_of(config: RunConfig, run_dir: str | os.PathLike, trust_pickle: bool
     if not teachers:
         raise UserError(f"{os.fspath(run_dir)} is a run without a teacher; pass one that compresses a network",
                         field="run_dir")
-    return load(teachers[0]["url"], trust_pickle, teachers[0].get("sha256"))
+    return load(teachers[0]["url"], trust_pickle, teachers[0].get("sha256"), needs_discriminator=False)
 
 
 def newest_snapshot(run_dir: str | os.PathLike) -> str:
@@ -75,7 +75,9 @@ def between(G: Generator, config: RunConfig) -> dict[str, Any]:
         refine.svs(sliced)
     networks = {"slice": sliced}
     if arguments.get("refit"):
-        refitted = copy.deepcopy(sliced)
+        refitted = prune.slice_network(prepared(G), keep)
+        if cut.refine == "svs":
+            refine.svs(refitted)
         if refit_network("G_ema", G, refitted, keep, RefitOptions(seed=cut.seed)) is not None:
             networks["refit"] = refitted
     return networks

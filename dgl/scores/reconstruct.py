@@ -2,8 +2,9 @@
 
 Channels are removed in small steps, always those that the others reconstruct best. For every layer that reads them,
 the weights of the remaining channels are refitted in closed form (ridge least squares, as `dgl.refit` will do). The
-error that remains in the layer's outputs is weighted by how much the image depends on them. The channels removed last
-score highest. The score is that error, so it can be compared across layers.
+error that this adds to the layer's outputs is weighted by how much the image depends on them. The score is that error,
+so it can be compared across layers, or the largest of a channel removed before, so that no score is below that of a
+channel removed earlier. Where scores are equal for that reason, the order of removal is not told from them.
 
 Source: the removal step is that of Optimal Brain Surgeon (Hassibi and Stork 1993), for groups of weights; which
 targets count, and their weights, are ours.
@@ -39,7 +40,8 @@ _PASS_PIXELS = 32 * 64**2  # of the images of one pass
 
 
 def score(network: torch.nn.Module, plan: Plan, options: ScoreOptions) -> dict[str, torch.Tensor]:
-    """Set name → squared error of the image that remains after a channel and all worse ones are gone, [C] float64.
+    """Set name → squared error of the image that the removal of a channel added, or that of one removed before it, if
+    that was larger, [C] float64.
 
     Raises:
         UserError: the network is no generator of StyleGAN2 or StyleGAN3.

@@ -179,7 +179,9 @@ def test_damaged_network(tmp_path):
 
 def test_agreement_needs_a_network_to_compare_with():
     network, teacher = f"--network={GREY}", f"--teacher={GREY}"
-    (row,) = rows(run(network, teacher, "--metrics=agreement"))
+    result = run(network, teacher, "--metrics=agreement")
+    assert "data set" not in result.stderr, "none is read"
+    (row,) = rows(result)
     assert row["results"] == {"agreement_psnr": 100, "agreement_ssim": 1, "agreement_lpips@clothing32": 0}
     assert row["protocol"]["teacher"]["name"] == "gray32.pkl"
     assert len(row["protocol"]["teacher"]["sha256"]) == 64

@@ -331,6 +331,16 @@ def test_bad_destination(tmp_path):
     assert file_names(full) == ["0.png"]
 
 
+def test_a_data_set_does_not_replace_its_source(tmp_path):
+    source = tmp_path / "data.zip"
+    assert convert(write_images(tmp_path / "in", random_images(2)), source).exit_code == 0
+    before = source.read_bytes()
+    (tmp_path / "link.zip").symlink_to(source)
+    for dest in (source, tmp_path / "link.zip"):
+        assert_refused(convert(source, dest), tmp_path, f"--dest: {dest} is the source, too; name another")
+    assert source.read_bytes() == before
+
+
 @pytest.mark.skipif(getattr(os, "geteuid", lambda: 0)() == 0, reason="root may write anywhere")
 def test_destination_without_permission(tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)

@@ -1,10 +1,11 @@
 """The command of the package: its help texts name its own commands, where those of the tree name scripts."""
+import importlib.metadata
 import re
 
 import pytest
 from click.testing import CliRunner
 
-from dgl.__main__ import COMMANDS, main
+from dgl.__main__ import COMMANDS, _version, main
 
 
 def help_of(*args: str) -> str:
@@ -21,6 +22,19 @@ def test_help_texts_call_commands_that_are_there(name: str) -> None:
     assert re.findall(rf"python (?:-m )?(?:{modules})\b|\b(?:{modules})\.py", text) == []
     for command in re.findall(r"\bdgl (\w+) --", text):
         assert command in COMMANDS
+
+
+def test_the_version_in_a_source_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no package is installed, there is no number to read."""
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    assert _version() == "of a source tree"
+    monkeypatch.setattr(importlib.metadata, "version", {"dgl-stylegan2": "1.2"}.__getitem__)
+    assert _version() == "1.2"
+    result = CliRunner().invoke(main, ["--version"], prog_name="dgl")
+    assert (result.exit_code, result.output.startswith("dgl, version ")) == (0, True)
 
 
 def test_examples_are_those_of_the_scripts() -> None:

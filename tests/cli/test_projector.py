@@ -14,6 +14,7 @@ import projector
 from metrics import torchscript
 from tests import tiny
 from tests.metrics import toys
+from training.checkpoints.pickles import open_networks, save_networks
 from training.data.images import PROJECTED, truncated
 
 
@@ -172,6 +173,18 @@ def test_without_the_published_detector_the_discriminator_compares(tmp_path, net
     assert (tmp_path / "out" / "proj.png").exists()
 
 
+def test_a_generator_alone_needs_a_detector(tmp_path, network, monkeypatch):
+    monkeypatch.setattr(dnnlib.urls, "_cache_dir", str(tmp_path / "cache"))
+    data = open_networks(str(network))
+    save_networks({"G_ema": data["G_ema"]}, tmp_path / "alone.pkl")
+    result = run(network=tmp_path / "alone.pkl", target=write_target(tmp_path / "in.png"), outdir=tmp_path / "out",
+                 detector=None)
+    assert result.exit_code == 1
+    (line,) = [line for line in result.output.splitlines() if line]
+    assert line.startswith("Error: --detector: the network's file has no discriminator to compare images with, and ")
+    assert line.endswith("as --detector=PATH")
+
+
 def test_detector_that_was_asked_for_must_be_there(tmp_path, network):
     result = run(network=network, target=write_target(tmp_path / "in.png"), outdir=tmp_path, detector="/nowhere/v.pt")
     assert result.exit_code == 1
@@ -192,7 +205,7 @@ def test_detector_without_lpips(tmp_path, network):
     [
         ({"target": "/nowhere/in.png"}, "Error: --target: /nowhere/in.png: cannot be read: No such file"),
         ({"target": __file__}, f"Error: --target: {__file__}: cannot be read: not an image"),
-        ({"network": __file__}, f"Error: {__file__}"),
+        ({"network": __file__}, f"Error: --network: {__file__}"),
         ({"outdir": "/proc/nowhere"}, "Error: --outdir: cannot write to '/proc/nowhere'"),
     ],
 )

@@ -1,5 +1,6 @@
 """Whole runs of distillation: without data, resumed exactly, in two processes, with a game after it, for BigGAN."""
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ from click.testing import CliRunner
 import train
 from dgl import teacher as teachers
 from dgl.comparison import draw
+from dgl.student import initialise
 from tests import tiny, tiny_biggan
 from tests.helpers import run_command
 from tests.training import tiny_runs
 from training.checkpoints import pickles
+from training.networks import Generator
 
 GAME = {"G_reg_interval": 2, "D_reg_interval": 2}
 
@@ -159,6 +162,25 @@ def test_another_number_of_processes_sees_the_same(paths: dict[str, str], tmp_pa
     assert "instead of" not in caplog.text
 
 
+@pytest.mark.parametrize(("args", "flags", "message"), [
+    (["--kd=latent"], ["--batch-gpu=1"], "--kd: latent compares the images of one pass with each other, but"),
+    (["--kd=latent"], ["--batch=1"], "--kd: latent compares the images of one pass with each other, but"),
+    (["--kimg=1", "--game-kimg=3", "--game-warmup=2", "--data=teacher"], ["--kimg=3"],
+     "--kimg: expected more than the 1 kimg of distillation and 2 of --game-warmup, found 3: the generator would"),
+    (["--recipe=paper", "--init=scratch", "--kimg=4", "--data=teacher"], ["--kimg=2"],
+     "--kimg: expected more than 2, after which the teacher joins (--stage1-kimg), found 2"),
+])
+def test_changes_that_a_resumed_run_cannot_have(
+    args: list[str], flags: list[str], message: str, paths: dict[str, str], tmp_path: Path
+) -> None:
+    config = tiny_runs.options("teacher", "--cfg=dgl", f"--teacher={paths['teacher']}", "--width=0.5", "--batch=4",
+                               *(arg for arg in args if arg != "--data=teacher"))
+    (tmp_path / "training_options.json").write_text(json.dumps({**config, "num_gpus": 1, "total_kimg": 4}))
+    result = CliRunner().invoke(train.main, [f"--resume={tmp_path}", *flags, "--dry-run", "--no-estimate"])
+    assert result.exit_code == 1, result.output
+    assert message in result.stderr.strip().splitlines()[-1]
+
+
 def generator_alone(folder: Path) -> str:
     """A pickle of a generator without discriminator."""
     data = pickles.snapshot_data(tiny.tiny_networks(), None)
@@ -195,6 +217,49 @@ def test_a_generator_alone_is_distilled(paths: dict[str, str], tmp_path: Path) -
     assert torch.equal(student["G_ema"].mapping.fc0.weight, source.G_ema.mapping.fc0.weight)
     with pytest.raises(pickles.CheckpointError, match="holds no D, which is needed here"):
         teachers.load(paths["teacher"])
+    assert "D" not in student, "a discriminator that nothing has trained"
+    snapshot = sorted(folder.glob("network-snapshot-*.pkl"))[-1]
+    assert snapshot.stat().st_size < 2**20
+    again = configuration(paths, "teacher", "--kd=rgb", f"--init={snapshot}")
+    assert again["init_kwargs"]["d_init"] == "scratch"
+    start = tiny_runs.run(tmp_path / "again", again, resume_state=False, total_kimg=0.004)
+    assert tiny_runs.records(start)[-1]["Loss/distil/kd_rgb"]["num"] > 0
+
+
+def test_a_student_without_discriminator_gets_the_teachers(paths: dict[str, str], tmp_path: Path) -> None:
+    """Its G is its G_ema, which is all that the file holds."""
+    student = generator_alone(tmp_path)
+    config = configuration(paths, "teacher", f"--init={student}", "--width=1")
+    assert (config["init_kwargs"]["init"], config["init_kwargs"]["d_init"]) == (student, "teacher")
+    networks = {role: tiny.tiny_networks(seed=7)[role] for role in ("G", "D", "G_ema")}
+    initialise(networks, **{name: value for name, value in config["init_kwargs"].items() if name != "func_name"})
+    source, teacher = pickles.open_networks(student)["G_ema"], pickles.open_networks(paths["teacher"])
+    for name, parameter in networks["G"].named_parameters():
+        assert torch.equal(parameter, source.get_parameter(name))
+    for name, parameter in networks["D"].named_parameters():
+        assert torch.equal(parameter, teacher["D"].get_parameter(name))
+
+
+def generator(**changes: Any) -> Any:
+    """A StyleGAN2 like the teacher's, but for its arguments."""
+    return Generator(**{**tiny.tiny_generator().init_kwargs, **changes})
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: generator(w_dim=8), "--init: w_dim of {init} is 8, the teacher's is 16"),
+    (lambda: generator(z_dim=8), "--init: z_dim of {init} is 8, the teacher's is 16"),
+    (tiny_biggan.tiny_generator,
+     "--init: {init} holds a BigGANGenerator, the teacher is a Generator; pass a student of this teacher"),
+])
+def test_a_student_of_another_kind_of_teacher(
+    make: Callable[[], Any], message: str, paths: dict[str, str], tmp_path: Path
+) -> None:
+    init = tmp_path / "student.pkl"
+    pickles.save_networks(pickles.snapshot_data({"G_ema": make()}, None), init)
+    flags = ["--cfg=dgl", f"--teacher={paths['teacher']}", f"--init={init}", "--dry-run", "--no-estimate"]
+    result = CliRunner().invoke(train.main, flags)
+    assert result.exit_code == 2
+    assert result.stderr.strip().splitlines()[-1].removeprefix("Error: ") == message.format(init=init)
 
 
 def test_networks_that_do_not_fit_each_other(paths: dict[str, str], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from dgl import probe
 from dgl import probe_measures as measures
 from tests import tiny, tiny_biggan
+from training.checkpoints import pickles
 
 
 def run(*args: str, code: int = 0) -> Any:
@@ -52,6 +53,34 @@ def test_gradients_are_finite_differences() -> None:
     block_distance, features = measures.block_distance, measures.block_features
     before, after = (block_distance(features(D, x), features(D, target)).sum() for x in (img, img + 1e-2 * towards))
     assert float(before - after) == pytest.approx(1e-2 * float(towards.square().sum()), rel=0.05)
+
+
+@pytest.mark.parametrize("count", [6, 16, 38])
+def test_the_last_group_is_filled_up(count: int) -> None:
+    """Any number of images can be judged, and those of whole groups are judged as ever."""
+    D = tiny.tiny_discriminator()
+    many = measures.Images(tiny.images(count), torch.zeros([count, 0]))
+    whole = count // 16 * 16
+    logits, gradient = measures.logits(D, many), measures.verdict_gradient(D, many)
+    assert (logits.shape, gradient.shape) == ((count,), many.img.shape)
+    assert torch.isfinite(logits).all()
+    assert gradient.flatten(1).norm(dim=1).min() > 0
+    for start in range(0, whole, 16):
+        alone = measures.Images(many.img[start : start + 16], many.c[start : start + 16])
+        torch.testing.assert_close(logits[start : start + 16], D(alone.img, alone.c)[:, 0].detach().double())
+        torch.testing.assert_close(gradient[start : start + 16], measures.verdict_gradient(D, alone))
+    filled = torch.cat([many.img[whole:], many.img, many.img, many.img])[:16]
+    rest = D(filled, torch.zeros([16, 0]))[: count - whole, 0].detach().double()
+    torch.testing.assert_close(logits[whole:], rest)
+
+
+def test_a_student_without_discriminator(tmp_path: Path) -> None:
+    teacher = tiny.write_teacher(tmp_path / "teacher.pkl")
+    networks = pickles.snapshot_data(tiny.tiny_networks(seed=1), None)
+    pickles.save_networks({"G_ema": networks["G_ema"]}, tmp_path / "student.pkl")
+    result = json.loads(run(teacher, f"--student={tmp_path}/student.pkl", "--num=38").stdout.splitlines()[-1])
+    assert result["student"] == "given"
+    assert "redundancy" not in result
 
 
 def test_the_distance_of_normal_distributions() -> None:

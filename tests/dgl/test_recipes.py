@@ -79,6 +79,24 @@ def test_a_row_is_what_it_says(name: str, paths: dict[str, str]) -> None:
     assert is_generated is (name in ("distil", "mobile"))
 
 
+@pytest.mark.parametrize(("args", "flag", "source"), [
+    (["--recipe=cagc", "--guidance=heads"], "--guidance", " of --recipe=cagc"),
+    (["--recipe=dcp", "--dgl-ramp=3"], "--dgl-ramp", " of --recipe=dcp"),
+    (["--recipe=slimming", "--teacher-update"], "--teacher-update", " of --recipe=slimming"),
+    (["--recipe=paper", "--dgl-weight=0", "--teacher-weights=1"], "--teacher-weights", ""),
+    (["--game-kimg=1", "--dgl-weight=0", "--guidance=ratio"], "--guidance", ""),
+])
+def test_options_of_a_term_without_weight(args: list[str], flag: str, source: str, paths: dict[str, str]) -> None:
+    command = ["--cfg=dgl", f"--teacher={paths['teacher']}", "--width=0.5", "--data=teacher", "--dry-run", *args]
+    result = CliRunner().invoke(train.main, command)
+    assert result.exit_code == 2
+    assert result.stderr.strip().splitlines()[-1] == (
+        f"Error: {flag}: has no effect with the --dgl-weight=0{source}; pass another --dgl-weight, such as 0.1")
+    if flag != "--teacher-weights":
+        given = [arg for arg in args if arg != "--dgl-weight=0"]
+        assert resolved(paths, "--data=teacher", "--dgl-weight=0.1", *given)["loss_kwargs"]["dgl_weight"] == 0.1
+
+
 def test_every_value_of_a_row_is_one_of_its_option() -> None:
     parameters = {parameter.name for parameter in train.main.params}
     for name, row in recipes.RECIPES.items():
@@ -123,13 +141,14 @@ def test_recipes_of_networks_without_classes_of_channels(paths: dict[str, str]) 
 @pytest.mark.parametrize(("args", "message"), [
     (["--recipe=cagc", "--data=teacher", "--init=scratch"],
      "--init: the distillation terms of --recipe=cagc compare images of the same w, but scratch gives the student a w "
-     "of its own; start from a slice or a student's pickle, pass --init=mapping, or --recipe=paper"),
+     "of its own; start from a slice or a student's pickle, or pass --init=mapping, or --recipe=paper"),
     (["--recipe=dcp", "--data=teacher", "--distil-lr=0.1"],
      "--distil-lr: cannot be given together with --recipe=dcp"),
     (["--recipe=nickel", "--data=teacher", "--batch=4", "--batch-gpu=1"],
      "--kd: moments compares the images of one pass with each other, but a pass has only one"),
     (["--keep-mapping"], "--keep-mapping: applies to adversarial training, which this run does not have"),
-    (["--recipe=dcp"], "Missing option '--data'"),
+    (["--recipe=dcp"], "--data: --recipe=dcp is adversarial training, which needs images; pass --data=PATH, or "
+     "--data=teacher for the teacher's own"),
     (["--recipe=stylekd", "--data=teacher", "--score=l1"],
      "--score: can only be given together with --init=slice"),
 ])

@@ -21,6 +21,7 @@ from tests import browser, tiny, tiny_biggan
 from tests.training import test_networks_stylegan3 as stylegan3
 from tests.training import tiny_runs
 from training import run_config
+from training.checkpoints.pickles import open_networks, save_networks
 
 HEADINGS = ["Images on the same latents", "Difference from the teacher", "Classes", "Modes of the teacher", "Costs",
             "Channels", "Scores", "Curves of the run", "Nearest training images"]
@@ -134,6 +135,29 @@ def test_the_stages_are_those_that_the_run_began_with(run_dir: Path) -> None:
     assert of_run.between(teacher.G_ema, config.changed(networks={"init": None})) == {}
 
 
+def test_the_stages_of_a_biggan(tmp_path: Path) -> None:
+    """A BigGAN is refitted as a slice whose weights are those that its spectral norms give."""
+    args = ["--cfg=dgl", f"--teacher={tiny_biggan.write_teacher(tmp_path / 'teacher.pkl')}", "--width=0.5"]
+    config = run_config.from_dict(tiny_runs.options("teacher", *args))
+    teacher = of_run.teacher_of(config, tmp_path)
+    made = of_run.between(teacher.G_ema, config)
+    assert list(made) == ["slice", "refit"]
+    inputs = tiny_biggan.inputs(teacher.G_ema, 32)
+    errors = [float((G(*inputs) - teacher.G_ema(*inputs)).square().mean()) for G in made.values()]
+    assert errors[1] < errors[0]
+
+
+def test_a_run_whose_teacher_has_no_discriminator(run_dir: Path, tmp_path: Path) -> None:
+    config = run_config.read(run_dir)
+    networks = open_networks(f"{run_dir.parent}/teacher.pkl")
+    path = tmp_path / "teacher.pkl"
+    save_networks({"G_ema": networks["G_ema"]}, path)
+    alone = config.changed(loss=config.loss.with_arguments(teachers=[{"url": str(path)}]))
+    teacher = of_run.teacher_of(alone, run_dir)
+    assert teacher.D is None
+    assert list(of_run.between(teacher.G_ema, alone)) == ["slice", "refit"]
+
+
 def test_networks_that_are_given(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = {}
     monkeypatch.setattr(page, "write", lambda dest, generators, *rest: shown.update(generators) or Path(dest).touch())
@@ -212,6 +236,7 @@ def test_bad_input(run_dir: Path, tmp_path: Path) -> None:
         ([*both, f"--dest={tmp_path}/page.txt"], "--dest: expected a name that ends in .html", 1),
         ([*both, f"--dest={tmp_path}/there.html"], "exists already; remove it, or name another", 1),
         ([*both, page_option, "--run=none"], "--run: none: no such folder", 1),
+        ([*both, page_option, "--data=none.zip"], "--data: none.zip: no such folder or zip", 1),
         ([*both, page_option, f"--run={tmp_path}/empty"], "training_options.json: cannot be read: No such file", 1),
         ([f"--teacher={teacher}", f"--network={other}", page_option], "--network: expected the teacher's z_dim", 1),
         ([*both, f"--slice={other}", page_option], "--slice: expected the teacher's z_dim, c_dim", 1),

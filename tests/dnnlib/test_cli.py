@@ -28,6 +28,19 @@ def test_user_error_is_one_line_and_status_1():
     assert result.output == "Error: a.pkl: no such file\n"
 
 
+def test_the_option_of_a_file_is_named():
+    @click.command(cls=cli.Command)
+    @click.option("--network", metavar="PKL")
+    @click.option("--teacher", multiple=True)
+    def main(network, teacher):
+        raise FileError("b.pkl: no such file")
+
+    assert run(main, "--network=b.pkl", "--teacher=a.pkl").output == "Error: --network: b.pkl: no such file\n"
+    assert run(main, "--network=a.pkl", "--teacher=c", "--teacher=b.pkl").output.startswith("Error: --teacher: b.pkl:")
+    assert run(main, "--network=b.pkl", "--teacher=b.pkl").output == "Error: b.pkl: no such file\n"
+    assert run(main, "--network=b").output == "Error: b.pkl: no such file\n"
+
+
 def test_group_and_its_commands_do_the_same():
     @click.group(cls=cli.Group, invoke_without_command=True)
     @click.option("--bad", is_flag=True)
@@ -255,6 +268,18 @@ def test_home_folder_in_paths(monkeypatch):
     for args in (["--data=~/x", "--desc=~/x"], ["--data", "~/x", "--desc", "~/x"]):
         options = label_and_path.main(args, standalone_mode=False)
         assert (options["data"], options["desc"]) == ("/home/me/x", "~/x")
+
+
+@pytest.mark.parametrize("metavar", ["PNG", "[MASK.png|MODULE:FUNCTION]", "DIR", "[PATH|URL]"])
+def test_home_folder_whatever_the_path_is_called(metavar: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+
+    @click.command(cls=cli.Command)
+    @click.option("--file", metavar=metavar)
+    def main(file: str) -> str:
+        return file
+
+    assert main.main(["--file=~/x"], standalone_mode=False) == "/home/me/x"
 
 
 def test_options_may_be_spelled_with_underscores() -> None:

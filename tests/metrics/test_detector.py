@@ -100,6 +100,8 @@ def test_pickled_detector_is_refused(tmp_path):
     expected = r"vgg16\.pkl: is a Python pickle, which would have to be executed; .*vgg16\.pt$"
     with pytest.raises(DetectorError, match=expected):
         load(DetectorSpec(str(path)), CPU)
+    with pytest.raises(DetectorError, match=r"mine\.pkl: is a Python pickle, .* executed; pass a TorchScript file$"):
+        load(DetectorSpec(str(tmp_path / "mine.pkl")), CPU)
 
 
 class OnlyFeatures(torch.nn.Module):

@@ -1,11 +1,13 @@
 """Network pickles of every kind become the networks they describe, whatever our constructors' defaults are."""
 import io
 import pickle
+import re
 from typing import Any
 
 import pytest
 import torch
 
+from metrics import torchscript
 from tests.helpers import GOLDEN, golden
 from tests.tiny import images, latents, tiny_discriminator, tiny_generator, tiny_networks
 from tests.training import foreign_pickles as foreign
@@ -400,3 +402,13 @@ def test_pickles_without_networks(data: Any, match: str) -> None:
 def test_other_entries_of_the_wrong_kind(entry: dict[str, Any], match: str) -> None:
     with pytest.raises(CheckpointError, match=match):
         load(foreign.write({**tiny_networks(resolution=8), **entry}))
+
+
+@pytest.mark.parametrize("trust_pickle", [False, True])
+def test_a_detector_is_no_network(trust_pickle, tmp_path):
+    path = tmp_path / "detector.pt"
+    with open(path, "wb") as file:
+        torchscript.save(torchscript.script(torch.nn.Flatten()), file)
+    expected = rf"^{re.escape(str(path))}: a TorchScript file, such as a detector; expected the pickle of a network$"
+    with pytest.raises(CheckpointError, match=expected):
+        pickles.open_networks(str(path), trust_pickle=trust_pickle)

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import reprlib
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import IO, Any, BinaryIO
 
@@ -162,6 +163,8 @@ def _opened(f: BinaryIO, where: str, force_fp16: bool, trust_pickle: bool) -> Ne
 
     Trusted files are read like others, and what they contain is executed only for what cannot be read so.
     """
+    if _is_torchscript(f):
+        raise CheckpointError(f"{where}: a TorchScript file, such as a detector; expected the pickle of a network")
     trusted = _Trusted(f) if trust_pickle else None
     try:
         parts, construct = _parts_in(checkpoint.read(f, keep_foreign=True))
@@ -193,6 +196,20 @@ def _opened(f: BinaryIO, where: str, force_fp16: bool, trust_pickle: bool) -> Ne
     names += ["notes"] if isinstance(parts.get("notes"), dict) else []  # others may mean something else by it
     known = {name: parts[name] for name in names if name in parts}
     return Networks(where, known, build_part, tuple(str(name) for name in parts if name not in known))
+
+
+def _is_torchscript(f: BinaryIO) -> bool:
+    """Whether an open file is a compiled program, which looks much like a file of torch.save."""
+    start = f.tell()
+    try:
+        if f.read(2) != b"PK":
+            return False
+        with zipfile.ZipFile(f) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, *checkpoint.MALFORMED):
+        return False  # the reader says what is wrong
+    finally:
+        f.seek(start)
 
 
 def _at(f: BinaryIO, error: CheckpointError) -> str:

@@ -51,13 +51,14 @@ def count(config: RunConfig, run: Run) -> DiskSpace:
     """Counts what a run will write, from its configuration and its networks. All ranks of a run call it together."""
     ticks = math.ceil(config.schedule.total_kimg / config.schedule.kimg_per_tick)
     interval = config.schedule.network_snapshot_ticks
-    networks = sum(t.nbytes for module in run.networks.values() for t in misc.params_and_buffers(module))
+    sizes = {name: sum(t.nbytes for t in misc.params_and_buffers(module)) for name, module in run.networks.items()}
+    left_out = sum(sizes.get(name, 0) for name in run.loss.leaves_out())
     trained = {id(phase.module): phase.module for phase in run.phases}.values()
     moments = 2 * sum(p.nbytes for module in trained for p in module.parameters())
     return DiskSpace(
         snapshots=0 if interval is None else math.ceil(ticks / interval) + 1,
-        snapshot_bytes=networks,
-        state_bytes=networks + moments + _bytes_of(run.loss.state_dict()),
+        snapshot_bytes=sum(sizes.values()) - left_out,
+        state_bytes=sum(sizes.values()) + moments + _bytes_of(run.loss.state_dict()),
     )
 
 

@@ -61,6 +61,8 @@ def test_a_teacher_of_another_size_is_refused() -> None:
     (["--verify-teacher=x.pkl", "--input=w"], "Error: --verify-teacher: can only be verified with --input=z, "
                                               "--noise=const and --pixels=float, and with all "
                                               "classes"),
+    (["--num-gen=5"], "Error: --num-gen: goes with --verify-data; leave it out"),
+    (["--verify-data=x.zip"], "Error: --verify-data: x.zip: no such folder or zip"),
     (["--detector=x.pt"], "Error: --detector: goes with --verify-data; leave it out"),
 ])
 def test_options_that_do_not_fit(args: list[str], message: str, tmp_path: Path) -> None:
