@@ -75,8 +75,8 @@ def test_a_run_directory_is_answered_with_its_newest_network(tmp_path):
         (tmp_path / f"network-snapshot-{number:06d}.pkl").write_bytes(b"")
     result = CliRunner().invoke(generate.main, [f"--network={tmp_path}", "--seeds=1", f"--outdir={tmp_path}/out"])
     assert result.exit_code == 1
-    assert result.output == (f"Error: {tmp_path}: is a folder, expected a file; its newest network is {tmp_path}/"
-                             "network-snapshot-001000.pkl\n")
+    assert result.output == (f"Error: --network: {tmp_path}: is a folder, expected a file; its newest network is "
+                             f"{tmp_path}/network-snapshot-001000.pkl\n")
 
 
 @pytest.mark.parametrize("name", ["ffhq64", "gray32", "sg3tree_sg2", "tf_config_f_64", "tf_ada_cond_32"])
@@ -232,5 +232,5 @@ def test_weights_that_are_not_finite_are_named(network, tmp_path):
     data["G_ema"].synthesis.b8.conv1.weight.data[0, 0] = float("nan")
     save_networks(data, tmp_path / "nan.pkl")
     result = run(network=tmp_path / "nan.pkl", seeds="1", outdir=tmp_path / "out")
-    assert result.stderr == (f"Error: {tmp_path}/nan.pkl: G_ema: synthesis.b8.conv1.weight holds numbers that are not "
-                             "finite; the training diverged, use an earlier snapshot\n")
+    assert result.stderr == (f"Error: --network: {tmp_path}/nan.pkl: G_ema: synthesis.b8.conv1.weight holds numbers "
+                             "that are not finite; the training diverged, use an earlier snapshot\n")

@@ -86,7 +86,7 @@ def test_slicing_needs_the_discriminator_for_a_narrow_one(
     common = [f"--teacher={files[name]}", "--width=0.5", "--no-refit", "--no-latency", f"--dest={tmp_path / 'x.pkl'}"]
     result = invoke(prune_init, *common, "--d-width=0.5")
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"Error: {files[name]}: {message}")
+    assert result.stderr.startswith(f"Error: --teacher: {files[name]}: {message}")
     assert len(result.stderr.splitlines()) == 1
     result = invoke(prune_init, *common)
     assert result.exit_code == 0, result.output

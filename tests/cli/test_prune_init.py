@@ -135,8 +135,8 @@ def test_a_network_with_nan_is_refused(tmp_path):
     pickles.save_networks(pickles.snapshot_data(nets, None), path)
     result = run(teacher=path, dest=tmp_path / "student.pkl", width="1/2", score="first")
     assert result.exit_code == 1
-    assert result.output == (f"Error: {path}: G_ema: synthesis.b8.conv1.bias holds numbers that are not finite; the "
-                             "training diverged, use an earlier snapshot\n")
+    assert result.output == (f"Error: --teacher: {path}: G_ema: synthesis.b8.conv1.bias holds numbers that are not "
+                             "finite; the training diverged, use an earlier snapshot\n")
     assert not (tmp_path / "student.pkl").exists()
 
 

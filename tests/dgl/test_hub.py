@@ -105,5 +105,5 @@ def test_bad_input(folder: Path, network: str, tmp_path: Path, monkeypatch: pyte
         assert result.exit_code == 1
         assert result.output.startswith("Error: --scores: ")
     result = run(f"--network={network}", f"--dest={tmp_path}/new", f"--teacher={tmp_path}/none.pkl")
-    assert result.output == f"Error: {tmp_path}/none.pkl: cannot be read: No such file or directory\n"
+    assert result.output == f"Error: --teacher: {tmp_path}/none.pkl: cannot be read: No such file or directory\n"
     assert not (tmp_path / "new").exists()
