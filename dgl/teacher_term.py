@@ -141,9 +141,9 @@ class _Confidence:
         if abs(mean) >= SURE_SIGN:
             self._warned = True
             verdict = "real" if mean > 0 else "fake"
-            advice = ("its term no longer teaches anything; end the run, or start one with --teacher-update"
+            advice = ("its term no longer teaches anything; end the run, or start one with `teacher_update=true`"
                       if mean > 0 else
-                      "the student may be too far from it, or its logits over-confident; try --teacher-update or a "
-                      "smaller --dgl-weight")
+                      "the student may be too far from it, or its logits over-confident; try `teacher_update=true` "
+                      "or a smaller `dgl_weight`")
             _log.warning("a teacher's discriminator calls %.0f %% of the student's images %s: %s",
                          50 * (1 + abs(mean)), verdict, advice)

@@ -84,9 +84,9 @@ def _with_home(command: click.Command, args: list[str]) -> list[str]:
 
 def _option_of(message: str, ctx: click.Context) -> str | None:
     """The option whose value a message begins with, "FILE: ..."; None if there is none, or more than one."""
-    found = [param.name for param in ctx.command.params if isinstance(param, click.Option)
+    names = [param.name for param in ctx.command.params if isinstance(param, click.Option)
              for value in _texts(ctx.params.get(str(param.name))) if message.startswith(f"{value}: ")]
-    return found[0] if len(found) == 1 else None
+    return names[0] if len(names) == 1 else None
 
 
 def _texts(value: object) -> list[str]:

@@ -100,7 +100,7 @@ def test_noise_modes(tmp_path, network):
     ("options", "message"),
     [
         ({"styles": "2-6"}, "Error: --styles: this network has layers 0 to 5, found 6"),
-        ({"network": "/nowhere/net.pkl"}, "Error: /nowhere/net.pkl: "),
+        ({"network": "/nowhere/net.pkl"}, "Error: --network: /nowhere/net.pkl: "),
         ({"outdir": "/proc/nowhere"}, "Error: --outdir: cannot write to '/proc/nowhere'"),
     ],
 )

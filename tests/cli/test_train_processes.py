@@ -245,6 +245,6 @@ def test_a_second_resume_of_a_running_run_is_refused(two_gpus, tmp_path):
     with locks.sole_writer(run_dir):
         second = invoke(f"--resume={run_dir}", "--gpus=1", "--kimg=2")
     assert second.exit_code == 1
-    message = f"Error: {run_dir}: process {os.getpid()} on {socket.gethostname()} is writing into it"
+    message = f"Error: --resume: {run_dir}: process {os.getpid()} on {socket.gethostname()} is writing into it"
     assert message in second.stderr
     assert {path.name for path in run_dir.iterdir()} - {*before} <= {".lock"}

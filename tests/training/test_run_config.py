@@ -131,7 +131,7 @@ def test_networks_that_cannot_fit_are_refused_before_they_are_made(name: str, ar
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError, match=r"^G_kwargs: a network of more than [\d,]+ elements cannot be trained in the "):
         limits.check_networks({"G_kwargs": run_config.Component(name, arguments)}, sizes, torch.device("cpu"))
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10  # KiB; some of it is what is imported
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10  # KiB; imports count
 
 
 def test_networks_of_very_many_layers_are_refused() -> None:

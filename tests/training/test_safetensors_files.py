@@ -53,7 +53,7 @@ def test_images_are_the_same(tmp_path: Path) -> None:
     assert torch.equal(loaded["G_ema"](z, c, noise_mode="const"), nets["G_ema"](z, c, noise_mode="const"))
     assert loaded["G"] is loaded["G_ema"]
     with pytest.raises(CheckpointError, match=r"g\.safetensors: holds no D, which is needed here; export the networks "
-                                              r"with export.py --parts=all"):
+                                              r"with `parts=all` of export.py"):
         loaded["D"]
 
 

@@ -178,7 +178,7 @@ CASES: dict[str, Case] = {  # what the message says in the source → the case
     "use an earlier snapshot": earlier,
     "for images of one shape do not fit another; name another pickle": another_shape,
     "convert the data with dataset_tool.py, or name another pickle": another_size,
-    "export the networks with export.py --parts=all": all_parts,
+    "export the networks with `parts=all` of export.py": all_parts,
     "is not read from such a folder, name the file itself": file_in_folder,
     "fetch or export it again": whole_file,
     "its newest network is": newest,

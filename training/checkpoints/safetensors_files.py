@@ -34,7 +34,7 @@ ROLES = ("G_ema", "G", "D", "augment_pipe")
 FORMAT = "stylegan-networks-1"
 LABEL_KIND = "label_kind"  # in the header: of the labels, one of LABEL_KINDS
 
-_ADVICE = "export the networks with export.py --parts=all, or name the pickle that the file was made from"
+_ADVICE = "export the networks with `parts=all` of export.py, or name the pickle that the file was made from"
 _MAX_HEADER = 100 << 20  # bytes, as the safetensors package has it
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
