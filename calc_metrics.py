@@ -299,6 +299,8 @@ def main(
         raise click.UsageError("--teacher can only be given together with --metrics=agreement")
     if teacher is None and "agreement" in metrics:
         raise click.UsageError("--metrics=agreement needs --teacher, the network pickle to compare with")
+    if data is not None and set(metrics) == {"agreement"}:
+        raise click.UsageError("--data: --metrics=agreement reads no real images; leave it out")
     if psi is not None:
         options["G_kwargs"] = {"truncation_psi": psi}
     options["cache"] = cache

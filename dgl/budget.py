@@ -46,7 +46,8 @@ def largest_width(
             narrowest = middle_cost
         low, high = (middle + 1, high) if middle_cost <= target else (low, middle)
     if low == 0:
-        raise UserError(f"{flag}: even the narrowest network costs {narrowest:g}, more than {target:g}")
+        raise UserError(f"{flag}: even the narrowest network costs {narrowest:g}, more than {target:g} (in the "
+                        "unit of this option); pass at least that")
     return widths[low - 1]
 
 

@@ -187,6 +187,8 @@ def test_agreement_needs_a_network_to_compare_with():
     assert len(row["protocol"]["teacher"]["sha256"]) == 64
     assert error_line(run(network, "--metrics=agreement", expect=2)) == (
         "Error: --metrics=agreement needs --teacher, the network pickle to compare with")
+    assert error_line(run(network, teacher, "--metrics=agreement", "--data=none.zip", expect=2)) == (
+        "Error: --data: --metrics=agreement reads no real images; leave it out")
     assert error_line(run(network, teacher, "--metrics=is50k", expect=2)) == (
         "Error: --teacher can only be given together with --metrics=agreement")
     result = run(network, f"--teacher={CONDITIONAL}", "--metrics=agreement", expect=1)

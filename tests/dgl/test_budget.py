@@ -48,7 +48,7 @@ def test_the_largest_width_within_a_budget(cost: Any, architecture: str) -> None
 
 def test_an_impossible_budget_is_refused() -> None:
     G = tiny.tiny_generator()
-    with pytest.raises(UserError, match=r"--target-params: even the narrowest network costs .*, more than 10"):
+    with pytest.raises(UserError, match=r"--target-params: even the narrowest network costs .*, more than 10 "):
         budget.largest_width(plan_of(G), count, 10, "--target-params")
 
 
