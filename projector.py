@@ -170,11 +170,10 @@ def _features(
             if source is not None:
                 raise
             reason = in_flags(error, click.get_current_context().command)
-            if (D := optional(networks, "D")) is None:
+            if optional(networks, "D") is None:
                 raise UserError(f"the network's file has no discriminator to compare images with, and {reason}",
                                 "detector") from error
             click.echo(f"Warning: images are compared by the network's own discriminator, since {reason}", err=True)
-            return DiscriminatorFeatures(D.to(device))
     return DiscriminatorFeatures(networks["D"].to(device))
 
 

@@ -153,7 +153,7 @@ def check(opts: EasyDict, given: set[str]) -> None:
         _refuse(given, _PAPER_ONLY, "applies to adversarial training from the first step only; pass --recipe=paper too")
         if not opts.game_kimg:
             absent = "applies to adversarial training, which this run does not have; pass --game-kimg=N"
-            _refuse(given, set(_GAME_ONLY) & set(_DISTIL_ONLY), absent)
+            _refuse(given, [name for name in _GAME_ONLY if name in _DISTIL_ONLY], absent)
             _refuse(given, _GAME_ONLY, f"{absent} or --recipe=paper")
             if len(opts.teacher) > 1:
                 raise OptionError("--teacher", "distillation uses one teacher; several can only guide adversarial "

@@ -13,6 +13,7 @@ from dgl import teacher as teachers
 from dgl.comparison import draw
 from dgl.student import initialise
 from tests import tiny, tiny_biggan
+from tests.dgl import test_rectangular_slices as rectangular
 from tests.helpers import run_command
 from tests.training import tiny_runs
 from training.checkpoints import pickles
@@ -248,6 +249,7 @@ def generator(**changes: Any) -> Any:
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: generator(w_dim=8), "--init: w_dim of {init} is 8, the teacher's is 16"),
     (lambda: generator(z_dim=8), "--init: z_dim of {init} is 8, the teacher's is 16"),
+    (lambda: rectangular.networks()["G_ema"], "--init: {init} makes images of 8x16, the teacher of 16x16"),
     (tiny_biggan.tiny_generator,
      "--init: {init} holds a BigGANGenerator, the teacher is a Generator; pass a student of this teacher"),
 ])
