@@ -419,7 +419,6 @@ def _check_kind(teacher: "Teacher", cfg: str) -> None:
 def _student_of(start: _Start, opts: EasyDict, teacher: "Teacher") -> tuple[Any, Any]:
     """Generator and discriminator (None if there is none) of --init=PKL, checked against the teacher and --width."""
     from torch_utils.network_types import image_size
-    from training.checkpoints.parts import optional
     from training.checkpoints.pickles import open_networks
 
     from .student import resized
@@ -447,7 +446,7 @@ def _student_of(start: _Start, opts: EasyDict, teacher: "Teacher") -> tuple[Any,
         if shapes[0] != shapes[1]:
             raise OptionError("--width", f"{start.init} is not {start.width} of the teacher's width; leave --width out "
                                          "to take the student as it is")
-    return G, optional(nets, "D") if start.d_init == "init" else None
+    return G, nets["D"] if start.d_init == "init" and "D" in nets else None
 
 
 def _loss_config(

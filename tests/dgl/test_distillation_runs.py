@@ -241,6 +241,16 @@ def test_a_student_without_discriminator_gets_the_teachers(paths: dict[str, str]
         assert torch.equal(parameter, teacher["D"].get_parameter(name))
 
 
+def test_a_damaged_discriminator_is_not_replaced_in_silence(paths: dict[str, str], tmp_path: Path) -> None:
+    networks = pickles.snapshot_data(tiny.tiny_networks(), None)
+    networks["D"].b4.fc.weight.data[0, 0] = float("nan")
+    pickles.save_networks(networks, tmp_path / "nan.pkl")
+    flags = ["--cfg=dgl", f"--teacher={paths['teacher']}", f"--init={tmp_path}/nan.pkl", "--dry-run", "--no-estimate"]
+    result = CliRunner().invoke(train.main, flags)
+    assert result.exit_code == 1
+    assert "nan.pkl: D: b4.fc.weight holds numbers that are not finite" in result.stderr
+
+
 def generator(**changes: Any) -> Any:
     """A StyleGAN2 like the teacher's, but for its arguments."""
     return Generator(**{**tiny.tiny_generator().init_kwargs, **changes})
