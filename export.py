@@ -28,12 +28,10 @@ OPTIONS_OF = {
     "onnx": {"source", "noise", "pixels", "weights", "verify_data", "verify_teacher", "detector", "num_gen",
              "trust_detector", "class_idx"},
     "torch": {"source", "noise", "pixels", "class_idx"},
-    "safetensors": {"parts"},
-    "hub": {"parts", "teacher", "scores"},
+    "safetensors": {"weights", "parts"},
+    "hub": {"weights", "parts", "teacher", "scores"},
     "web": {"weights", "teacher", "runtime", "class_idx"},
 }
-
-
 @click.command(cls=Command, fields={"input": "source", "format": "kind"})
 @click.option("--network", help="Network pickle, safetensors file or folder: path or URL.", required=True,
               metavar="[PATH|URL]")
@@ -45,8 +43,9 @@ OPTIONS_OF = {
               show_default=True, type=click.Choice(["const", "none", "random"]), default="const")
 @click.option("--pixels", help="onnx, torch: images [N, C, H, W] in [-1, 1], or [N, H, W, C] in 0..255.",
               show_default=True, type=click.Choice(["float", "uint8"]), default="float")
-@click.option("--weights", help="onnx, web: how weights are stored; the computation is in float32. If not given, "
-              "onnx takes float32, web float16.", type=click.Choice(["float32", "float16", "int8"]))
+@click.option("--weights", help="onnx, web, safetensors, hub: how weights are stored; the computation is in float32. "
+              "If not given, web takes float16, the others float32. safetensors and hub have no int8.",
+              type=click.Choice(["float32", "float16", "int8"]))
 @click.option("--verify-data", help="onnx: real images (zip or folder). The Fréchet distances of network and file are "
               "stored in the file's metadata.", metavar="PATH")
 @click.option("--verify-teacher", help="onnx: a teacher. How network and file agree with its images is stored in "
@@ -58,9 +57,9 @@ OPTIONS_OF = {
 @click.option("--class", "--label", "class_idx", help="onnx, torch, web: the only class, a range of classes to choose "
               "from (0-9), or the only label, as numbers with commas between them.", show_default="all are inputs",
               type=ClassOrLabel(), metavar="INT|RANGE|LIST")
-@click.option("--parts", help="safetensors, hub: the averaged generator, or all networks, which a teacher and a start "
-              "of training need.",
-              show_default=True, type=click.Choice(["G_ema", "all"]), default="G_ema")
+@click.option("--parts", help="safetensors, hub: the averaged generator; with its discriminator, as a teacher needs "
+              "it; or all networks, to train them further.",
+              show_default=True, type=click.Choice(["G_ema", "G_ema,D", "all"]), default="G_ema")
 @click.option("--teacher", help="web: a second network, shown beside the first on the same latents. hub: the file that "
               "this network was derived from, for the card.", metavar="[PATH|URL]")
 @click.option("--scores", help="hub: rows of calc_metrics.py or a run (metric-*.jsonl), for the card.", metavar="FILE")
@@ -114,6 +113,9 @@ def main(
       # All networks, for further training.
       python export.py --network=student.pkl --format=safetensors --parts=all --dest=student.safetensors
     \b
+      # A teacher in half the space.
+      python export.py --network=big.pkl --format=safetensors --parts=G_ema,D --weights=float16 --dest=big.safetensors
+    \b
       # A page with teacher and student side by side.
       python export.py --network=student.pkl --teacher=teacher.pkl --format=web --dest=student.html
     """
@@ -126,6 +128,8 @@ def main(
         raise UserError("goes with `verify_data`; leave it out", field="detector")
     if "num_gen" in _given(ctx) and not verify_data:
         raise UserError("goes with `verify_data`; leave it out", field="num_gen")
+    if weights == "int8" and kind in ("safetensors", "hub"):
+        raise UserError(f"`format={kind}` stores float32 or float16, found int8", field="weights")
     if verify_data and not os.path.exists(verify_data):
         raise UserError(f"{verify_data}: no such folder or zip", field="verify_data")
     if trust_detector and not detector:
@@ -152,9 +156,9 @@ def main(
         return
     if kind == "hub":
         origin = None if teacher is None else _opened(teacher, trust_pickle)[:2]
-        _write_hub(networks, dest, parts, origin, scores, label_kind)
+        _write_hub(_chosen(networks, parts), dest, weights == "float16", origin, scores, label_kind)
     elif kind == "safetensors":
-        _write_safetensors(networks, dest, parts, label_kind)
+        _write_safetensors(_chosen(networks, parts), dest, weights == "float16", label_kind)
     else:
         from training.export.programs import generator_program
 
@@ -194,7 +198,7 @@ def _check_options(ctx: click.Context, kind: str) -> None:
     known = set().union(*OPTIONS_OF.values())
     for given in _given(ctx):
         if given in known - OPTIONS_OF[kind]:
-            formats = " and ".join(name for name, options in OPTIONS_OF.items() if given in options)
+            formats = ", ".join(name for name, options in OPTIONS_OF.items() if given in options)
             raise UserError(f"has no meaning for `format={kind}`, only for {formats}; leave it out", field=given)
 
 
@@ -265,11 +269,18 @@ def _write_torch(program: "Program", dest: str) -> None:
     click.echo(f"checked: largest difference from the network {difference:.2g} standard deviations")
 
 
+def _chosen(networks: dict[str, Any], parts: str) -> dict[str, Any]:
+    """The networks by role that are to be stored."""
+    from training.checkpoints import safetensors_files
+
+    chosen = networks if parts == "all" else {role: networks[role] for role in parts.split(",")}
+    return safetensors_files.distinct(chosen)
+
+
 def _write_hub(
-    networks: dict[str, Any], dest: str, parts: str, origin: tuple[str, str] | None, scores: str | None,
+    networks: dict[str, Any], dest: str, half: bool, origin: tuple[str, str] | None, scores: str | None,
     label_kind: str | None,
 ) -> None:
-    from training.checkpoints import safetensors_files
     from training.export import hub
 
     rows = [] if scores is None else hub.read_scores(scores)
@@ -277,19 +288,17 @@ def _write_hub(
     usage = ("import dgl  # of the package dgl-stylegan2\n"
              f'import torch\n\nG = dgl.from_pretrained("{os.path.basename(os.path.normpath(dest))}")\n'
              f"image = G(torch.randn([1, G.z_dim]), {label}, truncation_psi=0.7)")
-    chosen = networks if parts == "all" else {"G_ema": networks["G_ema"]}
-    hub.write(safetensors_files.distinct(chosen), dest, usage, origin, rows, label_kind)
+    hub.write(networks, dest, usage, origin, rows, label_kind, half)
 
 
-def _write_safetensors(networks: dict[str, Any], dest: str, parts: str, label_kind: str | None) -> None:
+def _write_safetensors(networks: dict[str, Any], dest: str, half: bool, label_kind: str | None) -> None:
     from training.checkpoints import safetensors_files
 
     if not dest.endswith(safetensors_files.SUFFIX):
         raise UserError(f"expected a name that ends in {safetensors_files.SUFFIX}, by which such files are recognised, "
                         f"found {dest}", field="dest")
-    chosen = networks if parts == "all" else {"G_ema": networks["G_ema"]}
     information = {} if label_kind is None else {safetensors_files.LABEL_KIND: label_kind}
-    safetensors_files.write(safetensors_files.distinct(chosen), dest, information)
+    safetensors_files.write(networks, dest, information, half)
 
 
 if __name__ == "__main__":

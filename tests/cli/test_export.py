@@ -7,7 +7,9 @@ from click.testing import CliRunner
 
 import export
 import generate
+import prune_init
 from tests import tiny
+from training.checkpoints.pickles import open_networks
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def test_torch(network: str, tmp_path: Path) -> None:
     assert (tmp_path / "net.pt2").is_file()
 
 
-@pytest.mark.parametrize("parts", ["G_ema", "all"])
+@pytest.mark.parametrize("parts", ["G_ema", "G_ema,D", "all"])
 def test_safetensors_are_read_by_commands(parts: str, network: str, tmp_path: Path) -> None:
     file = tmp_path / "net.safetensors"
     result = run(network, "safetensors", file, f"--parts={parts}")
@@ -60,6 +62,30 @@ def test_safetensors_are_read_by_commands(parts: str, network: str, tmp_path: Pa
     assert (tmp_path / "again.safetensors").read_bytes() == file.read_bytes()
 
 
+def test_float16_teacher_for_a_student(tmp_path: Path) -> None:
+    network = tiny.write_teacher(tmp_path / "net.pkl")
+    teacher, whole = tmp_path / "teacher.safetensors", tmp_path / "whole.safetensors"
+    assert run(network, "safetensors", teacher, "--parts=G_ema,D", "--weights=float16").exit_code == 0
+    assert run(network, "safetensors", whole, "--parts=G_ema,D").exit_code == 0
+    header = 20_000  # of both files, at most
+    assert teacher.stat().st_size < whole.stat().st_size / 2 + header
+    opened = open_networks(str(teacher))
+    assert sorted(role for role in ("G", "G_ema", "D", "augment_pipe") if opened.get(role) is not None) == [
+        "D", "G", "G_ema"]
+    slice_args = [f"--teacher={teacher}", "--width=0.5", f"--dest={tmp_path}/student.pkl"]
+    result = CliRunner().invoke(prune_init.main, slice_args)
+    assert result.exit_code == 0, result.output
+    assert run(network, "hub", tmp_path / "hub", "--parts=G_ema,D", "--weights=float16").exit_code == 0
+    assert (tmp_path / "hub" / "model.safetensors").stat().st_size == teacher.stat().st_size
+
+
+def test_parts_that_a_file_lacks_are_named(network: str, tmp_path: Path) -> None:
+    alone = tmp_path / "alone.safetensors"
+    assert run(network, "safetensors", alone).exit_code == 0
+    assert "alone.safetensors: holds no D, which is needed here" in refused(
+        str(alone), "safetensors", tmp_path / "x.safetensors", "--parts=G_ema,D")
+
+
 def test_what_exists_stays(network: str, tmp_path: Path) -> None:
     file = tmp_path / "net.safetensors"
     file.write_text("mine")
@@ -72,9 +98,11 @@ def test_bad_input(network: str, tmp_path: Path) -> None:
     assert refused(network, "onnx", tmp_path / "no" / "net.onnx").startswith("Error: --dest: ")
     assert "there is no folder" in refused(network, "onnx", tmp_path / "no" / "net.onnx")
     assert refused(network, "torch", tmp_path / "net.pt2", "--weights=int8") == (
-        "Error: --weights: has no meaning for --format=torch, only for onnx and web; leave it out")
+        "Error: --weights: has no meaning for --format=torch, only for onnx, safetensors, hub, web; leave it out")
+    assert refused(network, "hub", tmp_path / "hub", "--weights=int8") == (
+        "Error: --weights: --format=hub stores float32 or float16, found int8")
     assert refused(network, "safetensors", tmp_path / "x.safetensors", "--input=w") == (
-        "Error: --input: has no meaning for --format=safetensors, only for onnx and torch; leave it out")
+        "Error: --input: has no meaning for --format=safetensors, only for onnx, torch; leave it out")
     assert "expected a name that ends in .safetensors" in refused(network, "safetensors", tmp_path / "net.st")
     assert "no such file" in refused(f"{tmp_path}/none.pkl", "onnx", tmp_path / "net.onnx").lower()
 

@@ -199,7 +199,7 @@ def test_export_of_chosen_labels(files: dict[str, Path], tmp_path: Path) -> None
     text = done(export, f"--network={small}", "--format=torch", "--class=0-1", f"--dest={tmp_path / 'x.pt2'}")
     assert "checked" in text
     message = refused(export, f"--network={files[CLASSES]}", "--format=hub", "--class=1", f"--dest={tmp_path / 'hub'}")
-    assert message == "--class: has no meaning for --format=hub, only for onnx and torch and web; leave it out"
+    assert message == "--class: has no meaning for --format=hub, only for onnx, torch, web; leave it out"
     message = refused(export, f"--network={files[CLASSES]}", "--format=onnx", "--class=1", "--verify-data=x",
                       f"--dest={tmp_path / 'x.onnx'}")
     assert "and with all classes" in message

@@ -138,6 +138,36 @@ def test_half_precision_can_be_forced(tmp_path: Path) -> None:
     assert open_networks(path, force_fp16=True)["G_ema"].synthesis.b16.use_fp16
 
 
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_float16_files_are_rounded_once(kind: str, tmp_path: Path) -> None:
+    nets = NETWORKS[kind]()
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    safetensors_files.write(safetensors_files.distinct(nets), whole)
+    safetensors_files.write(safetensors_files.distinct(nets), half, half=True)
+    with half.open("rb") as f:
+        kinds = {tensor.dtype for tensor in safetensors_files.read(f)[1].values()}
+    assert torch.float16 in kinds
+    assert torch.float32 not in kinds
+    loaded, expected = (open_networks(str(path)) for path in (half, whole))
+    for role, network in nets.items():
+        tensors = {} if network is None else dict(named_params_and_buffers(expected[role]))
+        for name, tensor in named_params_and_buffers(loaded[role]) if tensors else ():
+            rounded = tensors[name].half().float() if tensors[name].dtype == torch.float32 else tensors[name]
+            assert tensor.dtype == tensors[name].dtype, name
+            assert torch.equal(tensor, rounded), name
+    again = tmp_path / "again.safetensors"
+    safetensors_files.write(safetensors_files.distinct({role: loaded.get(role) for role in nets}), again, half=True)
+    assert again.read_bytes() == half.read_bytes()
+
+
+def test_values_that_float16_cannot_hold_are_named(tmp_path: Path) -> None:
+    nets = tiny.tiny_networks()
+    nets["D"].b4.fc.weight[0, 0] = 1e5
+    with pytest.raises(CheckpointError, match=r"D\.b4\.fc\.weight has values up to 1e\+05, and float16 ends at 65504"):
+        safetensors_files.write(safetensors_files.distinct(nets), tmp_path / "n.safetensors", half=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_networks_that_are_not_finite_are_named(tmp_path: Path) -> None:
     nets = tiny.tiny_networks()
     nets["D"].b4.fc.weight[0, 0] = float("nan")

@@ -126,6 +126,7 @@ def write(
     parts: Mapping[str, Any],
     dest: str | os.PathLike,
     information: Mapping[str, str] | None = None,
+    half: bool = False,
 ) -> None:
     """Writes networks with all their parameters and buffers.
 
@@ -133,14 +134,17 @@ def write(
         parts: networks by role (ROLES).
         dest: the file.
         information: further key and text pairs for the header.
+        half: store float32 values in float16; they are float32 again when they are read.
 
     Raises:
-        CheckpointError: a network of a class that such files do not know.
+        CheckpointError: a network of a class that such files do not know, or with values too large for float16.
         FileError: the file cannot be written.
     """
     metadata = {"format": "pt", **(information or {}), "config": json.dumps(configuration(parts))}
     tensors = {f"{role}.{name}": tensor.detach().cpu().contiguous()
                for role, network in parts.items() for name, tensor in misc.named_params_and_buffers(network)}
+    if half:
+        tensors = {name: _halved(name, tensor) for name, tensor in tensors.items()}
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     in_order = sorted(tensors.items(), key=lambda item: -item[1].element_size())  # the format wants them aligned
@@ -153,6 +157,17 @@ def write(
         f.write(len(text).to_bytes(8, "little") + text)
         for _, tensor in in_order:
             f.write(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+
+
+def _halved(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor [...] of float32 in float16; any other as it is."""
+    if tensor.dtype != torch.float32:
+        return tensor
+    result = tensor.half()
+    if not torch.equal(result.isfinite(), tensor.isfinite()):
+        raise CheckpointError(f"{name} has values up to {tensor.abs().max():.3g}, and float16 ends at 65504; "
+                              "store the networks in float32")
+    return result
 
 
 # ----------------------------------------------------------------------------------------------------------------------

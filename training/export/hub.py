@@ -112,6 +112,7 @@ def write(
     teacher: tuple[str, str] | None = None,
     scores: Sequence[Mapping[str, Any]] = (),
     label_kind: str | None = None,
+    half: bool = False,
 ) -> None:
     """Writes a folder: model.safetensors, config.json, README.md (the card) and samples.png.
 
@@ -122,6 +123,7 @@ def write(
         teacher: file name and sha256 of the network that it was derived from.
         scores: rows of `read_scores`.
         label_kind: one of `dnnlib.cli.LABEL_KINDS`, if it is known.
+        half: store weights in float16.
 
     Raises:
         UserError: the folder exists or cannot be written, or a network cannot be stored.
@@ -132,7 +134,7 @@ def write(
     c = torch.eye(G.c_dim)[torch.arange(count) % G.c_dim] if G.c_dim else torch.zeros([count, 0])
     with atomic_dir(dest) as folder:
         information = {} if label_kind is None else {safetensors_files.LABEL_KIND: label_kind}
-        safetensors_files.write(parts, folder / safetensors_files.MODEL_FILE, information)
+        safetensors_files.write(parts, folder / safetensors_files.MODEL_FILE, information, half)
         write_json_atomic(folder / safetensors_files.CONFIG_FILE, safetensors_files.configuration(parts))
         with open_atomic(folder / "README.md", "w") as f:
             f.write(card(G, Path(dest).name, usage, teacher, scores, label_kind))
