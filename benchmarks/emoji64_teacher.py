@@ -1,4 +1,4 @@
-"""Trains the teacher of emoji64, a StyleGAN2 of 64 px that knows the three vendors, on the CPU, and scores it.
+"""Trains the teacher of emoji64, a StyleGAN2 of 64 px, on the CPU, and scores it by two detectors.
 
     python -m benchmarks.emoji64 --dest=emoji64.zip
     nohup python -m benchmarks.emoji64_teacher --out=emoji64-out --data=emoji64.zip --test-data=emoji64-test.zip \\
@@ -8,8 +8,10 @@
 It can be stopped at any moment (Ctrl-C, SIGTERM, --time-budget) and given again: what is done is not done again, and a
 training that was interrupted resumes bit-exactly (unless --gpus has changed). Every 100 kimg the first detector scores
 the network; training ends at 400 kimg, or when the distance has fallen by less than 2 % since the stage before. Then
-the other detectors score it. --start=PKL begins with the weights of an earlier training.
+the other detectors score it. With --labels a second network that knows the vendors is trained for 50 kimg, from the
+weights of the first, and its distances within classes are scored too.
 """
+import dataclasses
 import hashlib
 import json
 import time
@@ -24,13 +26,36 @@ from dnnlib.cli import Command
 from dnnlib.errors import UserError
 from dnnlib.files import append_line
 
-NAME = "teacher"
 STAGE_KIMG, STAGES = 100, 4
+LABELS_KIMG = 50  # of the network that knows the vendors; it starts as the teacher, whose images it makes at first
 LEAST_GAIN = 0.02  # of the distance per stage
 # Widths min(2048 / resolution, 128). Small batches make more steps of the images that a CPU has time for; gamma is the
-# preset's for this batch, 0.0002 * 64**2 / 8.
-ARGUMENTS = ("--cfg=auto", "--cbase=2048", "--cmax=128", "--z-dim=128", "--w-dim=128", "--batch=8", "--gamma=0.1",
-             "--mirror=true", "--aug=ada", "--cond=true", "--metrics=none", "--workers=0", "--tick=1")
+# preset's for this batch, 0.0002 * 64**2 / 16.
+ARGUMENTS = ("--cfg=auto", "--cbase=2048", "--cmax=128", "--z-dim=128", "--w-dim=128", "--batch=16", "--gamma=0.05",
+             "--mirror=true", "--aug=ada", "--metrics=none", "--workers=0", "--tick=1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One network that is trained and scored."""
+
+    name: str
+    cond: bool
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Lengths in kimg at which it is scored."""
+        return (LABELS_KIMG,) if self.cond else tuple(STAGE_KIMG * (stage + 1) for stage in range(STAGES))
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What train.py is given, besides files, length and snapshots."""
+        return *ARGUMENTS, f"--cond={str(self.cond).lower()}"
+
+
+def jobs(labels: bool) -> list[Job]:
+    """In the order of work."""
+    return [Job("teacher", cond=False), *([Job("teacher-labels", cond=True)] if labels else [])]
 
 
 def gained_little(distances: Sequence[float]) -> bool:
@@ -47,63 +72,58 @@ class Bench:
         test_data: images to score against.
         snap: thousands of images between snapshots; the state is saved as often.
         gpus: processes that share a batch.
-        start: network whose weights training begins with, or None for random ones.
     """
 
-    def __init__(
-        self, shop: execution.Workshop, data: Path, test_data: Path, snap: int, gpus: int, start: Path | None = None
-    ) -> None:
-        self.shop, self.data, self.test_data, self.start = shop, data, test_data, start
+    def __init__(self, shop: execution.Workshop, data: Path, test_data: Path, snap: int, gpus: int) -> None:
+        self.shop, self.data, self.test_data = shop, data, test_data
         self.free = (f"--snap={snap}", f"--gpus={gpus}")
 
-    def run(self) -> Path:
+    def run(self, job: Job, start: Path | None = None) -> Path:
         """Stage by stage until the last or until `gained_little`, then the scores of the last network, which is
-        returned.
+        returned. `start`: network whose weights it starts from, or None for random ones.
         """
         distances: list[float] = []
-        for stage in range(STAGES):
-            kimg = STAGE_KIMG * (stage + 1)
-            network = self.train(kimg)
-            distances.append(self.score(network, kimg, self.shop.detectors[0]))
+        for kimg in job.stages:
+            network = self.train(job, kimg, start)
+            distances.append(self.score(job, network, kimg, self.shop.detectors[0]))
             if gained_little(distances):
                 break
         for detector in self.shop.detectors[1:]:
-            self.score(network, kimg, detector)
+            self.score(job, network, kimg, detector)
         return network
 
-    def train(self, kimg: int) -> Path:
+    def train(self, job: Job, kimg: int, start: Path | None) -> Path:
         """The network after a stage, trained as far as it is not yet."""
-        folder = self.shop.out / "runs" / NAME
+        folder = self.shop.out / "runs" / job.name
         last = f"network-snapshot-{kimg:06d}.pkl"
         begun = execution.run_dir(folder)
         if begun is None:
-            self.shop.command("train.py", *ARGUMENTS, f"--data={self.data}", f"--kimg={kimg}", *self.free,
-                              *([] if self.start is None else [f"--resume={self.start}"]), f"--outdir={folder}")
+            self.shop.command("train.py", *job.arguments, f"--data={self.data}", f"--kimg={kimg}", *self.free,
+                              *([] if start is None else [f"--resume={start}"]), f"--outdir={folder}")
         elif not (begun / last).is_file():
             self.shop.command("train.py", f"--resume={begun}", f"--kimg={kimg}", *self.free)
         run_dir = execution.run_dir(folder)
         assert run_dir is not None
         return run_dir / last
 
-    def score(self, network: Path, kimg: int, detector: Path) -> float:
-        """The Fréchet distance of a network; adds its row, with the distances within the vendors' images, unless it is
-        there.
-        """
+    def score(self, job: Job, network: Path, kimg: int, detector: Path) -> float:
+        """The Fréchet distance of a network; adds its row unless it is there."""
         key = f"fd@{detector.stem}"
         for row in self.shop.rows():
-            if (row["name"], row["kimg"], row["detector"]) == (NAME, kimg, detector.stem):
+            if (row["name"], row["kimg"], row["detector"]) == (job.name, kimg, detector.stem):
                 return float(row["results"][key])
         common = [f"--network={network}", f"--data={self.test_data}", f"--detector={detector}",
                   f"--num-gen={self.shop.num_gen}"]
         output = self.shop.command("calc_metrics.py", *common, "--metrics=fid50k_full,pr50k3_full", "--verbose=false")
         records = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
         results = {name: value for line in records for name, value in line["results"].items()}
-        classes = json.loads(self.shop.command("-m", "benchmarks.compress.classes", *common))
-        results |= {"intra_fd": classes["intra_fd"], "intra_fd_by_class": classes["per_class"]["intra_fd"]}
+        if job.cond:
+            classes = json.loads(self.shop.command("-m", "benchmarks.compress.classes", *common))
+            results |= {"intra_fd": classes["intra_fd"], "intra_fd_by_class": classes["per_class"]["intra_fd"]}
         provenance = json.loads((network.parent / "training_options.json").read_text()).get("provenance", {})
         row = {
-            "name": NAME, "kimg": kimg, "detector": detector.stem, "results": results,
-            "protocol": records[0]["protocol"], "arguments": list(ARGUMENTS), "settings": self.shop.settings,
+            "name": job.name, "kimg": kimg, "detector": detector.stem, "results": results,
+            "protocol": records[0]["protocol"], "arguments": list(job.arguments), "settings": self.shop.settings,
             "provenance": {name: value for name, value in provenance.items() if name != "command"},
             "training": execution.statistics_at(network.parent / "stats.jsonl", kimg),
         }
@@ -111,14 +131,18 @@ class Bench:
         return float(results[key])
 
 
-def overview(out: Path) -> str:
-    """How far the training in an output folder is, and its scores."""
-    begun = execution.run_dir(out / "runs" / NAME)
-    last = execution.statistics_at(begun / "stats.jsonl", STAGE_KIMG * STAGES) if begun else {}
-    speed = f", {last['Timing/sec_per_kimg']:.1f} s/kimg" if last else ""
-    lines = [f"{last.get('Progress/kimg', 0):g} of at most {STAGE_KIMG * STAGES} kimg{speed}"]
-    lines += [f"    {row['kimg']} kimg  fd@{row['detector']} {row['results']['fd@' + row['detector']]:.2f}"
-              for row in execution.read_rows(out / "results.jsonl")]
+def overview(todo: Sequence[Job], out: Path) -> str:
+    """Per network how far it is, and its scores."""
+    rows = execution.read_rows(out / "results.jsonl")
+    lines = []
+    for job in todo:
+        begun = execution.run_dir(out / "runs" / job.name)
+        last = execution.statistics_at(begun / "stats.jsonl", job.stages[-1]) if begun else {}
+        speed = f"{last['Timing/sec_per_kimg']:.1f} s/kimg" if last else ""
+        at = f"{last.get('Progress/kimg', 0):g} of at most {job.stages[-1]} kimg"
+        lines.append(f"{job.name:16} {at:26} {speed}".rstrip())
+        lines += [f"    {row['kimg']} kimg  fd@{row['detector']} {row['results']['fd@' + row['detector']]:.2f}"
+                  for row in rows if row["name"] == job.name]
     return "\n".join(lines)
 
 
@@ -136,28 +160,32 @@ def overview(out: Path) -> str:
               type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--gpus", help="Processes that share a batch, on the CPU too; may change when resuming.",
               type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--start", help="Network whose weights training begins with; lengths count from there.", metavar="PKL")
+@click.option("--labels", help="Train a network that knows the vendors afterwards.", is_flag=True)
 @click.option("--time-budget", help="Stop after that many minutes.", type=click.FloatRange(min=0), metavar="MIN")
-@click.option("--list", "show", help="Show how far the training is, and the scores.", is_flag=True)
+@click.option("--list", "show", help="Show the networks and how far they are.", is_flag=True)
 def main(**options: Any) -> None:
     """Train and score the teacher of emoji64, or resume; list what is done."""
+    todo = jobs(options["labels"])
     out = Path(options["out"]).absolute()
     if options["show"]:
-        click.echo(overview(out))
+        click.echo(overview(todo, out))
         return
     deadline = None if options["time_budget"] is None else time.monotonic() + 60 * options["time_budget"]
     data, test_data = Path(options["data"]).absolute(), Path(options["test_data"]).absolute()
-    start = None if options["start"] is None else Path(options["start"]).absolute()
     names = options["detectors"] or ["efficientnet-lite0.pt", "open-nsfw.pt"]
     detectors = [Path(name).absolute() for name in names]
-    files = {"data": data, "test_data": test_data, **({} if start is None else {"start": start})}
-    for flag, path in (*files.items(), *(("detector", path) for path in detectors)):
+    for flag, path in (("data", data), ("test-data", test_data), *(("detector", path) for path in detectors)):
         if not path.is_file():
-            raise UserError(f"--{flag.replace('_', '-')}: {path}: no such file")
-    settings = {"sha256": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}}
+            raise UserError(f"--{flag}: {path}: no such file")
+    settings = {"sha256": {name: hashlib.sha256(path.read_bytes()).hexdigest()
+                           for name, path in (("data", data), ("test_data", test_data))}}
     try:
         with execution.Workshop(out, settings, out, detectors, options["num_gen"], deadline) as shop:
-            Bench(shop, data, test_data, options["snap"], options["gpus"], start).run()
+            bench = Bench(shop, data, test_data, options["snap"], options["gpus"])
+            network = None
+            for number, job in enumerate(todo, 1):
+                click.secho(f"[{number}/{len(todo)}] {job.name}", bold=True)
+                network = bench.run(job, network)
     except execution.OutOfTime:
         click.echo("Stopped; the same command resumes from here.")
         return

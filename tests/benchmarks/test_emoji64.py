@@ -231,11 +231,11 @@ class Shop:
 def test_teacher_is_trained_until_it_gains_little(tmp_path: Path, distances: list[float], stages: int) -> None:
     shop: Any = Shop(tmp_path, distances.copy())
     bench = emoji64_teacher.Bench(shop, Path("d.zip"), Path("t.zip"), snap=3, gpus=1)
-    bench.run()
+    bench.run(emoji64_teacher.jobs(labels=False)[0])
     trained = [words for words in shop.commands if words[0] == "train.py"]
     assert [word for words in trained for word in words if word.startswith("--kimg")] == [
         f"--kimg={100 * stage}" for stage in range(1, stages + 1)]
-    assert {"--mirror=true", "--aug=ada", "--cmax=128", "--cond=true", "--data=d.zip"} <= {*trained[0]}
+    assert {"--mirror=true", "--aug=ada", "--cmax=128", "--cond=false", "--data=d.zip"} <= {*trained[0]}
     assert all({"--snap=3", "--gpus=1"} <= {*words} for words in trained)
     assert trained[1][1] == f"--resume={tmp_path / 'runs/teacher/00000-x'}"
     rows = shop.rows()
@@ -244,27 +244,29 @@ def test_teacher_is_trained_until_it_gains_little(tmp_path: Path, distances: lis
     assert rows[0]["training"] == {"Progress/kimg": 100, "Timing/sec_per_kimg": 5}
     assert rows[0]["provenance"] == {"torch": "9"}
     shop.commands.clear()
-    bench.run()
+    bench.run(emoji64_teacher.jobs(labels=False)[0])
     assert shop.commands == [], "what is done is not done again"
     shown = CliRunner().invoke(emoji64_teacher.main, [f"--out={tmp_path}", "--list"]).output.splitlines()
-    assert shown[0] == f"{100 * stages} of at most 400 kimg, 5.0 s/kimg"
+    assert shown[0] == f"teacher          {100 * stages} of at most 400 kimg    5.0 s/kimg"
     assert shown[1] == f"    100 kimg  fd@a {distances[0]:.2f}"
 
 
-def test_teacher_begins_with_given_weights_and_has_distances_within_classes(tmp_path: Path) -> None:
+def test_teacher_with_labels_has_distances_within_classes(tmp_path: Path) -> None:
     shop: Any = Shop(tmp_path, [4, 4])
-    emoji64_teacher.Bench(shop, Path("d.zip"), Path("t.zip"), 3, 1, Path("first.pkl")).run()
-    assert {"--resume=first.pkl", "--kimg=100"} <= {*shop.commands[0]}
-    assert [word for words in shop.commands for word in words].count("--resume=first.pkl") == 1
+    job = emoji64_teacher.jobs(labels=True)[1]
+    emoji64_teacher.Bench(shop, Path("d.zip"), Path("t.zip"), snap=3, gpus=1).run(job, Path("first.pkl"))
+    assert {"--cond=true", "--resume=first.pkl", "--kimg=50"} <= {*shop.commands[0]}
+    assert [row["kimg"] for row in shop.rows()] == [50, 50]
     assert shop.rows()[0]["results"] == {"fd@a": 4, "intra_fd": 7, "intra_fd_by_class": [6, 8]}
 
 
 def test_arguments_of_the_teacher_are_those_of_train(tmp_path: Path) -> None:
     data = zip_folder(write_images(tmp_path / "data", random_images(6, side=64, num_channels=3), [0, 1, 2] * 2))
-    args = [*emoji64_teacher.ARGUMENTS, f"--data={data}", f"--outdir={tmp_path}", "--dry-run", "--no-estimate"]
-    result = CliRunner().invoke(train.main, args)
-    assert result.exit_code == 0, result.output
-    assert '"channel_max": 128' in result.output
+    for job in emoji64_teacher.jobs(labels=True):
+        args = [*job.arguments, f"--data={data}", f"--outdir={tmp_path}", "--dry-run", "--no-estimate"]
+        result = CliRunner().invoke(train.main, args)
+        assert result.exit_code == 0, result.output
+        assert '"channel_max": 128' in result.output
 
 
 def test_missing_files_of_the_teacher_are_named(tmp_path: Path) -> None:
