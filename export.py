@@ -32,6 +32,8 @@ OPTIONS_OF = {
     "hub": {"weights", "parts", "teacher", "scores"},
     "web": {"weights", "teacher", "runtime", "class_idx"},
 }
+
+
 @click.command(cls=Command, fields={"input": "source", "format": "kind"})
 @click.option("--network", help="Network pickle, safetensors file or folder: path or URL.", required=True,
               metavar="[PATH|URL]")

@@ -77,6 +77,7 @@ def test_float16_teacher_for_a_student(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert run(network, "hub", tmp_path / "hub", "--parts=G_ema,D", "--weights=float16").exit_code == 0
     assert (tmp_path / "hub" / "model.safetensors").stat().st_size == teacher.stat().st_size
+    assert "Weights are stored in float16; samples" in (tmp_path / "hub" / "README.md").read_text()
 
 
 def test_parts_that_a_file_lacks_are_named(network: str, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ A generator ({family}) for {width}x{height} images of {channels} channel(s){clas
 
 Latents z are normal [N, {z_dim}]{labels}; images are float32 [N, {channels}, {height}, {width}] in [-1, 1].
 `model.safetensors` holds the weights and, in its header, `config.json`. There is no pickle in this
-folder, and none is read from it.
+folder, and none is read from it.{rounded}
 
 ## Architecture
 
@@ -57,6 +57,9 @@ folder, and none is read from it.
 Weights derived from a teacher's stay under the licence of the teacher's weights. Those that NVIDIA
 publishes are for non-commercial use. Fill in `license` above accordingly.
 """
+
+_ROUNDED = """ Weights are stored in float16; samples and scores are
+those of the network before they were rounded."""
 
 
 def read_scores(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -78,6 +81,7 @@ def read_scores(path: str | os.PathLike) -> list[dict[str, Any]]:
 def card(
     G: Generator, title: str, usage: str,
     teacher: tuple[str, str] | None = None, scores: Sequence[Mapping[str, Any]] = (), label_kind: str | None = None,
+    half: bool = False,
 ) -> str:
     """The model card.
 
@@ -88,13 +92,14 @@ def card(
         teacher: file name and sha256 of the network that it was derived from.
         scores: rows of `read_scores`.
         label_kind: one of `dnnlib.cli.LABEL_KINDS`, if it is known.
+        half: weights are stored in float16.
     """
     derived = "" if teacher is None else f"Derived from the teacher `{teacher[0]}` (sha256 `{teacher[1]}`).\n"
     lines = [f"- {name}: {value:.4g} (protocol: `{json.dumps(row.get('protocol', {}))}`)"
              for row in scores for name, value in row["results"].items()]
     architecture = safetensors_files.configuration({"G_ema": G})["networks"]["G_ema"]
     return _CARD.format(
-        title=title, usage=usage.strip(), teacher=derived, family=architectures.of_network(G).name,
+        title=title, usage=usage.strip(), teacher=derived, rounded=_ROUNDED if half else "", family=architectures.of_network(G).name,
         kind=architecture["class"], arguments=json.dumps(architecture["arguments"], indent=1),
         height=image_size(G)[0], width=image_size(G)[1], channels=G.img_channels, z_dim=G.z_dim,
         classes=f" of {G.c_dim} classes" if G.c_dim and label_kind != VECTORS else "",
@@ -123,7 +128,7 @@ def write(
         teacher: file name and sha256 of the network that it was derived from.
         scores: rows of `read_scores`.
         label_kind: one of `dnnlib.cli.LABEL_KINDS`, if it is known.
-        half: store weights in float16.
+        half: store weights in float16; the card says so.
 
     Raises:
         UserError: the folder exists or cannot be written, or a network cannot be stored.
@@ -137,5 +142,5 @@ def write(
         safetensors_files.write(parts, folder / safetensors_files.MODEL_FILE, information, half)
         write_json_atomic(folder / safetensors_files.CONFIG_FILE, safetensors_files.configuration(parts))
         with open_atomic(folder / "README.md", "w") as f:
-            f.write(card(G, Path(dest).name, usage, teacher, scores, label_kind))
+            f.write(card(G, Path(dest).name, usage, teacher, scores, label_kind, half))
         image_grid.save_grid(image_grid.generate(G, z, c, 8), folder / "samples.png", (_COLUMNS, _ROWS))
