@@ -99,7 +99,8 @@ def card(
              for row in scores for name, value in row["results"].items()]
     architecture = safetensors_files.configuration({"G_ema": G})["networks"]["G_ema"]
     return _CARD.format(
-        title=title, usage=usage.strip(), teacher=derived, rounded=_ROUNDED if half else "", family=architectures.of_network(G).name,
+        title=title, usage=usage.strip(), teacher=derived, family=architectures.of_network(G).name,
+        rounded=_ROUNDED if half else "",
         kind=architecture["class"], arguments=json.dumps(architecture["arguments"], indent=1),
         height=image_size(G)[0], width=image_size(G)[1], channels=G.img_channels, z_dim=G.z_dim,
         classes=f" of {G.c_dim} classes" if G.c_dim and label_kind != VECTORS else "",
