@@ -37,15 +37,23 @@ ARGUMENTS = ("--cfg=auto", "--cbase=2048", "--cmax=128", "--z-dim=128", "--w-dim
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One network that is trained and scored."""
+    """One network that is trained and scored.
+
+    Args:
+        name: of its folder and rows.
+        cond: whether it knows the vendors.
+        seen: thousands of images that the network it starts from has seen; they count as its own.
+    """
 
     name: str
     cond: bool
+    seen: int = 0
 
     @property
     def stages(self) -> tuple[int, ...]:
         """Lengths in kimg at which it is scored."""
-        return (LABELS_KIMG,) if self.cond else tuple(STAGE_KIMG * (stage + 1) for stage in range(STAGES))
+        ends = (LABELS_KIMG,) if self.cond else tuple(STAGE_KIMG * (stage + 1) for stage in range(STAGES))
+        return tuple(end for end in ends if end > self.seen)
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -53,9 +61,9 @@ class Job:
         return *ARGUMENTS, f"--cond={str(self.cond).lower()}"
 
 
-def jobs(labels: bool) -> list[Job]:
-    """In the order of work."""
-    return [Job("teacher", cond=False), *([Job("teacher-labels", cond=True)] if labels else [])]
+def jobs(labels: bool, seen: int = 0) -> list[Job]:
+    """In the order of work. `seen`: of the teacher."""
+    return [Job("teacher", cond=False, seen=seen), *([Job("teacher-labels", cond=True)] if labels else [])]
 
 
 def gained_little(distances: Sequence[float]) -> bool:
@@ -95,13 +103,14 @@ class Bench:
     def train(self, job: Job, kimg: int, start: Path | None) -> Path:
         """The network after a stage, trained as far as it is not yet."""
         folder = self.shop.out / "runs" / job.name
-        last = f"network-snapshot-{kimg:06d}.pkl"
+        length = kimg - job.seen
+        last = f"network-snapshot-{length:06d}.pkl"
         begun = execution.run_dir(folder)
         if begun is None:
-            self.shop.command("train.py", *job.arguments, f"--data={self.data}", f"--kimg={kimg}", *self.free,
+            self.shop.command("train.py", *job.arguments, f"--data={self.data}", f"--kimg={length}", *self.free,
                               *([] if start is None else [f"--resume={start}"]), f"--outdir={folder}")
         elif not (begun / last).is_file():
-            self.shop.command("train.py", f"--resume={begun}", f"--kimg={kimg}", *self.free)
+            self.shop.command("train.py", f"--resume={begun}", f"--kimg={length}", *self.free)
         run_dir = execution.run_dir(folder)
         assert run_dir is not None
         return run_dir / last
@@ -125,7 +134,7 @@ class Bench:
             "name": job.name, "kimg": kimg, "detector": detector.stem, "results": results,
             "protocol": records[0]["protocol"], "arguments": list(job.arguments), "settings": self.shop.settings,
             "provenance": {name: value for name, value in provenance.items() if name != "command"},
-            "training": execution.statistics_at(network.parent / "stats.jsonl", kimg),
+            "training": execution.statistics_at(network.parent / "stats.jsonl", kimg - job.seen),
         }
         append_line(self.shop.results, json.dumps(row))
         return float(results[key])
@@ -137,9 +146,9 @@ def overview(todo: Sequence[Job], out: Path) -> str:
     lines = []
     for job in todo:
         begun = execution.run_dir(out / "runs" / job.name)
-        last = execution.statistics_at(begun / "stats.jsonl", job.stages[-1]) if begun else {}
+        last = execution.statistics_at(begun / "stats.jsonl", job.stages[-1] - job.seen) if begun else {}
         speed = f"{last['Timing/sec_per_kimg']:.1f} s/kimg" if last else ""
-        at = f"{last.get('Progress/kimg', 0):g} of at most {job.stages[-1]} kimg"
+        at = f"{job.seen + last.get('Progress/kimg', 0):g} of at most {job.stages[-1]} kimg"
         lines.append(f"{job.name:16} {at:26} {speed}".rstrip())
         lines += [f"    {row['kimg']} kimg  fd@{row['detector']} {row['results']['fd@' + row['detector']]:.2f}"
                   for row in rows if row["name"] == job.name]
@@ -154,6 +163,10 @@ def overview(todo: Sequence[Job], out: Path) -> str:
               metavar="PATH")
 @click.option("--detector", "detectors", help="Feature detector; repeatable. The first decides when training ends.",
               show_default="efficientnet-lite0.pt and open-nsfw.pt", multiple=True, metavar="PATH")
+@click.option("--start", help="Network to start from, such as one that a lost training left.  "
+                                 "[default: random weights]", metavar="PATH")
+@click.option("--start-kimg", "seen", help="Thousands of images that --start has seen; they count.",
+              type=click.IntRange(min=0, max=STAGE_KIMG * STAGES - 1), default=0, show_default=True)
 @click.option("--num-gen", help="Images to score each network with.", type=click.IntRange(min=2), default=10000,
               show_default=True)
 @click.option("--snap", help="Thousands of images between saved states; may change when resuming.",
@@ -165,7 +178,9 @@ def overview(todo: Sequence[Job], out: Path) -> str:
 @click.option("--list", "show", help="Show the networks and how far they are.", is_flag=True)
 def main(**options: Any) -> None:
     """Train and score the teacher of emoji64, or resume; list what is done."""
-    todo = jobs(options["labels"])
+    if options["seen"] and options["start"] is None:
+        raise UserError("--start-kimg: name the network that has seen them with --start")
+    todo = jobs(options["labels"], options["seen"])
     out = Path(options["out"]).absolute()
     if options["show"]:
         click.echo(overview(todo, out))
@@ -174,15 +189,20 @@ def main(**options: Any) -> None:
     data, test_data = Path(options["data"]).absolute(), Path(options["test_data"]).absolute()
     names = options["detectors"] or ["efficientnet-lite0.pt", "open-nsfw.pt"]
     detectors = [Path(name).absolute() for name in names]
-    for flag, path in (("data", data), ("test-data", test_data), *(("detector", path) for path in detectors)):
+    start = None if options["start"] is None else Path(options["start"]).absolute()
+    kept = [] if start is None else [("start", start)]
+    for flag, path in (("data", data), ("test-data", test_data), *kept, *(("detector", path) for path in detectors)):
         if not path.is_file():
             raise UserError(f"--{flag}: {path}: no such file")
-    settings = {"sha256": {name: hashlib.sha256(path.read_bytes()).hexdigest()
-                           for name, path in (("data", data), ("test_data", test_data))}}
+    files = {"data": data, "test_data": test_data, **dict(kept)}
+    settings: dict[str, Any] = {"sha256": {name: hashlib.sha256(path.read_bytes()).hexdigest()
+                                           for name, path in files.items()}}
+    if start is not None:
+        settings["start_kimg"] = options["seen"]
     try:
         with execution.Workshop(out, settings, out, detectors, options["num_gen"], deadline) as shop:
             bench = Bench(shop, data, test_data, options["snap"], options["gpus"])
-            network = None
+            network = start
             for number, job in enumerate(todo, 1):
                 click.secho(f"[{number}/{len(todo)}] {job.name}", bold=True)
                 network = bench.run(job, network)

@@ -251,6 +251,24 @@ def test_teacher_is_trained_until_it_gains_little(tmp_path: Path, distances: lis
     assert shown[1] == f"    100 kimg  fd@a {distances[0]:.2f}"
 
 
+def test_teacher_starts_from_a_network_that_has_seen_images(tmp_path: Path) -> None:
+    shop: Any = Shop(tmp_path, [9, 5, 3])
+    job = emoji64_teacher.jobs(labels=False, seen=130)[0]
+    bench = emoji64_teacher.Bench(shop, Path("d.zip"), Path("t.zip"), snap=3, gpus=1)
+    assert bench.run(job, Path("kept.safetensors")) == tmp_path / "runs/teacher/00000-x/network-snapshot-000270.pkl"
+    trained = [words for words in shop.commands if words[0] == "train.py"]
+    assert [[word for word in words if word.startswith(("--kimg", "--resume"))] for words in trained] == [
+        ["--kimg=70", "--resume=kept.safetensors"],
+        [f"--resume={tmp_path}/runs/teacher/00000-x", "--kimg=170"],
+        [f"--resume={tmp_path}/runs/teacher/00000-x", "--kimg=270"]]
+    assert [row["kimg"] for row in shop.rows()] == [200, 300, 400, 400]
+    assert [row["training"]["Progress/kimg"] for row in shop.rows()] == [70, 170, 270, 270]
+    assert emoji64_teacher.overview([job], tmp_path).startswith("teacher          400 of at most 400 kimg")
+    result = CliRunner().invoke(emoji64_teacher.main, [f"--out={tmp_path}", "--start-kimg=130"])
+    assert result.exit_code == 1
+    assert result.stderr == "Error: --start-kimg: name the network that has seen them with --start\n"
+
+
 def test_teacher_with_labels_has_distances_within_classes(tmp_path: Path) -> None:
     shop: Any = Shop(tmp_path, [4, 4])
     job = emoji64_teacher.jobs(labels=True)[1]
