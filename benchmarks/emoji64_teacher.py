@@ -5,8 +5,8 @@
         --detector=efficientnet-lite0.pt --detector=open-nsfw.pt > emoji64.log &
     python -m benchmarks.emoji64_teacher --out=emoji64-out --list
 
-The network that the first 95 kimg gave is kept: --start=benchmarks/emoji64/teacher.safetensors --start-kimg=95 goes on
-from its weights.
+The network that the first 95 kimg gave is kept: --start=benchmarks/emoji64/teacher.safetensors --start-kimg=95
+continues from its weights.
 
 It can be stopped at any moment (Ctrl-C, SIGTERM, --time-budget) and given again: what is done is not done again, and a
 training that was interrupted resumes bit-exactly (unless --gpus has changed). Every 100 kimg the first detector scores
@@ -46,18 +46,18 @@ class Job:
     Args:
         name: of its folder and rows.
         cond: whether it knows the vendors.
-        seen: thousands of images that the network it starts from has seen; they count as its own.
+        start_kimg: thousands of images that the network it starts from has seen; they count as its own.
     """
 
     name: str
     cond: bool
-    seen: int = 0
+    start_kimg: int = 0
 
     @property
     def stages(self) -> tuple[int, ...]:
         """Lengths in kimg at which it is scored."""
         ends = (LABELS_KIMG,) if self.cond else tuple(STAGE_KIMG * (stage + 1) for stage in range(STAGES))
-        return tuple(end for end in ends if end > self.seen)
+        return tuple(end for end in ends if end > self.start_kimg)
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -65,9 +65,9 @@ class Job:
         return *ARGUMENTS, f"--cond={str(self.cond).lower()}"
 
 
-def jobs(labels: bool, seen: int = 0) -> list[Job]:
-    """In the order of work. `seen`: of the teacher."""
-    return [Job("teacher", cond=False, seen=seen), *([Job("teacher-labels", cond=True)] if labels else [])]
+def jobs(labels: bool, start_kimg: int = 0) -> list[Job]:
+    """In the order of work. `start_kimg`: of the teacher."""
+    return [Job("teacher", cond=False, start_kimg=start_kimg), *([Job("teacher-labels", cond=True)] if labels else [])]
 
 
 def gained_little(distances: Sequence[float]) -> bool:
@@ -107,7 +107,7 @@ class Bench:
     def train(self, job: Job, kimg: int, start: Path | None) -> Path:
         """The network after a stage, trained as far as it is not yet."""
         folder = self.shop.out / "runs" / job.name
-        length = kimg - job.seen
+        length = kimg - job.start_kimg
         last = f"network-snapshot-{length:06d}.pkl"
         begun = execution.run_dir(folder)
         if begun is None:
@@ -138,7 +138,7 @@ class Bench:
             "name": job.name, "kimg": kimg, "detector": detector.stem, "results": results,
             "protocol": records[0]["protocol"], "arguments": list(job.arguments), "settings": self.shop.settings,
             "provenance": {name: value for name, value in provenance.items() if name != "command"},
-            "training": execution.statistics_at(network.parent / "stats.jsonl", kimg - job.seen),
+            "training": execution.statistics_at(network.parent / "stats.jsonl", kimg - job.start_kimg),
         }
         append_line(self.shop.results, json.dumps(row))
         return float(results[key])
@@ -150,9 +150,9 @@ def overview(todo: Sequence[Job], out: Path) -> str:
     lines = []
     for job in todo:
         begun = execution.run_dir(out / "runs" / job.name)
-        last = execution.statistics_at(begun / "stats.jsonl", job.stages[-1] - job.seen) if begun else {}
+        last = execution.statistics_at(begun / "stats.jsonl", job.stages[-1] - job.start_kimg) if begun else {}
         speed = f"{last['Timing/sec_per_kimg']:.1f} s/kimg" if last else ""
-        at = f"{job.seen + last.get('Progress/kimg', 0):g} of at most {job.stages[-1]} kimg"
+        at = f"{job.start_kimg + last.get('Progress/kimg', 0):g} of at most {job.stages[-1]} kimg"
         lines.append(f"{job.name:16} {at:26} {speed}".rstrip())
         lines += [f"    {row['kimg']} kimg  fd@{row['detector']} {row['results']['fd@' + row['detector']]:.2f}"
                   for row in rows if row["name"] == job.name]
@@ -167,9 +167,9 @@ def overview(todo: Sequence[Job], out: Path) -> str:
               metavar="PATH")
 @click.option("--detector", "detectors", help="Feature detector; repeatable. The first decides when training ends.",
               show_default="efficientnet-lite0.pt and open-nsfw.pt", multiple=True, metavar="PATH")
-@click.option("--start", help="Network to start from, such as one that a lost training left.  "
-                                 "[default: random weights]", metavar="PATH")
-@click.option("--start-kimg", "seen", help="Thousands of images that --start has seen; they count.",
+@click.option("--start", help="Network to start from, such as one that a lost training left.",
+              show_default="random weights", metavar="PATH")
+@click.option("--start-kimg", help="Thousands of images that --start has seen; they count.",
               type=click.IntRange(min=0, max=STAGE_KIMG * STAGES - 1), default=0, show_default=True)
 @click.option("--num-gen", help="Images to score each network with.", type=click.IntRange(min=2), default=10000,
               show_default=True)
@@ -182,9 +182,9 @@ def overview(todo: Sequence[Job], out: Path) -> str:
 @click.option("--list", "show", help="Show the networks and how far they are.", is_flag=True)
 def main(**options: Any) -> None:
     """Train and score the teacher of emoji64, or resume; list what is done."""
-    if options["seen"] and options["start"] is None:
+    if options["start_kimg"] and options["start"] is None:
         raise UserError("--start-kimg: name the network that has seen them with --start")
-    todo = jobs(options["labels"], options["seen"])
+    todo = jobs(options["labels"], options["start_kimg"])
     out = Path(options["out"]).absolute()
     if options["show"]:
         click.echo(overview(todo, out))
@@ -202,7 +202,7 @@ def main(**options: Any) -> None:
     settings: dict[str, Any] = {"sha256": {name: hashlib.sha256(path.read_bytes()).hexdigest()
                                            for name, path in files.items()}}
     if start is not None:
-        settings["start_kimg"] = options["seen"]
+        settings["start_kimg"] = options["start_kimg"]
     try:
         with execution.Workshop(out, settings, out, detectors, options["num_gen"], deadline) as shop:
             bench = Bench(shop, data, test_data, options["snap"], options["gpus"])

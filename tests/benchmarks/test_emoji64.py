@@ -253,7 +253,7 @@ def test_teacher_is_trained_until_it_gains_little(tmp_path: Path, distances: lis
 
 def test_teacher_starts_from_a_network_that_has_seen_images(tmp_path: Path) -> None:
     shop: Any = Shop(tmp_path, [9, 5, 3])
-    job = emoji64_teacher.jobs(labels=False, seen=130)[0]
+    job = emoji64_teacher.jobs(labels=False, start_kimg=130)[0]
     bench = emoji64_teacher.Bench(shop, Path("d.zip"), Path("t.zip"), snap=3, gpus=1)
     assert bench.run(job, Path("kept.safetensors")) == tmp_path / "runs/teacher/00000-x/network-snapshot-000270.pkl"
     trained = [words for words in shop.commands if words[0] == "train.py"]
