@@ -144,6 +144,12 @@ class Bench:
         return float(results[key])
 
 
+def recorded_start_kimg(out: Path) -> int:
+    """What `start_kimg` was when the folder was made; 0 if there is none yet."""
+    record = out / "settings.json"
+    return int(json.loads(record.read_text()).get("start_kimg", 0)) if record.is_file() else 0
+
+
 def overview(todo: Sequence[Job], out: Path) -> str:
     """Per network how far it is, and its scores."""
     rows = execution.read_rows(out / "results.jsonl")
@@ -182,13 +188,13 @@ def overview(todo: Sequence[Job], out: Path) -> str:
 @click.option("--list", "show", help="Show the networks and how far they are.", is_flag=True)
 def main(**options: Any) -> None:
     """Train and score the teacher of emoji64, or resume; list what is done."""
+    out = Path(options["out"]).absolute()
+    if options["show"]:
+        click.echo(overview(jobs(options["labels"], recorded_start_kimg(out)), out))
+        return
     if options["start_kimg"] and options["start"] is None:
         raise UserError("--start-kimg: name the network that has seen them with --start")
     todo = jobs(options["labels"], options["start_kimg"])
-    out = Path(options["out"]).absolute()
-    if options["show"]:
-        click.echo(overview(todo, out))
-        return
     deadline = None if options["time_budget"] is None else time.monotonic() + 60 * options["time_budget"]
     data, test_data = Path(options["data"]).absolute(), Path(options["test_data"]).absolute()
     names = options["detectors"] or ["efficientnet-lite0.pt", "open-nsfw.pt"]

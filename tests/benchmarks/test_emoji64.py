@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 from click.testing import CliRunner
 
 import train
@@ -21,6 +22,7 @@ from benchmarks.emoji64 import __main__ as command
 from benchmarks.emoji64 import archives, collection, pictures
 from dnnlib.errors import UserError
 from tests.helpers import random_images, write_images, zip_folder
+from training.checkpoints import pickles
 
 TONE = "1f3fb 1f3fc 1f3fd 1f3fe 1f3ff".split()
 NAMES = ["1f600", "1f601", "00a9-fe0f", *(f"{person}-{tone}-200d-1f33e" for person in ("1f468", "1f469", "1f9d1")
@@ -263,7 +265,9 @@ def test_teacher_starts_from_a_network_that_has_seen_images(tmp_path: Path) -> N
         [f"--resume={tmp_path}/runs/teacher/00000-x", "--kimg=270"]]
     assert [row["kimg"] for row in shop.rows()] == [200, 300, 400, 400]
     assert [row["training"]["Progress/kimg"] for row in shop.rows()] == [70, 170, 270, 270]
-    assert emoji64_teacher.overview([job], tmp_path).startswith("teacher          400 of at most 400 kimg")
+    (tmp_path / "settings.json").write_text('{"start_kimg": 130}')
+    shown = CliRunner().invoke(emoji64_teacher.main, [f"--out={tmp_path}", "--list"]).output
+    assert shown.startswith("teacher          400 of at most 400 kimg")
     result = CliRunner().invoke(emoji64_teacher.main, [f"--out={tmp_path}", "--start-kimg=130"])
     assert result.exit_code == 1
     assert result.stderr == "Error: --start-kimg: name the network that has seen them with --start\n"
@@ -285,6 +289,18 @@ def test_arguments_of_the_teacher_are_those_of_train(tmp_path: Path) -> None:
         result = CliRunner().invoke(train.main, args)
         assert result.exit_code == 0, result.output
         assert '"channel_max": 128' in result.output
+
+
+def test_kept_teacher_has_the_architecture_that_is_trained() -> None:
+    kept = Path(emoji64_teacher.__file__).parent / "emoji64/teacher.safetensors"
+    with open(kept, "rb") as file:
+        networks = pickles.read_networks(file, str(kept))
+    with torch.inference_mode():
+        images = networks["G_ema"](torch.randn([2, 128]), None, noise_mode="const")
+        assert images.shape == (2, 3, 64, 64)
+        assert networks["D"](images, None).isfinite().all()
+    widths = [len(networks["G_ema"].state_dict()[f"synthesis.b{side}.conv1.bias"]) for side in (4, 8, 16, 32, 64)]
+    assert widths == [min(2048 // side, 128) for side in (4, 8, 16, 32, 64)]
 
 
 def test_missing_files_of_the_teacher_are_named(tmp_path: Path) -> None:
